@@ -1,0 +1,163 @@
+"""The frozen parameter sets of a flood-filling network, and their strict JSON form.
+
+Every parameter set is a frozen, slotted, keyword-only dataclass that checks itself. `to_json` and `from_json`
+turn one into a plain dictionary and back; a wrong key, type or value is refused with an error that names the field.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union
+
+Triple = tuple[int, int, int]
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A parameter has the wrong name, type or value; the message starts with the field."""
+
+
+def require(condition: bool, field: str, remedy: str) -> None:
+    """Raises ConfigError(`field: remedy`) unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{field}: {remedy}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """The shape of the network. Defaults are those of the published FIB-25 network.
+
+    `fov_zyx` is the field of view in voxels (odd), input and output alike; `deltas_zyx` is the distance in voxels
+    from its centre to the faces on which the next moves are looked for.
+    """
+
+    modules: int = 12
+    features: int = 32
+    fov_zyx: Triple = (33, 33, 33)
+    deltas_zyx: Triple = (8, 8, 8)
+
+    def __post_init__(self) -> None:
+        require(self.modules >= 1, "modules", "must be at least 1")
+        require(self.features >= 1, "features", "must be at least 1")
+        require(all(n >= 3 and n % 2 == 1 for n in self.fov_zyx), "fov_zyx", "must be odd and at least 3")
+        require(
+            all(0 <= d <= n // 2 for d, n in zip(self.deltas_zyx, self.fov_zyx, strict=True)),
+            "deltas_zyx",
+            "must lie between 0 and half the field of view",
+        )
+        require(any(d > 0 for d in self.deltas_zyx), "deltas_zyx", "at least one must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """The network sees `(image - mean) / std`; both in grey values."""
+
+    mean: float = 128.0
+    std: float = 33.0
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.mean), "mean", "must be finite")
+        require(math.isfinite(self.std) and self.std > 0, "std", "must be positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceConfig:
+    """How one subvolume is flooded. Defaults are the published settings of FIB-25.
+
+    The activations and thresholds are probabilities; the canvas holds their logits. `disco_seed_threshold`
+    is the probability-free switch of google/ffn: None turns the rule off.
+    """
+
+    init_activation: float = 0.95
+    pad_value: float = 0.05
+    move_threshold: float = 0.9
+    segment_threshold: float = 0.6
+    disco_seed_threshold: float | None = 0.0
+    min_boundary_distance_zyx: Triple = (1, 1, 1)
+    min_segment_size: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("init_activation", "pad_value", "move_threshold", "segment_threshold"):
+            require(0.0 < getattr(self, name) < 1.0, name, "is a probability between 0 and 1, both excluded")
+        require(
+            all(d >= 0 for d in self.min_boundary_distance_zyx), "min_boundary_distance_zyx", "must be >= 0"
+        )
+        require(self.min_segment_size >= 0, "min_segment_size", "is a number of voxels, at least 0")
+
+
+def to_json(value: Any) -> dict[str, Any]:
+    """The dataclass as a dictionary of JSON values (tuples become lists, nested dataclasses dictionaries)."""
+    return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def from_json(kind: type[T], data: object, *, where: str = "") -> T:
+    """Builds the dataclass `kind` from a dictionary; absent fields take their default, unknown ones are refused.
+
+    `where` is put before the field's name in errors. Raises ConfigError.
+    """
+    prefix = f"{where}." if where else ""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where or kind.__name__}: expected an object, found {type(data).__name__}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise ConfigError(f"{prefix}{key}: unknown field; known are {', '.join(sorted(fields))}")
+    values = {name: _decode(hints[name], data[name], prefix + name) for name in fields if name in data}
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if name not in values and no_default:
+            raise ConfigError(f"{prefix}{name}: is missing; add it")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_json(value)
+    if isinstance(value, tuple | list):
+        return [_encode(v) for v in value]
+    return value
+
+
+def _decode(hint: Any, value: Any, where: str) -> Any:
+    """One field's value checked against its annotation: dataclass, Literal, X | None, tuple, or scalar."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, value, where=where)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _decode(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        return _decode_tuple(args, value, where)
+    return _decode_scalar(hint, value, where)
+
+
+def _decode_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where}: expected a list, found {value!r}")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(args):
+        raise ConfigError(f"{where}: expected {len(args)} values, found {len(value)}")
+    return tuple(_decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+
+
+def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value
