@@ -1,7 +1,7 @@
 """A trained model in one safetensors file: weights, and in the header everything needed to use them.
 
 The header's metadata holds, as JSON, the schema, network, normalisation, voxel size, inference settings,
-provenance and the SHA-256 of the tensors. safetensors cannot hold code: a file from elsewhere is safe to open.
+provenance and the SHA-256 of the tensors. safetensors cannot hold code: a foreign file is safe to open.
 This is the only module of `ffn` that touches files.
 """
 
@@ -152,7 +152,7 @@ def network_from_tensorflow(
 ) -> FloodFillingNetwork:
     """The network of google/ffn's `convstack_3d` variables, TensorFlow order (kernel z y x, in, out).
 
-    Names are `conv{i}_a.weights`, `conv{i}_b.biases`, ..., `conv_lom.weights`; others (`global_step`) are left out.
+    Names are `conv{i}_a.weights`, `conv{i}_b.biases`, ..., `conv_lom.weights`; others are left out.
     Raises CheckpointError when one is missing or has another shape.
     """
     modules = 0

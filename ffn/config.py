@@ -1,7 +1,7 @@
 """The frozen parameter sets of a flood-filling network, and their strict JSON form.
 
 Every parameter set is a frozen, slotted, keyword-only dataclass that checks itself. `to_json` and `from_json`
-turn one into a plain dictionary and back; a wrong key, type or value is refused with an error that names the field.
+turn one into a plain dictionary and back; a wrong key, type or value is an error that names the field.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ def require(condition: bool, field: str, remedy: str) -> None:
 class NetworkConfig:
     """The shape of the network. Defaults are those of the published FIB-25 network.
 
-    `fov_zyx` is the field of view in voxels (odd), input and output alike; `deltas_zyx` is the distance in voxels
-    from its centre to the faces on which the next moves are looked for.
+    `fov_zyx` is the field of view in voxels (odd), input and output alike; `deltas_zyx` is the distance in
+    voxels from its centre to the faces on which the next moves are looked for.
     """
 
     modules: int = 12
@@ -94,7 +94,7 @@ def to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], data: object, *, where: str = "") -> T:
-    """Builds the dataclass `kind` from a dictionary; absent fields take their default, unknown ones are refused.
+    """Builds the dataclass `kind` from a dictionary; absent fields take their default, unknown are refused.
 
     `where` is put before the field's name in errors. Raises ConfigError.
     """

@@ -1,7 +1,8 @@
 """The flood-filling network: a stack of residual 3-d convolutions that updates its own output.
 
-Januszewski et al. 2018 (doi 10.1038/s41592-018-0049-4; google/ffn `convstack_3d`). The input is what is seen (the image)
-and what is believed so far (the logits of "this voxel belongs to the object"); the output is the new belief.
+Januszewski et al. 2018 (doi 10.1038/s41592-018-0049-4; google/ffn `convstack_3d`). The input is what is seen
+(the image) and what is believed so far (the logits of "this voxel belongs to the object"); the output is
+the new belief.
 
 Shape letters: B batch, C channels, F features, Z Y X field of view.
 
