@@ -1,0 +1,1 @@
+"""What runs at the HPC site: steps that read boxes, call pure functions, write boxes and report."""

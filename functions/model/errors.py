@@ -1,0 +1,83 @@
+"""The exceptions of the data side.
+
+PetavoxelError
+├── AcquisitionError     a manifest, tile list or tile image is not what it says it is
+│   └── UnsafePathError  a path in outside metadata leaves its folder
+├── VolumeError          an array is missing, half-written or of another shape
+├── TaskError            a task document does not parse, or names what does not exist
+├── UpstreamError        a step was started before what it reads was finished
+└── ModelError           network weights are missing or do not fit the data
+
+Expected failures of single tiles, pairs or subvolumes are `Problem` values in results (`functions.tasks`);
+these exceptions are for what makes a step as a whole impossible. Every message ends with a remedy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PetavoxelError(Exception):
+    """Base of all errors that a user can do something about; `remedy` says what."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+        self.remedy = remedy
+
+
+class AcquisitionError(PetavoxelError):
+    """An acquisition folder does not hold what it should; the message names file and field."""
+
+    code = "acquisition"
+
+
+class UnsafePathError(AcquisitionError):
+    """A path taken from outside metadata is absolute or climbs out of its root."""
+
+    code = "unsafe_path"
+
+
+class VolumeError(PetavoxelError):
+    """An array of the run directory is missing, truncated or of another shape than its reference says."""
+
+    code = "volume"
+
+
+class TaskError(PetavoxelError):
+    """A task document does not parse; the message names the field."""
+
+    code = "task"
+
+
+class UpstreamError(PetavoxelError):
+    """Units of an earlier step are not finished, so this step cannot start."""
+
+    code = "upstream"
+
+
+class ModelError(PetavoxelError):
+    """Network weights are missing, damaged or do not fit the volume."""
+
+    code = "model"
+
+
+def safe_join(root: Path, relative: str, *, field: str) -> Path:
+    """Return `root / relative` if it stays under `root`.
+
+    Windows separators are accepted, since microscopes write them. Symbolic links are resolved first, so a
+    link that leads out of the folder is refused too.
+
+    Raises:
+        UnsafePathError: `relative` is empty, absolute, has a drive letter, or leaves `root`.
+    """
+    text = relative.replace("\\", "/")
+    remedy = "correct the path in the metadata; it must stay inside the acquisition folder"
+    if not text or "\0" in text or text.startswith("/") or (len(text) > 1 and text[1] == ":"):
+        raise UnsafePathError(f"{field}: path {relative!r} is not relative", remedy=remedy)
+    base = root.resolve()
+    path = (base / text).resolve()
+    if not path.is_relative_to(base) or path == base:
+        raise UnsafePathError(f"{field}: path {relative!r} leaves {root.name}/", remedy=remedy)
+    return path

@@ -1,0 +1,123 @@
+"""Run one task: parse it, run the step, time it, wrap what went wrong, return small JSON.
+
+A fan-out step is a module with `units(run)` and `compute(run, unit)`; a single step has `perform(run)`. The modules
+are imported by name when they are needed, so that planning does not load torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from functions.model.errors import PetavoxelError, TaskError
+from functions.store.cells import Mark
+from functions.store.run import Run
+from functions.tasks import (
+    FAN_OUTS,
+    MAX_PROBLEMS,
+    STEPS,
+    FanOutName,
+    PlanTask,
+    Problem,
+    ShardManifest,
+    ShardTask,
+    StepResult,
+    StepTask,
+)
+
+SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
+
+
+class StepFailed(RuntimeError):
+    """A step could not be carried out; the text is what the flow's log and the user see."""
+
+
+def execute(step: str, payload: object) -> dict[str, Any]:
+    """Run `step` on a task document and return a JSON document of at most a few kilobytes.
+
+    Raises:
+        StepFailed: with a message that names what was wrong and the remedy. It is a RuntimeError with one string
+            inside, so that it can be unpickled where this package is not installed.
+    """
+    started = time.perf_counter()
+    try:
+        result = _dispatch(step, payload)
+    except PetavoxelError as error:
+        raise StepFailed(f"{step}: {error}") from error
+    return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)}).to_json()
+
+
+def _dispatch(step: str, payload: object) -> StepResult:
+    if step == "plan":
+        from functions import plan
+
+        return plan.perform(PlanTask.parse(payload, source="plan task"))
+    if step == "probe":
+        from functions import probe
+
+        return probe.perform()
+    if step in FAN_OUTS:
+        return _run_shard(cast(FanOutName, step), ShardTask.parse(payload, source=f"{step} task"))
+    if step in SINGLE_STEPS:
+        task = StepTask.parse(payload, source=f"{step} task")
+        return cast(StepResult, _module(step).perform(Run(task.run)))
+    raise TaskError(f"step: {step!r} does not exist", remedy=f"use one of {', '.join(STEPS)}")
+
+
+def _module(step: str) -> Any:
+    return import_module(f"functions.{step}")
+
+
+def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
+    """Compute every unit of the shard that is not marked yet."""
+    manifest = read_manifest(Path(task.manifest))
+    if manifest.step != step or task.shard >= len(manifest.shards):
+        raise TaskError(f"{task.manifest}: no shard {task.shard} of {step}", remedy="plan the step again")
+    run = Run(manifest.run)
+    module = _module(step)
+    marks: list[Mark] = []
+    computed = 0
+    for unit in manifest.shards[task.shard]:
+        if is_cancelled(run):
+            raise StepFailed(f"{step}: cancelled; start the run again to go on")
+        compute: Callable[..., Any] = module.compute
+        mark, fresh = run.cell(step, unit).run_unit(unit, lambda unit=unit: compute(run, unit))  # type: ignore[misc]
+        marks.append(mark)
+        computed += fresh
+    return summarise(step, marks, computed=computed)
+
+
+def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
+    """Add up the marks of units: worst status, summed counters, the first few problems."""
+    problems = [Problem.parse(p, source=f"mark {m.unit}") for m in marks for p in m.problems]
+    order = ("ok", "look", "failed")
+    worst = max((m.status for m in marks), key=order.index, default="ok")
+    return StepResult(
+        step=step,
+        status=cast(Any, worst),
+        units=len(marks),
+        computed=computed,
+        reused=len(marks) - computed,
+        problems=tuple(problems[:MAX_PROBLEMS]),
+        problem_count=len(problems),
+    )
+
+
+def read_manifest(path: Path) -> ShardManifest:
+    """Read a plan's file.
+
+    Raises:
+        TaskError: missing or not a shard manifest.
+    """
+    try:
+        return ShardManifest.parse(path.read_bytes(), source=str(path))
+    except FileNotFoundError:
+        raise TaskError(f"{path}: no shard manifest", remedy="plan the step again") from None
+
+
+def is_cancelled(run: Run) -> bool:
+    """Whether a sentinel file asks the shards of this work root to stop."""
+    return (run.work / "CANCEL").exists()

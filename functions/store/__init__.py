@@ -1,0 +1,1 @@
+"""The only door to the run directory: cells, done marks, fingerprints, volumes, pyramids."""

@@ -1,0 +1,184 @@
+"""A run's view of its work root: which cell each unit of each step lives in.
+
+Every key follows from the acquisition's content and the parameters alone, so any step can be started on any
+worker at any time and finds what came before it; nothing but paths and parameters travels through the flow.
+
+    section tiles ─► stitch(z) ─┬► pair(a,b) ─► solve ─► render ─► segment ─► match ─► reconcile ─► relabel ─► finish
+                                └────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from functions.model.acquisition import Acquisition, Finding, Section
+from functions.model.base import Document
+from functions.model.errors import UpstreamError
+from functions.model.parameters import Parameters
+from functions.model.volume import VolumeRef
+from functions.store.cells import CODE_VERSION, Cell
+from functions.store.files import fingerprint, sha256_file
+from functions.tasks import RunSpec, StepName
+
+DEMO_MODEL = Path(__file__).parents[1] / "testing" / "demo_network.safetensors"
+
+
+class IngestedSection(Document):
+    """A section after tile QC: `section.tiles` are the usable tiles; `fingerprint` covers their content."""
+
+    section: Section
+    fingerprint: str
+
+
+class IngestManifest(Document):
+    """What ingest found; all later steps read the acquisition from here."""
+
+    acquisition: Acquisition
+    """As the adapter read it, bad tiles included."""
+    sections: tuple[IngestedSection, ...]
+    """Sections with at least one usable tile, ascending in z: what the later steps work on."""
+    findings: tuple[Finding, ...] = ()
+    """Bad tiles, missing sections and the like, each naming file and field."""
+
+
+class AlignedVolume(Document):
+    """Written by align_solve (`solution.json`): the frame that align_render fills. Row i is `sections[i]`."""
+
+    volume: VolumeRef
+    sections: tuple[int, ...]
+    """z indices of the acquisition, one a volume row; a missing section has a row without data."""
+
+
+class Run:
+    """Paths and keys of one run. Cheap to build; reads the ingest manifest on first need."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.work = Path(spec.work)
+        self.acquisition_folder = Path(spec.acquisition)
+        self.parameters: Parameters = spec.parameters
+
+    # -- ingest ---------------------------------------------------------------------------------------------
+    @cached_property
+    def ingest_cell(self) -> Cell:
+        """The cell of ingest, keyed by folder name and parameters; its manifest carries the content."""
+        key = fingerprint(self.acquisition_folder.name, self.parameters.ingest.to_json(), CODE_VERSION)
+        return Cell(self.work / "ingest" / key)
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the ingest manifest is."""
+        return self.ingest_cell.file("manifest.json")
+
+    @cached_property
+    def manifest(self) -> IngestManifest:
+        """The ingest manifest.
+
+        Raises:
+            UpstreamError: ingest has not run with these parameters.
+        """
+        try:
+            text = self.manifest_path.read_bytes()
+        except FileNotFoundError:
+            raise UpstreamError(
+                f"{self.manifest_path}: no ingest manifest", remedy="start the run at ingest"
+            ) from None
+        return IngestManifest.parse(text, source=str(self.manifest_path))
+
+    @property
+    def sections(self) -> tuple[IngestedSection, ...]:
+        """Usable sections, ascending in z."""
+        return self.manifest.sections
+
+    # -- keys -----------------------------------------------------------------------------------------------
+    def stitch_key(self, section: IngestedSection) -> str:
+        """Key of a stitched section: its tiles and the stitch parameters."""
+        voxel = self.manifest.acquisition.voxel_size_zyx_nm
+        return fingerprint(
+            "stitch", section.fingerprint, voxel, self.parameters.stitch.to_json(), CODE_VERSION
+        )
+
+    @cached_property
+    def _stitch_keys(self) -> dict[str, str]:
+        return {s.section.id: self.stitch_key(s) for s in self.sections}
+
+    @cached_property
+    def pairs(self) -> dict[str, tuple[IngestedSection, IngestedSection]]:
+        """Pairs of usable sections to register, by unit id `z00003-z00004`; gaps are bridged."""
+        if self.manifest.acquisition.aligned:
+            return {}
+        rows, reach = self.sections, self.parameters.align.neighbours
+        return {
+            f"{a.section.id}-{b.section.id}": (a, b)
+            for i, a in enumerate(rows)
+            for b in rows[i + 1 : i + 1 + reach]
+        }
+
+    def pair_key(self, unit: str) -> str:
+        """Key of a registered pair: both stitched sections and the align parameters."""
+        a, b = (self._stitch_keys[s.section.id] for s in self.pairs[unit])
+        return fingerprint("pair", a, b, self.parameters.align.to_json(), CODE_VERSION)
+
+    @cached_property
+    def solve_key(self) -> str:
+        """Key of the solved stack: all stitched sections and all pairs."""
+        pairs = [self.pair_key(unit) for unit in self.pairs]
+        return fingerprint("solve", self._stitch_keys, pairs, self.parameters.align.to_json(), CODE_VERSION)
+
+    @cached_property
+    def segment_key(self) -> str:
+        """Key of the local labels: the aligned volume, the network and the segment parameters."""
+        return fingerprint(
+            "segment",
+            self.solve_key,
+            sha256_file(self.model_path),
+            self.parameters.segment.to_json(),
+            CODE_VERSION,
+        )
+
+    @cached_property
+    def reconcile_key(self) -> str:
+        """Key of equalities, global table and global labels."""
+        return fingerprint("reconcile", self.segment_key, self.parameters.reconcile.to_json(), CODE_VERSION)
+
+    @cached_property
+    def finish_key(self) -> str:
+        """Key of the bundle to publish."""
+        return fingerprint("finish", self.reconcile_key, self.parameters.finish.to_json(), CODE_VERSION)
+
+    # -- cells ----------------------------------------------------------------------------------------------
+    def cell(self, step: StepName, unit: str = "") -> Cell:
+        """The cell of a unit; steps with one shared cell ignore `unit`."""
+        if step == "ingest":
+            return self.ingest_cell
+        if step == "stitch":
+            key = self._stitch_keys[unit]
+        elif step == "align_pairs":
+            key = self.pair_key(unit)
+        elif step in ("align_solve", "align_render"):
+            key = self.solve_key
+        elif step == "segment":
+            key = self.segment_key
+        elif step in ("match", "reconcile", "relabel"):
+            key = self.reconcile_key
+        else:
+            key = self.finish_key
+        return Cell(self.work / step / key)
+
+    @property
+    def model_path(self) -> Path:
+        """The network's weights."""
+        name = self.parameters.segment.model
+        return DEMO_MODEL if name == "demo" else Path(name)
+
+    @cached_property
+    def aligned(self) -> AlignedVolume:
+        """The aligned volume's frame, known once align_solve is done."""
+        path = self.cell("align_solve").file("solution.json")
+        try:
+            return AlignedVolume.parse(path.read_bytes(), source=str(path))
+        except FileNotFoundError:
+            raise UpstreamError(
+                f"{path}: the stack is not solved", remedy="start the run at align_solve"
+            ) from None
