@@ -60,7 +60,7 @@ def _dispatch(step: str, payload: object) -> StepResult:
 
         return probe.perform()
     if step in FAN_OUTS:
-        return _run_shard(cast(FanOutName, step), ShardTask.parse(payload, source=f"{step} task"))
+        return _run_shard(step, ShardTask.parse(payload, source=f"{step} task"))
     if step in SINGLE_STEPS:
         task = StepTask.parse(payload, source=f"{step} task")
         return cast(StepResult, _module(step).perform(Run(task.run)))
