@@ -64,11 +64,49 @@ class Normalisation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeedConfig:
+    """Where objects are started. Defaults are google/ffn's PolicyPeaks, made for FIB-25 at 10 nm.
+
+    `policy` finds the interior of cells: "peaks" as the voxels off the strong edges (Sobel magnitude below its
+    Gaussian mean), "distance" as those brighter than their Gaussian mean (bright cytoplasm, dark membranes).
+    Seeds are the peaks of the distance to everything else, at least `min_distance` voxels apart and
+    `min_depth` voxels deep, in the order z, y, x ("raster") or the deepest first ("depth").
+
+    `sigma_zyx`: Gaussian of that local mean, in voxels, about the calibre of a neurite; `smooth_zyx`: Gaussian
+    against noise, in voxels, applied first by "distance". `spacing_zyx`: relative voxel size, for the distance.
+    `fill_rounds`: once the seeds are used up, as many rounds of further seeds in what is still unlabelled.
+    """
+
+    policy: Literal["peaks", "distance"] = "peaks"
+    sigma_zyx: tuple[float, float, float] = (49 / 6, 49 / 6, 49 / 6)
+    smooth_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spacing_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    min_distance: int = 3
+    min_depth: float = 0.0
+    order: Literal["raster", "depth"] = "raster"
+    fill_rounds: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.policy in ("peaks", "distance"), "policy", "is peaks or distance")
+        require(self.order in ("raster", "depth"), "order", "is raster or depth")
+        require(all(s > 0 for s in self.sigma_zyx), "sigma_zyx", "must be positive")
+        require(all(s >= 0 for s in self.smooth_zyx), "smooth_zyx", "must be >= 0")
+        require(all(s > 0 for s in self.spacing_zyx), "spacing_zyx", "must be positive")
+        require(self.min_distance >= 1, "min_distance", "must be at least 1 voxel")
+        require(self.min_depth >= 0, "min_depth", "must be >= 0")
+        require(self.fill_rounds >= 0, "fill_rounds", "must be >= 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceConfig:
     """How one subvolume is flooded. Defaults are the published settings of FIB-25.
 
-    The activations and thresholds are probabilities; the canvas holds their logits. `disco_seed_threshold`
-    is the probability-free switch of google/ffn: None turns the rule off.
+    The activations and thresholds are probabilities; the canvas holds their logits. `disco_seed_threshold` (a
+    fraction of the field of view): where more than that passes the move threshold, voxels once thought outside
+    may not rise; it keeps objects apart. None turns the rule off, as a negative number does in google/ffn.
+
+    `frontier_batch` moves of one object go through the network at once; 1 is google/ffn's order, exactly.
+    `min_move_distance`: a move nearer than that (Chebyshev, voxels) to a visited centre is left out; 0 is exact.
     """
 
     init_activation: float = 0.95
@@ -78,6 +116,9 @@ class InferenceConfig:
     disco_seed_threshold: float | None = 0.0
     min_boundary_distance_zyx: Triple = (1, 1, 1)
     min_segment_size: int = 1000
+    frontier_batch: int = 1
+    min_move_distance: int = 0
+    seeds: SeedConfig = SeedConfig()
 
     def __post_init__(self) -> None:
         for name in ("init_activation", "pad_value", "move_threshold", "segment_threshold"):
@@ -86,6 +127,13 @@ class InferenceConfig:
             all(d >= 0 for d in self.min_boundary_distance_zyx), "min_boundary_distance_zyx", "must be >= 0"
         )
         require(self.min_segment_size >= 0, "min_segment_size", "is a number of voxels, at least 0")
+        require(self.frontier_batch >= 1, "frontier_batch", "must be at least 1 move")
+        require(self.min_move_distance >= 0, "min_move_distance", "is a number of voxels, at least 0")
+
+
+def logit(probability: float) -> float:
+    """ln(p / (1 - p)), the scale on which the network adds its updates."""
+    return math.log(probability / (1.0 - probability))
 
 
 def to_json(value: Any) -> dict[str, Any]:
