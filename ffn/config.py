@@ -67,13 +67,14 @@ class Normalisation:
 class SeedConfig:
     """Where objects are started. Defaults are google/ffn's PolicyPeaks, made for FIB-25 at 10 nm.
 
-    `policy` finds the interior of cells: "peaks" as the voxels off the strong edges (Sobel magnitude below its
-    Gaussian mean), "distance" as those brighter than their Gaussian mean (bright cytoplasm, dark membranes).
+    `policy` finds the interior of cells: "peaks" as the voxels off the strong edges (Sobel magnitude below
+    its Gaussian mean), "distance" as those brighter than their Gaussian mean (bright cytoplasm, dark
+    membranes).
     Seeds are the peaks of the distance to everything else, at least `min_distance` voxels apart and
     `min_depth` voxels deep, in the order z, y, x ("raster") or the deepest first ("depth").
 
-    `sigma_zyx`: Gaussian of that local mean, in voxels, about the calibre of a neurite; `smooth_zyx`: Gaussian
-    against noise, in voxels, applied first by "distance". `spacing_zyx`: relative voxel size, for the distance.
+    `sigma_zyx`: Gaussian of that local mean, in voxels, about the calibre of a neurite; `smooth_zyx`:
+    Gaussian against noise, in voxels, applied first by "distance"; `spacing_zyx`: relative voxel size.
     `fill_rounds`: once the seeds are used up, as many rounds of further seeds in what is still unlabelled.
     """
 
@@ -102,11 +103,12 @@ class InferenceConfig:
     """How one subvolume is flooded. Defaults are the published settings of FIB-25.
 
     The activations and thresholds are probabilities; the canvas holds their logits. `disco_seed_threshold` (a
-    fraction of the field of view): where more than that passes the move threshold, voxels once thought outside
-    may not rise; it keeps objects apart. None turns the rule off, as a negative number does in google/ffn.
+    fraction of the field of view): where more than that passes the move threshold, voxels once thought
+    outside may not rise, which keeps objects apart. None turns the rule off (google/ffn: a negative number).
 
     `frontier_batch` moves of one object go through the network at once; 1 is google/ffn's order, exactly.
-    `min_move_distance`: a move nearer than that (Chebyshev, voxels) to a visited centre is left out; 0 is exact.
+    `min_move_distance`: a move nearer than that (Chebyshev, voxels) to a visited centre is left out; 0 is
+    exact.
     """
 
     init_activation: float = 0.95
