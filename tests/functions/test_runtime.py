@@ -1,0 +1,76 @@
+"""Plans and shards: who computes what, what is skipped, what a wrong task says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from functions import plan
+from functions.runtime import StepFailed, execute, read_manifest
+from functions.store.cells import UnitReport
+from functions.tasks import PlanResult, PlanTask
+from tests.functions.worlds import ingested
+
+
+def plan_of(root: Path, *, shards: int, sections: int = 5) -> tuple[PlanResult, list[list[str]]]:
+    run = ingested(root, tuple(range(sections)))
+    result = plan.perform(PlanTask(run=run.spec, step="stitch", function_id="f", shards=shards))
+    return result, [list(s) for s in read_manifest(Path(result.paths["manifest"])).shards]
+
+
+def test_units_are_dealt_round_robin(tmp_path: Path) -> None:
+    result, shards = plan_of(tmp_path, shards=2)
+    assert shards == [["z00000", "z00002", "z00004"], ["z00001", "z00003"]]
+    assert [task.kwargs["task"]["shard"] for task in result.tasks] == [0, 1]
+    assert {task.function_id for task in result.tasks} == {"f"}
+
+
+def test_finished_units_are_not_planned_again_and_one_shard_always_remains(tmp_path: Path) -> None:
+    run = ingested(tmp_path, tuple(range(3)))
+    for k in range(3):
+        run.cell("stitch", f"z0000{k}").run_unit(f"z0000{k}", UnitReport)
+    result, shards = plan_of(tmp_path, shards=4, sections=3)
+    assert shards == [[]]
+    assert (result.units, result.reused, len(result.tasks)) == (3, 3, 1)
+
+
+def test_the_result_of_a_full_plan_stays_small(tmp_path: Path) -> None:
+    result, shards = plan_of(tmp_path, shards=200, sections=1000)
+    assert len(shards) == 200
+    assert len(json.dumps(result.to_json())) < 60_000
+
+
+def test_a_step_before_its_upstream_says_where_to_start(tmp_path: Path) -> None:
+    run = ingested(tmp_path, (0, 1))
+    task = {"run": run.spec.to_json(), "step": "align_pairs", "function_id": "f"}
+    with pytest.raises(StepFailed, match=r"plan: stitch: 2 units are not finished .*start the run at stitch"):
+        execute("plan", task)
+
+
+@pytest.mark.parametrize(
+    ("step", "payload", "message"),
+    [
+        ("stitch", {"manifest": "m", "shard": -1}, "stitch: stitch task: shard: "),
+        ("stitch", {"manifest": "nowhere.json", "shard": 0}, "nowhere.json: no shard manifest"),
+        ("ingest", {"run": {"work": "w"}}, "ingest task: run.acquisition: Field required"),
+        ("ingest", {"run": {"work": "w", "acquisition": "a", "extra": 1}}, "run.extra"),
+        ("dance", {}, "'dance' does not exist; use one of ingest, stitch"),
+    ],
+)
+def test_a_wrong_task_names_its_field(step: str, payload: object, message: str) -> None:
+    with pytest.raises(StepFailed) as caught:
+        execute(step, payload)
+    assert message in str(caught.value)
+
+
+def test_a_cancelled_run_stops_between_units(tmp_path: Path) -> None:
+    result, _ = plan_of(tmp_path, shards=1)
+    (tmp_path / "work" / "CANCEL").touch()
+    with pytest.raises(StepFailed, match="cancelled"):
+        execute("stitch", {"manifest": result.paths["manifest"], "shard": 0})
+
+
+def test_probe_names_versions_and_finds_no_shadowed_package() -> None:
+    result = execute("probe", {})
+    assert result["status"] == "ok"
+    assert result["paths"]["petavoxel"].count(".") >= 1

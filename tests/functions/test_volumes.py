@@ -1,0 +1,59 @@
+"""Volumes are opened checked: wrong shape, missing or damaged chunks are errors, not zeros."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from functions.model.errors import VolumeError
+from functions.model.geometry import Box
+from functions.model.volume import VolumeRef
+from functions.store.volumes import Volume
+
+
+def reference(**changes: object) -> VolumeRef:
+    document = {
+        "path": "cell/image.zarr",
+        "kind": "image",
+        "shape_zyx": (4, 20, 30),
+        "chunk_zyx": (1, 16, 16),
+        "dtype": "uint8",
+        "voxel_size_zyx_nm": (30.0, 8.0, 8.0),
+    }
+    return VolumeRef.model_validate(document | changes)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    volume = Volume.create(tmp_path, reference())
+    box = Box(offset_zyx=(1, 3, 5), shape_zyx=(2, 7, 11))
+    data = np.arange(box.voxels, dtype=np.uint8).reshape(box.shape_zyx)
+    volume.write(box, data)
+    whole = Volume.open(tmp_path, reference()).read(volume.ref.box)
+    np.testing.assert_array_equal(whole[box.slices], data)
+    assert whole.sum() == data.sum()
+
+
+def test_another_shape_is_refused(tmp_path: Path) -> None:
+    Volume.create(tmp_path, reference())
+    with pytest.raises(VolumeError, match=r"image\.zarr: shape \(4, 20, 30\)"):
+        Volume.open(tmp_path, reference(shape_zyx=(4, 20, 31)))
+
+
+def test_a_missing_array_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(VolumeError, match="run the step that writes it"):
+        Volume.open(tmp_path, reference())
+
+
+def test_a_box_outside_is_refused(tmp_path: Path) -> None:
+    volume = Volume.create(tmp_path, reference())
+    with pytest.raises(VolumeError, match="leaves the volume"):
+        volume.read(Box(offset_zyx=(0, 0, 20), shape_zyx=(1, 1, 11)))
+
+
+def test_a_truncated_chunk_is_an_error(tmp_path: Path) -> None:
+    volume = Volume.create(tmp_path, reference())
+    volume.write(volume.ref.box, np.random.default_rng(0).integers(0, 255, (4, 20, 30), dtype=np.uint8))
+    chunk = tmp_path / "cell/image.zarr/c/2/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with pytest.raises(VolumeError, match="damaged chunk"):
+        volume.read(volume.ref.box)
