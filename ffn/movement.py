@@ -1,0 +1,104 @@
+"""Where the field of view goes next: maxima on the faces of a cube around its centre, first in, first out.
+
+The policy of google/ffn (`FaceMaxMovementPolicy`; Januszewski et al. 2018), order and rounding included:
+
+        +-----------+   The cube reaches `deltas` from the centre c. On each of its six faces
+        |     *     |   the most probable voxel (*) is a candidate if it passes the threshold.
+        *     c     *   Visited centres are remembered on a lattice of cells of size `deltas`,
+        |       *   |   with the start of the object in the middle of a cell: one visit per cell.
+        +-----------+
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.config import Triple
+
+
+def face_maxima(
+    logits: NDArray[np.float32], *, deltas_zyx: Triple, threshold: float
+) -> list[tuple[float, Triple]]:
+    """The candidates of one field of view: (logit, offset from its centre), best first.
+
+    `logits` (Z, Y, X) odd; the maximum of a face is its first in C order; equal logits go by descending
+    offset. Voxels of `threshold` or more count.
+    """
+    centre = [n // 2 for n in logits.shape]
+    cube = [slice(c - d, c + d + 1) for c, d in zip(centre, deltas_zyx, strict=True)]
+    found: set[tuple[float, Triple]] = set()
+    for axis, delta in enumerate(deltas_zyx):
+        if delta == 0:
+            continue
+        for step in (-delta, delta):
+            selection: list[slice | int] = [*cube]
+            selection[axis] = centre[axis] + step
+            face = logits[tuple(selection)]
+            row, column = divmod(int(face.argmax()), face.shape[1])
+            score = float(face[row, column])
+            if score < threshold:
+                continue
+            offset = [row - face.shape[0] // 2, column - face.shape[1] // 2]
+            offset.insert(axis, step)
+            found.add((score, (offset[0], offset[1], offset[2])))
+    return sorted(found, reverse=True)
+
+
+class Frontier:
+    """The moves of one object: a queue of centres and the lattice cells already visited.
+
+    `min_distance` leaves out moves nearer than that (Chebyshev, voxels) to a visited centre; 0 leaves out none.
+    """
+
+    def __init__(self, start_zyx: Triple, *, deltas_zyx: Triple, min_distance: int = 0) -> None:
+        self._start = start_zyx
+        self._deltas = deltas_zyx
+        self._min_distance = min_distance
+        self._queue: deque[Triple] = deque([start_zyx])
+        self._cells: set[Triple] = set()
+        self._centres: dict[Triple, list[Triple]] = {}  # by cubes of side min_distance
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def pop(self, is_valid: Callable[[Triple], bool]) -> Triple | None:
+        """The next centre whose cell is unvisited and which is valid now; None when the queue is empty."""
+        while self._queue:
+            position = self._queue.popleft()
+            if self._cell(position) not in self._cells and not self._near(position) and is_valid(position):
+                return position
+        return None
+
+    def visit(self, position: Triple) -> None:
+        """Marks the cell of `position` as done."""
+        self._cells.add(self._cell(position))
+        if self._min_distance > 0:
+            self._centres.setdefault(self._cube(position), []).append(position)
+
+    def extend(self, position: Triple, candidates: list[tuple[float, Triple]]) -> None:
+        """Appends the candidates around `position`, in their order."""
+        z, y, x = position
+        self._queue.extend((z + dz, y + dy, x + dx) for _, (dz, dy, dx) in candidates)
+
+    def _cell(self, position: Triple) -> Triple:
+        cell = [
+            (p - s + d // 2) // max(d, 1) for p, s, d in zip(position, self._start, self._deltas, strict=True)
+        ]
+        return cell[0], cell[1], cell[2]
+
+    def _cube(self, position: Triple) -> Triple:
+        z, y, x = position
+        return z // self._min_distance, y // self._min_distance, x // self._min_distance
+
+    def _near(self, position: Triple) -> bool:
+        if self._min_distance == 0:
+            return False
+        cz, cy, cx = self._cube(position)
+        cubes = ((cz + i, cy + j, cx + k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1))
+        return any(
+            max(abs(a - b) for a, b in zip(position, centre, strict=True)) < self._min_distance
+            for cube in cubes
+            for centre in self._centres.get(cube, ())
+        )
