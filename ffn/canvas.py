@@ -154,4 +154,5 @@ class Canvas:
 def quantise_probability(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Logits to probabilities in 254 equal steps, 1..255 as google/ffn keeps them; 0 means "no object"."""
     probability = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
-    return np.minimum(np.floor(probability * 254) + 1, 255).astype(np.uint8)
+    quantised: NDArray[np.uint8] = np.minimum(np.floor(probability * 254) + 1, 255).astype(np.uint8)
+    return quantised

@@ -25,7 +25,10 @@ class Engine:
     def __init__(
         self, network: FloodFillingNetwork, normalisation: Normalisation, *, device: torch.device
     ) -> None:
-        self._network = copy.deepcopy(network).eval().to(device, memory_format=torch.channels_last_3d)
+        self._network = copy.deepcopy(network).eval().to(device)
+        for weights in self._network.parameters():  # the layout in which oneDNN is twice as fast
+            if weights.ndim == 5:
+                weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
         self._normalisation = normalisation
         self._device = device
         config = network.config

@@ -21,8 +21,8 @@ def import_google_ffn(
 ) -> Model:
     """The model of a google/ffn `convstack_3d` network: arrays `conv0_a.weights` ... `conv_lom.biases`.
 
-    TensorFlow order (kernel z, y, x, in, out). What the file does not hold (field of view, deltas, grey values,
-    voxel size) defaults to FIB-25's. Raises CheckpointError naming the file and the array.
+    TensorFlow order (kernel z, y, x, in, out). What the file does not hold (field of view, deltas, grey
+    values, voxel size) defaults to FIB-25's. Raises CheckpointError naming the file and the array.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:

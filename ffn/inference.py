@@ -1,10 +1,10 @@
 """Flood one subvolume: from each seed, move the field of view over one object until it has no more to say.
 
-    seeds -> begin -> [ frontier.pop -> canvas.gather -> engine.predict -> canvas.scatter -> face_maxima ]* -> commit
+    seed -> canvas.begin -> [ frontier.pop -> gather -> engine.predict -> scatter -> face_maxima ]* -> commit
 
-A port of google/ffn (Apache-2.0; Januszewski et al. 2018, doi 10.1038/s41592-018-0049-4): with the default
-settings it makes the same moves in the same order. A rim of half a field of view is never visited as a centre,
-only flooded from inside; overlapping subvolumes cover each other's rims.
+A port of google/ffn (Apache-2.0; Januszewski et al. 2018, doi 10.1038/s41592-018-0049-4): with the
+default settings it makes the same moves in the same order. A rim of half a field of view is never visited as
+a centre, only flooded from inside; overlapping subvolumes cover each other's rims.
 """
 
 import time
@@ -60,8 +60,9 @@ class Counters:
 class Segmentation:
     """The objects of one subvolume.
 
-    `labels` uint32 (Z, Y, X), 0 = none, 1..n in the order of discovery; `probabilities` uint8 (Z, Y, X) or None:
-    0 = none, else floor(254 p) + 1; `moves_zyx` int32 (fovs, 3), all attempts in order, `Attempt.moves` of each.
+    `labels` uint32 (Z, Y, X), 0 = none, 1..n in the order of discovery; `probabilities` uint8 (Z, Y, X) or
+    None: 0 = none, else floor(254 p) + 1; `moves_zyx` int32 (fovs, 3), all attempts in order, `Attempt.moves`
+    of each.
     """
 
     labels: NDArray[np.uint32]
@@ -107,9 +108,9 @@ def segment(
 ) -> Segmentation:
     """Segments `image` (Z, Y, X; grey values as the model's normalisation expects them).
 
-    `mask` (Z, Y, X), True = tissue: centres, seeds and labels stay inside it. `config` defaults to the model's.
-    `max_fovs` stops after that many calls' worth of fields of view, in the middle of an object if need be,
-    which is then left out: for tests and trials. A subvolume smaller than the field of view, or without any
+    `mask` (Z, Y, X), True = tissue: centres, seeds and labels stay inside it. `config` defaults to the
+    model's. `max_fovs` stops after that many fields of view, in the middle of an object if need be, which is
+    then left out: for tests and trials. A subvolume smaller than the field of view, or without any
     seed, gives no objects. Raises InferenceError for NaN, a wrong dimension or a mask of another shape.
     """
     started = clock()

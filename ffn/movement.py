@@ -49,7 +49,7 @@ def face_maxima(
 class Frontier:
     """The moves of one object: a queue of centres and the lattice cells already visited.
 
-    `min_distance` leaves out moves nearer than that (Chebyshev, voxels) to a visited centre; 0 leaves out none.
+    `min_distance` leaves out moves nearer than that (Chebyshev, voxels) to a visited centre; 0 none.
     """
 
     def __init__(self, start_zyx: Triple, *, deltas_zyx: Triple, min_distance: int = 0) -> None:
