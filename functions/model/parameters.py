@@ -41,11 +41,35 @@ class SegmentParameters(Document):
     """`demo`, or the path of a .safetensors file readable at the site."""
     subvolume_zyx_px: tuple[Size, Size, Size] = (64, 256, 256)
     overlap_zyx_px: tuple[Pixels, Pixels, Pixels] = (24, 48, 48)
+    """At least twice the radius of the network's field of view, or seams stay unvisited on both sides."""
     device: Literal["auto", "cpu", "cuda", "xpu"] = "auto"
+    fill_gap_sections: Pixels = 2
+    """Gaps of up to so many sections show the nearest section to the network; 0 leaves them blank."""
+    mirror_border: bool = False
+    """Mirror the image at the volume's faces, so that the network's centre can visit the outermost voxels."""
+    min_segment_voxels: Pixels | None = None
+    """Smallest object that is kept; None takes the model's own setting."""
+    voxel_size_factor: Annotated[float, Field(ge=1)] = 1.5
+    """Volume and network may differ by this factor in voxel size before a person should look."""
 
 
 class ReconcileParameters(Document):
-    """When labels of two subvolumes are called equal."""
+    """When labels of two subvolumes are called equal, and what the global labels keep."""
+
+    min_iou: Fraction = 0.4
+    """Intersection over union, among the overlap's voxels that both subvolumes label."""
+    min_voxels: Size = 64
+    """Voxels that both labels share at least."""
+    max_pieces_per_subvolume: Size | None = None
+    """Most objects of one subvolume in one global object (weaker joins are refused); None sets no limit."""
+    min_object_voxels: Pixels = 0
+    """Global objects of fewer voxels are dropped."""
+    fill_unlabelled: bool = True
+    """Where a voxel's own subvolume has no label, another subvolume that covers it may give one."""
+    largest_share_to_look: Fraction = 0.5
+    """A global object with a larger share of the labelled voxels is reported: perhaps a false merger."""
+    chunk_zyx_px: tuple[Size, Size, Size] = (64, 128, 128)
+    """Chunks of the global labels."""
 
 
 class FinishParameters(Document):

@@ -1,0 +1,148 @@
+"""The plan of overlapping subvolumes: a pure function of volume shape, subvolume size and overlap.
+
+On each axis all subvolumes have the same size and overlap by at least `overlap`; ownership changes in the middle
+of an overlap, so the write boxes partition the volume and every voxel is owned where it was seen deepest:
+
+    read    |-------- a --------|
+                         |-------- b --------|
+                                      |-------- c --------|
+    write   |----- a ------|---- b ------|------- c ------|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import prod
+
+from functions.model.geometry import ZYX, Box, tile_axis
+
+Interval = tuple[int, int]
+AXES = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subvolume:
+    """One unit of segmentation: it reads `read` and owns `write`, which lies inside. `id` is from geometry."""
+
+    position: int
+    """Rank in the grid's z, y, x order."""
+    index_zyx: ZYX
+    read: Box
+    write: Box
+
+    @property
+    def id(self) -> str:
+        """Name of the read box's corner, e.g. `z00000_y00128_x00256`."""
+        return self.read.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """Two subvolumes that share a face of the grid, `first` before `second`."""
+
+    first: Subvolume
+    second: Subvolume
+
+    @property
+    def id(self) -> str:
+        """Names of both, in grid order."""
+        return f"{self.first.id}-{self.second.id}"
+
+    @property
+    def overlap(self) -> Box:
+        """The voxels that both read."""
+        return self.first.read.intersect(self.second.read)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubvolumeGrid:
+    """All subvolumes of a volume, made on demand: a grid of millions costs a few numbers per axis."""
+
+    shape_zyx: ZYX
+    size_zyx: ZYX
+    overlap_zyx: ZYX
+
+    def __post_init__(self) -> None:
+        for axis in AXES:
+            if self.shape_zyx[axis] < 1 or not 0 <= self.overlap_zyx[axis] < self.size_zyx[axis]:
+                raise ValueError(
+                    f"overlap_zyx: {self.overlap_zyx} must be at least 0 and below the size "
+                    f"{self.size_zyx}; the volume {self.shape_zyx} must not be empty"
+                )
+
+    def reads(self, axis: int) -> list[Interval]:
+        """Read intervals of an axis."""
+        extent, size = self.shape_zyx[axis], min(self.size_zyx[axis], self.shape_zyx[axis])
+        return tile_axis(extent, size, min(self.overlap_zyx[axis], size - 1))
+
+    def writes(self, axis: int) -> list[Interval]:
+        """Write intervals of an axis: cut in the middle of each overlap."""
+        reads = self.reads(axis)
+        cuts = [0, *((b[0] + a[1]) // 2 for a, b in pairwise(reads)), self.shape_zyx[axis]]
+        return list(pairwise(cuts))
+
+    @property
+    def counts_zyx(self) -> ZYX:
+        """Subvolumes along each axis."""
+        return len(self.reads(0)), len(self.reads(1)), len(self.reads(2))
+
+    def __len__(self) -> int:
+        return prod(self.counts_zyx)
+
+    def __iter__(self) -> Iterator[Subvolume]:
+        return self._select(*(range(n) for n in self.counts_zyx))
+
+    def get(self, unit: str) -> Subvolume:
+        """The subvolume of that id.
+
+        Raises:
+            KeyError: the grid has no such subvolume.
+        """
+        for subvolume in self:
+            if subvolume.id == unit:
+                return subvolume
+        raise KeyError(unit)
+
+    def reading(self, box: Box) -> list[Subvolume]:
+        """Subvolumes whose read box meets `box`, in grid order."""
+        return list(
+            self._select(*(_meeting(self.reads(a), box.offset_zyx[a], box.end_zyx[a]) for a in AXES))
+        )
+
+    def neighbours(self) -> Iterator[Neighbours]:
+        """Pairs that share a face of the grid and overlap. Corners follow: any voxel that two subvolumes share
+        is shared by a chain of face neighbours between them."""
+        counts = self.counts_zyx
+        for first in self:
+            for axis in AXES:
+                z, y, x = (n + (a == axis) for a, n in enumerate(first.index_zyx))
+                if (z, y, x)[axis] < counts[axis]:
+                    pair = Neighbours(first=first, second=next(self._select([z], [y], [x])))
+                    if pair.overlap.voxels:
+                        yield pair
+
+    def overlap_factor(self) -> float:
+        """Voxels read over voxels of the volume: what overlap costs."""
+        read = prod(sum(end - start for start, end in self.reads(axis)) for axis in AXES)
+        return read / prod(self.shape_zyx)
+
+    def _select(self, *indices: range | list[int]) -> Iterator[Subvolume]:
+        reads, writes = [self.reads(a) for a in AXES], [self.writes(a) for a in AXES]
+        counts = self.counts_zyx
+        for z, y, x in product(*indices):
+            yield Subvolume(
+                position=(z * counts[1] + y) * counts[2] + x,
+                index_zyx=(z, y, x),
+                read=_box(reads[0][z], reads[1][y], reads[2][x]),
+                write=_box(writes[0][z], writes[1][y], writes[2][x]),
+            )
+
+
+def _meeting(intervals: list[Interval], start: int, end: int) -> list[int]:
+    return [i for i, (a, b) in enumerate(intervals) if a < end and start < b]
+
+
+def _box(z: Interval, y: Interval, x: Interval) -> Box:
+    return Box(offset_zyx=(z[0], y[0], x[0]), shape_zyx=(z[1] - z[0], y[1] - y[0], x[1] - x[0]))
