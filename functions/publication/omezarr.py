@@ -1,0 +1,110 @@
+"""OME-Zarr 0.5 (zarr v3): one image with its label images, as multiscale groups.
+
+    volume.zarr/               image: attributes.ome.multiscales
+        0, 1, 2 ...            sharded arrays, index at the start
+        labels/                attributes.ome.labels = ["segmentation"]
+            segmentation/      label image: attributes.ome.image-label
+                0, 1, 2 ...
+
+Source: the OME-Zarr 0.5 specification. Positions are voxel centres: voxel i of a level with factor f lies at
+`i * f * v + (f - 1) / 2 * v` nm, hence a scale and a translation for each level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from functions.model.geometry import ZYX
+from functions.store.pyramid import Level, Pooling, Read, plan_levels, write_levels
+
+LABELS = "segmentation"
+CHUNK_ZYX: ZYX = (32, 128, 128)
+SHARD_ZYX: ZYX = (64, 512, 512)
+AXES = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+
+
+def write_image(
+    path: Path,
+    *,
+    read: Read,
+    shape_zyx: ZYX,
+    voxel_size_zyx_nm: tuple[float, float, float],
+    name: str,
+    chunk_zyx: ZYX = CHUNK_ZYX,
+    shard_zyx: ZYX = SHARD_ZYX,
+) -> list[Level]:
+    """Write an image (uint8; z, y, x) as a new OME-Zarr group at `path`, levels pooled by mean.
+
+    Args:
+        read: returns a box of the image.
+    """
+    levels = plan_levels(shape_zyx, voxel_size_zyx_nm)
+    _group(path, _multiscales(levels, voxel_size_zyx_nm, name=name, pooling="mean"))
+    write_levels(
+        path, levels, read=read, dtype="uint8", pooling="mean", chunk_zyx=chunk_zyx, shard_zyx=shard_zyx
+    )
+    return levels
+
+
+def write_labels(
+    image: Path,
+    *,
+    read: Read,
+    shape_zyx: ZYX,
+    dtype: str,
+    voxel_size_zyx_nm: tuple[float, float, float],
+    chunk_zyx: ZYX = CHUNK_ZYX,
+    shard_zyx: ZYX = SHARD_ZYX,
+) -> list[Level]:
+    """Write labels into the image at `image`, levels pooled by mode, so that no id appears that is not there."""
+    levels = plan_levels(shape_zyx, voxel_size_zyx_nm)
+    _group(image / "labels", {"version": "0.5", "labels": [LABELS]})
+    ome = _multiscales(levels, voxel_size_zyx_nm, name=LABELS, pooling="mode")
+    ome["image-label"] = {"source": {"image": "../../"}}
+    _group(image / "labels" / LABELS, ome)
+    write_levels(
+        image / "labels" / LABELS,
+        levels,
+        read=read,
+        dtype=dtype,
+        pooling="mode",
+        chunk_zyx=chunk_zyx,
+        shard_zyx=shard_zyx,
+    )
+    return levels
+
+
+def _group(path: Path, ome: dict[str, Any]) -> None:
+    zarr.create_group(str(path), zarr_format=3, attributes={"ome": ome})
+
+
+def _multiscales(
+    levels: Iterable[Level], voxel_size_zyx_nm: tuple[float, float, float], *, name: str, pooling: Pooling
+) -> dict[str, Any]:
+    """The `ome` attribute of a multiscale group."""
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": name,
+                "axes": AXES,
+                "type": pooling,
+                "datasets": [_dataset(level, voxel_size_zyx_nm) for level in levels],
+            }
+        ],
+    }
+
+
+def _dataset(level: Level, voxel_size_zyx_nm: tuple[float, float, float]) -> dict[str, Any]:
+    pairs = list(zip(level.factor_zyx, voxel_size_zyx_nm, strict=True))
+    return {
+        "path": level.path,
+        "coordinateTransformations": [
+            {"type": "scale", "scale": [f * v for f, v in pairs]},
+            {"type": "translation", "translation": [(f - 1) / 2 * v for f, v in pairs]},
+        ],
+    }
