@@ -1,0 +1,156 @@
+"""From what a user asks for to the flow's input document."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from flows.errors import InputError
+from flows.records import FLOW_STEPS, TRANSFER
+from flows.site import Site
+from functions.model.base import Document
+from functions.model.parameters import Parameters
+from functions.tasks import MAX_SHARDS, RunSpec
+
+FlowStep = Literal[
+    "transfer", "ingest", "stitch", "align_pairs", "align_solve", "align_render",
+    "segment", "match", "reconcile", "relabel", "finish", "publish",
+]  # fmt: skip
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$")]
+CollectionPath = Annotated[str, Field(pattern=r"^/([^/\\]|/(?!\.\./))*$", max_length=4096)]
+
+
+class RunRequest(Document):
+    """What a user asks for. Nothing here names a site: the same request can go to another one."""
+
+    source: str
+    """The acquisition's folder, as the instrument collection's file system shows it."""
+    start_at: FlowStep = "transfer"
+    stop_after: FlowStep = "publish"
+    sections: tuple[int, int] | None = None
+    """First and last-plus-one z index; None leaves `parameters.ingest.sections` as it is."""
+    parameters: Parameters = Parameters()
+    label: str = ""
+    parent: str | None = None
+    """Id of the run that this one is a rerun of."""
+    acquisition_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    """Name of the acquisition at the site; by default `id` of acquisition.json, else the folder's name."""
+
+
+class Place(Document):
+    """A folder of a collection."""
+
+    id: Uuid
+    path: CollectionPath
+
+
+class ComputeInput(Document):
+    """The endpoint, how to configure it, and which registered function does what."""
+
+    endpoint_id: Uuid
+    user_endpoint_config: dict[str, JsonValue] = {}
+    functions: dict[str, Uuid]
+
+
+class SearchInput(Document):
+    """The index that gets a record of the published volume, and who may see it."""
+
+    index: Uuid
+    visible_to: tuple[str, ...]
+
+
+class PermissionInput(Document):
+    """Who may read the published folder."""
+
+    principal: str
+    principal_type: Literal["identity", "group", "all_authenticated_users", "anonymous"] = "group"
+
+
+class FlowInput(Document):
+    """The flow's input document, under `$.input`."""
+
+    label: Annotated[str, Field(max_length=64)]
+    acquisition_id: str
+    start_at: FlowStep = "transfer"
+    stop_after: FlowStep = "publish"
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = MAX_SHARDS
+    run: RunSpec
+    source: Place
+    raw: Place
+    """The acquisition's copy on scratch."""
+    work: Place
+    """The work root on scratch, as Transfer sees it; `run.work` is the same folder as the workers see it."""
+    publication: Place
+    """The folder under which each run publishes a folder of its own."""
+    compute: ComputeInput
+    search: SearchInput | None = None
+    permission: PermissionInput | None = None
+
+
+def build_input(
+    request: RunRequest, site: Site, *, functions: dict[str, str] | None = None
+) -> dict[str, object]:
+    """The document to start the flow with: `{"input": {...}}`; optional parts that are absent are left out.
+
+    Raises:
+        InputError: the steps are in the wrong order, the folder does not exist, or it has no usable name.
+    """
+    if FLOW_STEPS.index(request.start_at) > FLOW_STEPS.index(request.stop_after):
+        raise InputError(
+            f"start_at: {request.start_at} comes after stop_after: {request.stop_after}",
+            remedy=f"the order is {', '.join(FLOW_STEPS)}",
+        )
+    source = Path(request.source).expanduser().resolve()
+    if request.start_at == TRANSFER and not source.is_dir():
+        raise InputError(f"{source}: not a folder", remedy="give the folder that the microscope wrote")
+    name = request.acquisition_id or acquisition_name(source)
+    scratch = Path(site.scratch.base_path) / name
+    parameters = request.parameters
+    if request.sections is not None:
+        ingest = parameters.ingest.model_copy(update={"sections": request.sections})
+        parameters = parameters.model_copy(update={"ingest": ingest})
+    publication = Path(site.publication.base_path) / name
+    document = FlowInput(
+        label=(request.label or name)[:64],
+        acquisition_id=name,
+        start_at=request.start_at,
+        stop_after=request.stop_after,
+        shards=site.shards,
+        run=RunSpec(work=str(scratch / "work"), acquisition=str(scratch / "raw"), parameters=parameters),
+        source=Place(id=site.instrument.id, path=site.instrument.collection_path(source)),
+        raw=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "raw")),
+        work=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "work")),
+        publication=Place(id=site.publication.id, path=site.publication.collection_path(publication)),
+        compute=ComputeInput(
+            endpoint_id=site.compute.endpoint_id,
+            user_endpoint_config=site.compute.user_endpoint_config,
+            functions=functions or site.compute.functions,
+        ),
+        search=SearchInput(index=site.search_index, visible_to=("public",)) if site.search_index else None,
+    )
+    return {"input": document.model_dump(mode="json", exclude_none=False) | {}}
+
+
+def acquisition_name(source: Path) -> str:
+    """`id` of the folder's acquisition.json if it has one, else the folder's name made safe.
+
+    Raises:
+        InputError: neither gives a name.
+    """
+    name = source.name
+    manifest = source / "acquisition.json"
+    if manifest.is_file():
+        try:
+            payload = json.loads(manifest.read_bytes())
+        except ValueError as error:
+            raise InputError(f"{manifest}: not JSON: {error}", remedy="correct the file") from None
+        if isinstance(payload, dict) and isinstance(payload.get("id"), str):
+            name = payload["id"]
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")[:100]
+    if not safe:
+        raise InputError(f"{source}: no usable name", remedy="give the acquisition an id")
+    return safe
