@@ -94,6 +94,91 @@ class PlanResult(StepResult):
     tasks: tuple[PlannedTask, ...] = ()
 
 
+class Title(Document):
+    """A DataCite title."""
+
+    title: str
+
+
+class Creator(Document):
+    """A DataCite creator."""
+
+    creatorName: str  # noqa: N815
+
+
+class Day(Document):
+    """A DataCite date."""
+
+    date: str
+    dateType: Literal["Created"] = "Created"  # noqa: N815
+
+
+class Subject(Document):
+    """A DataCite subject."""
+
+    subject: str
+
+
+class ResourceType(Document):
+    """A DataCite resource type."""
+
+    resourceType: str = "Dataset"  # noqa: N815
+    resourceTypeGeneral: str = "Dataset"  # noqa: N815
+
+
+class CitationRecord(Document):
+    """What a citation needs, in the names of the DataCite schema."""
+
+    schemaVersion: str = "http://datacite.org/schema/kernel-4"  # noqa: N815
+    titles: tuple[Title, ...]
+    creators: tuple[Creator, ...] = ()
+    publisher: str
+    publicationYear: str  # noqa: N815
+    dates: tuple[Day, ...]
+    subjects: tuple[Subject, ...] = (Subject(subject="connectomics"), Subject(subject="electron microscopy"))
+    formats: tuple[str, ...] = ("application/vnd.zarr",)
+    types: ResourceType = ResourceType()
+    version: str
+
+
+class PublishedFile(Document):
+    """A file of the bundle that stands for all others; its place follows from the entry's subject."""
+
+    filename: str
+    mime_type: str
+    length: int
+    sha256: str
+
+
+class VolumeRecord(Document):
+    """Figures of the volume. An index fixes a field's type when it first sees it: change names, never types."""
+
+    acquisition_id: str
+    instrument: str
+    voxel_nm: tuple[float, float, float]
+    size_vx: tuple[int, int, int]
+    voxels: int
+    sections: int
+    segments: int
+    labelled_fraction: float
+    status: str
+
+
+class SearchEntry(Document):
+    """`content` of the volume's entry in a Globus Search index; z, y, x order. Flat and versioned."""
+
+    schema_version: Literal["petavoxel-1"] = "petavoxel-1"
+    dc: CitationRecord
+    em: VolumeRecord
+    files: tuple[PublishedFile, ...] = ()
+
+
+class PublishResult(StepResult):
+    """A checked bundle (`paths["bundle"]`) and the content of its Search entry; the flow adds the subject."""
+
+    entry: SearchEntry
+
+
 class ShardManifest(Document):
     """The plan's file: unit ids per shard."""
 

@@ -1,4 +1,4 @@
-"""Every setting of every step, with its default, in one place. `--set segment.overlap_zyx_px=24,24,24` writes here."""
+"""Every setting of every step, with its default, in one place: `--set segment.overlap_zyx_px=24,24,24`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,10 @@ class SegmentParameters(Document):
     """Mirror the image at the volume's faces, so that the network's centre can visit the outermost voxels."""
     min_segment_voxels: Pixels | None = None
     """Smallest object that is kept; None takes the model's own setting."""
+    frontier_batch: Size | None = None
+    """Moves of one object that go through the network at once; None takes the model's own setting."""
+    min_move_distance_px: Pixels | None = None
+    """Moves nearer than this to a visited centre are left out; None takes the model's own setting."""
     voxel_size_factor: Annotated[float, Field(ge=1)] = 1.5
     """Volume and network may differ by this factor in voxel size before a person should look."""
 
@@ -66,6 +70,8 @@ class ReconcileParameters(Document):
     """Global objects of fewer voxels are dropped."""
     fill_unlabelled: bool = True
     """Where a voxel's own subvolume has no label, another subvolume that covers it may give one."""
+    agreement_to_look: Fraction = 0.3
+    """Overlaps are reported where equal objects hold a smaller share of the voxels that both label."""
     largest_share_to_look: Fraction = 0.5
     """A global object with a larger share of the labelled voxels is reported: perhaps a false merger."""
     chunk_zyx_px: tuple[Size, Size, Size] = (64, 128, 128)
@@ -74,6 +80,22 @@ class ReconcileParameters(Document):
 
 class FinishParameters(Document):
     """The published volume and its report."""
+
+    title: Annotated[str, Field(max_length=120)] = ""
+    """Title of the published volume; empty takes the acquisition's id."""
+    creators: Annotated[tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=8)] = ()
+    """Names as they are cited; published only when given here."""
+    publisher: Annotated[str, Field(max_length=80)] = "Petavoxel"
+    license: Annotated[str, Field(max_length=120)] = ""
+    """Address of the licence, e.g. https://creativecommons.org/licenses/by/4.0/."""
+    chunk_zyx_px: tuple[Size, Size, Size] = (32, 128, 128)
+    """Readable unit inside a file of the volume."""
+    shard_zyx_px: tuple[Size, Size, Size] = (64, 512, 512)
+    """One file of the volume, rounded up to whole chunks."""
+    report_seams: Pixels = 8
+    """So many of the worst seams are shown with both images."""
+    report_sections: Size = 60
+    """At most so many sections are shown as pictures."""
 
 
 class Parameters(Document):

@@ -60,7 +60,7 @@ def write_labels(
     chunk_zyx: ZYX = CHUNK_ZYX,
     shard_zyx: ZYX = SHARD_ZYX,
 ) -> list[Level]:
-    """Write labels into the image at `image`, levels pooled by mode, so that no id appears that is not there."""
+    """Write labels into the image at `image`, levels pooled by mode: no id appears that is not there."""
     levels = plan_levels(shape_zyx, voxel_size_zyx_nm)
     _group(image / "labels", {"version": "0.5", "labels": [LABELS]})
     ome = _multiscales(levels, voxel_size_zyx_nm, name=LABELS, pooling="mode")

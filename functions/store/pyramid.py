@@ -5,8 +5,8 @@
     level 2   30 x 32 x 32 nm      y, x halved: 16 nm is still finer than 30 nm
     level 3   60 x 64 x 64 nm      about isotropic from here on, so all axes are halved
 
-Each level is made from the one before it, one shard at a time, so memory is bounded by a shard and the part of the
-finer level under it. A shard is written whole and once; the same input gives the same bytes.
+Each level is made from the one before it, one shard at a time, so memory is bounded by a shard and what lies
+under it. A shard is written whole and once; the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -24,7 +24,8 @@ from functions.model.geometry import ZYX, Box
 
 Pooling = Literal["mean", "mode"]
 AnyArray = NDArray[np.generic]
-Read = Callable[[Box], AnyArray]
+Read = Callable[[Box], Any]
+
 
 ISOTROPY = 1.5
 """An axis is halved with the finest one while its voxel is at most this many times longer."""
@@ -48,7 +49,7 @@ def plan_levels(
 ) -> list[Level]:
     """Halve the finest axes until the longest side of a level is at most `smallest_px`.
 
-    Axes of one voxel are not halved. An odd extent is rounded up, so every voxel is represented on every level.
+    Axes of one voxel are not halved. An odd extent is rounded up: every voxel is represented on every level.
     """
     levels = [Level(path="0", shape_zyx=shape_zyx, factor_zyx=(1, 1, 1), step_zyx=(1, 1, 1))]
     voxel = np.array(voxel_size_zyx_nm, dtype=float)
@@ -126,7 +127,7 @@ def write_levels(
         chunk_zyx: readable unit inside a shard; clipped to the level's shape.
         shard_zyx: one file; rounded up to whole chunks.
     """
-    source = read
+    source, source_shape = read, levels[0].shape_zyx
     for level in levels:
         chunk = _zyx([min(c, n) for c, n in zip(chunk_zyx, level.shape_zyx, strict=True)])
         shard = _zyx(
@@ -141,7 +142,7 @@ def write_levels(
 
 
 def _create(path: Path, shape: ZYX, dtype: str, chunk: ZYX, shard: ZYX) -> zarr.Array:
-    """A sharded array whose index stands at the start, where range requests find it without the file's size."""
+    """A sharded array; its index stands at the start, where a range finds it without the file's size."""
     compressor = zarr.codecs.BloscCodec(
         cname="zstd",
         clevel=5,
