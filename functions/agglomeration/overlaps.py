@@ -74,7 +74,7 @@ def overlaps(first: Labels, second: Labels) -> Overlaps:
 
 
 def decide(counts: Overlaps, *, min_iou: float, min_voxels: int) -> Decisions:
-    """Call pairs equal that are each other's best overlap (ties: the lower label) and pass both thresholds."""
+    """Call pairs equal that are each other's best overlap (ties: the lower label) and pass the thresholds."""
     mutual = _is_best(counts.first, counts.second, counts.voxels)
     mutual &= _is_best(counts.second, counts.first, counts.voxels)
     verdict = np.full(counts.first.shape, ACCEPTED, np.uint8)

@@ -36,8 +36,8 @@ def limited_components(
 ) -> tuple[Integers, NDArray[np.bool_]]:
     """Components that hold at most `most` nodes of any one group (a group is a subvolume).
 
-    Joins are taken strongest first (ties: lower nodes first); one that would break the limit is refused. A false
-    merger in one subvolume shows as several of its neighbours' objects in one component: this stops it there.
+    Joins are taken strongest first (ties: lower nodes first); one that would break the limit is refused. A
+    false merger in one subvolume shows as several of its neighbours' objects in one component: this stops it.
     An honest neurite that leaves a subvolume and comes back needs `most` of 2 or more.
 
     Returns:

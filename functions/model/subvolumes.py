@@ -1,7 +1,7 @@
 """The plan of overlapping subvolumes: a pure function of volume shape, subvolume size and overlap.
 
-On each axis all subvolumes have the same size and overlap by at least `overlap`; ownership changes in the middle
-of an overlap, so the write boxes partition the volume and every voxel is owned where it was seen deepest:
+On each axis all subvolumes have the same size and overlap by at least `overlap`. Ownership changes in the
+middle of an overlap: write boxes partition the volume, and every voxel is owned where it was seen deepest.
 
     read    |-------- a --------|
                          |-------- b --------|
@@ -11,8 +11,10 @@ of an overlap, so the write boxes partition the volume and every voxel is owned 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 
@@ -24,7 +26,7 @@ AXES = (0, 1, 2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subvolume:
-    """One unit of segmentation: it reads `read` and owns `write`, which lies inside. `id` is from geometry."""
+    """One unit of segmentation: it reads `read` and owns `write`, which lies inside."""
 
     position: int
     """Rank in the grid's z, y, x order."""
@@ -72,16 +74,13 @@ class SubvolumeGrid:
                     f"{self.size_zyx}; the volume {self.shape_zyx} must not be empty"
                 )
 
-    def reads(self, axis: int) -> list[Interval]:
+    def reads(self, axis: int) -> tuple[Interval, ...]:
         """Read intervals of an axis."""
-        extent, size = self.shape_zyx[axis], min(self.size_zyx[axis], self.shape_zyx[axis])
-        return tile_axis(extent, size, min(self.overlap_zyx[axis], size - 1))
+        return _reads(self.shape_zyx[axis], self.size_zyx[axis], self.overlap_zyx[axis])
 
-    def writes(self, axis: int) -> list[Interval]:
+    def writes(self, axis: int) -> tuple[Interval, ...]:
         """Write intervals of an axis: cut in the middle of each overlap."""
-        reads = self.reads(axis)
-        cuts = [0, *((b[0] + a[1]) // 2 for a, b in pairwise(reads)), self.shape_zyx[axis]]
-        return list(pairwise(cuts))
+        return _writes(self.shape_zyx[axis], self.size_zyx[axis], self.overlap_zyx[axis])
 
     @property
     def counts_zyx(self) -> ZYX:
@@ -100,20 +99,24 @@ class SubvolumeGrid:
         Raises:
             KeyError: the grid has no such subvolume.
         """
-        for subvolume in self:
+        offset = [int(digits) for digits in re.findall(r"\d+", unit)]
+        starts = [[start for start, _ in self.reads(axis)] for axis in AXES]
+        if len(offset) == 3 and all(o in s for o, s in zip(offset, starts, strict=True)):
+            index = ([s.index(o)] for o, s in zip(offset, starts, strict=True))
+            subvolume = next(self._select(*index))
             if subvolume.id == unit:
                 return subvolume
         raise KeyError(unit)
 
     def reading(self, box: Box) -> list[Subvolume]:
         """Subvolumes whose read box meets `box`, in grid order."""
-        return list(
-            self._select(*(_meeting(self.reads(a), box.offset_zyx[a], box.end_zyx[a]) for a in AXES))
-        )
+        return list(self._select(*(_meeting(self.reads(a), box.offset_zyx[a], box.end_zyx[a]) for a in AXES)))
 
     def neighbours(self) -> Iterator[Neighbours]:
-        """Pairs that share a face of the grid and overlap. Corners follow: any voxel that two subvolumes share
-        is shared by a chain of face neighbours between them."""
+        """Pairs that share a face of the grid and overlap.
+
+        They are enough: what two other subvolumes share, a chain of face neighbours between them shares too.
+        """
         counts = self.counts_zyx
         for first in self:
             for axis in AXES:
@@ -122,6 +125,21 @@ class SubvolumeGrid:
                     pair = Neighbours(first=first, second=next(self._select([z], [y], [x])))
                     if pair.overlap.voxels:
                         yield pair
+
+    def pair(self, unit: str) -> Neighbours:
+        """The neighbours of that id.
+
+        Raises:
+            KeyError: the grid has no such pair.
+        """
+        names = unit.split("-")
+        if len(names) != 2:
+            raise KeyError(unit)
+        pair = Neighbours(first=self.get(names[0]), second=self.get(names[1]))
+        steps = [b - a for a, b in zip(pair.first.index_zyx, pair.second.index_zyx, strict=True)]
+        if sorted(steps) != [0, 0, 1] or not pair.overlap.voxels:
+            raise KeyError(unit)
+        return pair
 
     def overlap_factor(self) -> float:
         """Voxels read over voxels of the volume: what overlap costs."""
@@ -140,7 +158,20 @@ class SubvolumeGrid:
             )
 
 
-def _meeting(intervals: list[Interval], start: int, end: int) -> list[int]:
+@lru_cache(maxsize=64)
+def _reads(extent: int, size: int, overlap: int) -> tuple[Interval, ...]:
+    size = min(size, extent)
+    return tuple(tile_axis(extent, size, min(overlap, size - 1)))
+
+
+@lru_cache(maxsize=64)
+def _writes(extent: int, size: int, overlap: int) -> tuple[Interval, ...]:
+    reads = _reads(extent, size, overlap)
+    cuts = [0, *((b[0] + a[1]) // 2 for a, b in pairwise(reads)), extent]
+    return tuple(pairwise(cuts))
+
+
+def _meeting(intervals: tuple[Interval, ...], start: int, end: int) -> list[int]:
     return [i for i, (a, b) in enumerate(intervals) if a < end and start < b]
 
 

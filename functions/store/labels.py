@@ -1,0 +1,165 @@
+"""Files of the distributed segmentation: local labels, decisions on overlaps, the global table.
+
+All are .npz without objects, written whole; equal content means equal bytes (numpy stores no clock in them).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.errors import VolumeError
+from functions.model.geometry import Box
+from functions.model.subvolumes import Neighbours, Subvolume, SubvolumeGrid
+from functions.model.volume import VolumeRef
+from functions.store.files import atomic_path
+from functions.store.run import Run
+
+Array = NDArray[np.generic]
+Labels = NDArray[np.uint32]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLabels:
+    """The objects of one subvolume, numbered 1..n without gaps."""
+
+    labels: Labels
+    """(Z, Y, X) over the read box; 0 = none."""
+    owned_voxels: Integers
+    """(n,) voxels of each object inside the write box."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlobalTable:
+    """Global ids of all local labels: those of subvolume p are `ids[offsets[p] : offsets[p + 1]]`."""
+
+    offsets: Integers
+    ids: Labels
+
+    def lookup(self, position: int) -> Labels:
+        """Array to index with local labels; 0 stays 0."""
+        ids = self.ids[self.offsets[position] : self.offsets[position + 1]]
+        return np.concatenate([np.zeros(1, np.uint32), ids])
+
+
+def grid_of(run: Run) -> SubvolumeGrid:
+    """The subvolumes of the aligned volume under the run's parameters."""
+    p = run.parameters.segment
+    overlap = tuple(min(o, s - 1) for o, s in zip(p.overlap_zyx_px, p.subvolume_zyx_px, strict=True))
+    return SubvolumeGrid(
+        shape_zyx=run.aligned.volume.shape_zyx,
+        size_zyx=p.subvolume_zyx_px,
+        overlap_zyx=(overlap[0], overlap[1], overlap[2]),
+    )
+
+
+def labels_ref(run: Run) -> VolumeRef:
+    """Name of the global labels, in the cell of relabel."""
+    image = run.aligned.volume
+    z, y, x = (min(c, n) for c, n in zip(run.parameters.reconcile.chunk_zyx_px, image.shape_zyx, strict=True))
+    return VolumeRef(
+        path=str(run.cell("relabel").file("labels.zarr").relative_to(run.work)),
+        kind="labels",
+        shape_zyx=image.shape_zyx,
+        chunk_zyx=(z, y, x),
+        dtype="uint32",
+        voxel_size_zyx_nm=image.voxel_size_zyx_nm,
+    )
+
+
+def local_path(run: Run, subvolume: Subvolume) -> Path:
+    """Where the local labels of a subvolume are."""
+    return run.cell("segment").file("subvolumes") / f"{subvolume.id}.npz"
+
+
+def match_path(run: Run, pair: Neighbours) -> Path:
+    """Where the decisions on an overlap are."""
+    return run.cell("match").file("overlaps") / f"{pair.id}.npz"
+
+
+def table_path(run: Run) -> Path:
+    """Where the global table is."""
+    return run.cell("reconcile").file("table.npz")
+
+
+def pack_local(labels: NDArray[np.unsignedinteger], *, subvolume: Subvolume) -> LocalLabels:
+    """Number objects 1..n without gaps, in the order of their labels, and count what they own."""
+    values = np.unique(labels)
+    values = values[values > 0]
+    dense = (np.searchsorted(values, labels) + 1).astype(np.uint32)
+    dense[labels == 0] = 0
+    owned = dense[subvolume.write.relative_to(subvolume.read).slices]
+    return LocalLabels(
+        labels=dense, owned_voxels=np.bincount(owned.ravel(), minlength=values.size + 1)[1:].astype(np.int64)
+    )
+
+
+def write_local(path: Path, local: LocalLabels) -> None:
+    """Write the local labels of a subvolume."""
+    write_arrays(path, {"labels": local.labels, "owned_voxels": local.owned_voxels})
+
+
+def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels:
+    """The local labels of a subvolume, or of the part of it in `box` (volume coordinates).
+
+    Raises:
+        VolumeError: missing, damaged, or of another shape than the plan's.
+    """
+    path = local_path(run, subvolume)
+    labels = read_arrays(path, ("labels",))["labels"]
+    if labels.shape != subvolume.read.shape_zyx:
+        raise VolumeError(
+            f"{path}: labels: shape {labels.shape}, planned {subvolume.read.shape_zyx}",
+            remedy="remove the file and its done mark, and segment again",
+        )
+    part = labels if box is None else labels[box.relative_to(subvolume.read).slices]
+    return part.astype(np.uint32, copy=False)
+
+
+def read_owned(run: Run, subvolume: Subvolume) -> Integers:
+    """Voxels each local object owns; does not read the labels themselves."""
+    return read_arrays(local_path(run, subvolume), ("owned_voxels",))["owned_voxels"].astype(np.int64)
+
+
+def write_table(run: Run, table: GlobalTable) -> None:
+    """Write the global table."""
+    write_arrays(table_path(run), {"offsets": table.offsets, "ids": table.ids})
+
+
+def read_table(run: Run) -> GlobalTable:
+    """Read the global table.
+
+    Raises:
+        VolumeError: reconcile has not run, or the file is damaged.
+    """
+    arrays = read_arrays(table_path(run), ("offsets", "ids"))
+    return GlobalTable(offsets=arrays["offsets"].astype(np.int64), ids=arrays["ids"].astype(np.uint32))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write named arrays to one compressed .npz, atomically."""
+    with atomic_path(path) as partial, open(partial, "wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
+    """Read some arrays of an .npz.
+
+    Raises:
+        VolumeError: the file or one of the arrays is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except FileNotFoundError:
+        raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        raise VolumeError(
+            f"{path}: damaged ({error})", remedy="remove the file and its done mark, and run its step again"
+        ) from None
