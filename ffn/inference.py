@@ -209,7 +209,8 @@ class _Flood:
         for fill_round in range(1 + seeds.fill_rounds):
             labelled_before = self.tally.labelled
             free = interior if fill_round == 0 else interior & (canvas.labels == 0)
-            peaks = find_peaks(free, config=seeds)
+            exact = fill_round == 0 and seeds.policy == "peaks"
+            peaks = find_peaks(free, config=seeds, inside_only=not exact)
             self.tally.seeds += len(peaks)
             for z, y, x in peaks.tolist():
                 self.tally.seeds_done += 1

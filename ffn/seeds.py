@@ -34,10 +34,13 @@ def find_interior(
     return result
 
 
-def find_peaks(interior: NDArray[np.bool_], *, config: SeedConfig) -> NDArray[np.int32]:
+def find_peaks(
+    interior: NDArray[np.bool_], *, config: SeedConfig, inside_only: bool = True
+) -> NDArray[np.int32]:
     """Seeds (N, 3) zyx: local maxima of the distance to the nearest voxel outside `interior`.
 
-    Empty where there is no inside, or no outside to be far from (a constant image).
+    Empty where there is no inside, or no outside to be far from (a constant image). With `inside_only` false
+    the peaks of the tie-breaking noise far outside count too, as they do in google/ffn.
     """
     if not interior.any() or interior.all():
         return np.zeros((0, 3), np.int32)
@@ -48,6 +51,8 @@ def find_peaks(interior: NDArray[np.bool_], *, config: SeedConfig) -> NDArray[np
     peaks = peak_local_max(
         depth + noise, min_distance=config.min_distance, threshold_abs=config.min_depth, threshold_rel=0
     ).astype(np.int32)
+    if inside_only:
+        peaks = peaks[interior[tuple(peaks.T)]]
     if config.order == "raster":
         order = np.lexsort((peaks[:, 2], peaks[:, 1], peaks[:, 0]))
     else:  # equal depths in raster order

@@ -1,0 +1,68 @@
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ffn.movement import Frontier, face_maxima
+
+
+def test_each_face_gives_its_first_maximum_best_first() -> None:
+    logits = np.zeros((9, 9, 9), np.float32)
+    logits[4 - 2, 4, 4] = 5  # the -z face, its centre
+    logits[4, 4 + 2, 3] = 7  # the +y face
+    assert face_maxima(logits, deltas_zyx=(2, 2, 2), threshold=2.0) == [(7.0, (0, 2, -1)), (5.0, (-2, 0, 0))]
+
+
+def test_equal_scores_go_by_descending_offset_and_an_edge_counts_once() -> None:
+    logits = np.full((5, 5, 5), 3, np.float32)
+    moves = face_maxima(logits, deltas_zyx=(1, 1, 1), threshold=3.0)
+    assert [offset for _, offset in moves] == [(1, -1, -1), (-1, 1, -1), (-1, -1, 1), (-1, -1, -1)]
+
+
+def test_an_axis_without_delta_has_no_faces() -> None:
+    logits = np.full((1, 5, 5), 3, np.float32)
+    moves = face_maxima(logits, deltas_zyx=(0, 1, 1), threshold=0.0)
+    assert {offset[0] for _, offset in moves} == {0}
+    assert len(moves) == 3
+
+
+@given(hnp.arrays(np.float32, (7, 9, 11), elements=st.integers(-3, 3).map(float)))
+def test_every_candidate_is_a_maximum_of_a_face_above_the_threshold(logits: np.ndarray) -> None:
+    deltas = (2, 3, 4)
+    cube = logits[1:6, 1:8, 1:10]
+    faces = [cube.take(i, axis) for axis, i in itertools.product(range(3), (0, -1))]
+    moves = face_maxima(logits, deltas_zyx=deltas, threshold=1.0)
+    expected = {float(face.max()) for face in faces if face.max() >= 1.0}
+    assert {score for score, _ in moves} == expected
+    for score, (z, y, x) in moves:
+        assert logits[3 + z, 4 + y, 5 + x] == score
+        assert any(abs(o) == d for o, d in zip((z, y, x), deltas, strict=True))
+    assert moves == sorted(moves, reverse=True)
+
+
+def test_the_start_lies_in_the_middle_of_its_lattice_cell() -> None:
+    frontier = Frontier((20, 20, 20), deltas_zyx=(8, 8, 8))
+    assert frontier.pop(lambda _: True) == (20, 20, 20)
+    frontier.visit((20, 20, 20))
+    frontier.extend((20, 20, 20), [(1.0, (3, -4, 0)), (1.0, (4, 0, 0)), (1.0, (-4, -5, 0))])
+    assert frontier.pop(lambda _: True) == (24, 20, 20)  # offset -4..3 is the start's own cell
+    assert frontier.pop(lambda _: True) == (16, 15, 20)
+    assert frontier.pop(lambda _: True) is None
+
+
+def test_validity_is_asked_when_a_move_is_popped() -> None:
+    frontier = Frontier((0, 0, 0), deltas_zyx=(2, 2, 2))
+    frontier.extend((0, 0, 0), [(1.0, (0, 0, 4)), (1.0, (0, 0, 8))])
+    assert frontier.pop(lambda p: p[2] > 5) == (0, 0, 8)
+    assert len(frontier) == 0
+
+
+def test_moves_near_a_visited_centre_are_left_out() -> None:
+    frontier = Frontier((0, 0, 0), deltas_zyx=(4, 4, 4), min_distance=6)
+    frontier.pop(lambda _: True)
+    frontier.visit((0, 0, 0))
+    frontier.extend((0, 0, 0), [(1.0, (0, 0, 5)), (1.0, (-5, 5, 5)), (1.0, (0, -6, 0))])
+    assert frontier.pop(lambda _: True) == (0, -6, 0)
+    assert frontier.pop(lambda _: True) is None
