@@ -1,7 +1,7 @@
 """The wire contract: what a flow sends to each step, and the small JSON it gets back.
 
-A task names paths and parameters; it never carries pixels, labels or secrets. Results stay under 1 KB, so that
-a flow's state (200 KB) holds a fan-out of 200 shards twice, as Globus Flows stores it.
+A task names paths and parameters; it never carries pixels, labels or secrets. Results stay under 1 KB, so
+that a flow's state (200 KB) holds a fan-out of 200 shards twice, as Globus Flows stores it.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class PublishedFile(Document):
 
 
 class VolumeRecord(Document):
-    """Figures of the volume. An index fixes a field's type when it first sees it: change names, never types."""
+    """Figures of the volume. An index fixes a field's type when first seen: change names, never types."""
 
     acquisition_id: str
     instrument: str

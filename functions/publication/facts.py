@@ -1,0 +1,190 @@
+"""What a finished run is made of, read from its cells: layouts, transforms, marks. No pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from functions.model.errors import UpstreamError
+from functions.model.transform import SectionLayout
+from functions.model.volume import VolumeRef
+from functions.store.cells import Cell, Mark
+from functions.store.run import Run
+from functions.tasks import STEPS, Problem, StepName
+
+RESIDUAL = "residual_px_p95"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """When a step worked and for how long; `seconds` adds up its units, `wall_s` spans first to last."""
+
+    step: StepName
+    units: int
+    seconds: float
+    started: float
+    ended: float
+    slowest: str
+    slowest_s: float
+
+    @property
+    def wall_s(self) -> float:
+        """From the first unit's start to the last unit's end."""
+        return self.ended - self.started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitNote:
+    """A unit that a person should look at."""
+
+    step: StepName
+    unit: str
+    code: str
+    subject: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCount:
+    """Voxels and segments of the global labels."""
+
+    voxels: int
+    labelled: int
+    segments: int
+    largest: tuple[tuple[int, int], ...]
+    """The largest segments: id and voxels, largest first."""
+
+    @property
+    def fraction(self) -> float:
+        """Labelled share of all voxels."""
+        return self.labelled / self.voxels if self.voxels else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything the documents of a bundle say about a run."""
+
+    run: Run
+    image: VolumeRef
+    labels: VolumeRef
+    count: LabelCount
+    layouts: tuple[SectionLayout, ...]
+    marks: dict[StepName, tuple[Mark, ...]]
+    times: tuple[StepTime, ...]
+    notes: tuple[UnitNote, ...]
+
+    @property
+    def title(self) -> str:
+        """Title of the published volume."""
+        return self.run.parameters.finish.title or self.run.manifest.acquisition.id
+
+    @property
+    def finished(self) -> datetime:
+        """When the last unit before finish ended: the date of the publication, the same on every rerun."""
+        return datetime.fromtimestamp(max((t.ended for t in self.times), default=0.0), tz=UTC)
+
+    @property
+    def status(self) -> str:
+        """`look` where a unit, a finding or a seam asks for a person, else `ok`."""
+        findings = any(f.severity != "note" for f in self.run.manifest.findings)
+        seams = any(s.verdict != "ok" for layout in self.layouts for s in layout.seams)
+        return "look" if findings or seams or self.notes else "ok"
+
+    @property
+    def stitch_residual_px(self) -> float | None:
+        """Largest of the sections' 95th percentiles of seam residuals."""
+        return max((x.residual_px_p95 for x in self.layouts if x.residual_px_p95 is not None), default=None)
+
+    @property
+    def pair_residuals_px(self) -> dict[str, float]:
+        """95th percentile of each registered pair's residuals, by unit."""
+        marks = self.marks["align_pairs"]
+        return {mark.unit: mark.figures[RESIDUAL] for mark in marks if RESIDUAL in mark.figures}
+
+
+def gather(run: Run, *, count: LabelCount) -> Facts:
+    """Read the facts of a run whose labels are finished.
+
+    Raises:
+        UpstreamError: a section is not stitched, or there are no labels.
+    """
+    marks = {step: tuple(_marks(run, step)) for step in STEPS}
+    return Facts(
+        run=run,
+        image=run.aligned.volume,
+        labels=labels_ref(run),
+        count=count,
+        layouts=tuple(_layout(run, s.section.id) for s in run.sections),
+        marks=marks,
+        times=tuple(_time(step, m) for step, m in marks.items() if m),
+        notes=tuple(note for step, m in marks.items() for note in _notes(step, m)),
+    )
+
+
+def labels_ref(run: Run) -> VolumeRef:
+    """The global labels of a run.
+
+    Raises:
+        UpstreamError: relabel has not run.
+    """
+    path = run.cell("relabel").file("labels.json")
+    try:
+        return VolumeRef.parse(path.read_bytes(), source=str(path))
+    except FileNotFoundError:
+        raise UpstreamError(f"{path}: there are no labels", remedy="start the run at relabel") from None
+
+
+def _layout(run: Run, section_id: str) -> SectionLayout:
+    path = run.cell("stitch", section_id).file("layout.json")
+    try:
+        return SectionLayout.parse(path.read_bytes(), source=str(path))
+    except FileNotFoundError:
+        raise UpstreamError(f"{path}: not stitched", remedy="start the run at stitch") from None
+
+
+def _marks(run: Run, step: StepName) -> Iterator[Mark]:
+    """Marks of a step's units, in the order of their names."""
+    if step in ("finish", "publish"):
+        return
+    if step == "stitch":
+        units = [(run.cell(step, s.section.id), s.section.id) for s in run.sections]
+    elif step == "align_pairs":
+        units = [(run.cell(step, unit), unit) for unit in run.pairs]
+    else:
+        units = [(run.cell(step), unit) for unit in _done(run.cell(step))]
+    for cell, unit in units:
+        if cell.is_done(unit):
+            yield cell.mark(unit)
+
+
+def _done(cell: Cell) -> list[str]:
+    return sorted(path.stem for path in cell.file("done").glob("*.json"))
+
+
+def _time(step: StepName, marks: tuple[Mark, ...]) -> StepTime:
+    slowest = max(marks, key=lambda mark: mark.seconds)
+    return StepTime(
+        step=step,
+        units=len(marks),
+        seconds=sum(mark.seconds for mark in marks),
+        started=min(mark.started for mark in marks),
+        ended=max(mark.started + mark.seconds for mark in marks),
+        slowest=slowest.unit,
+        slowest_s=slowest.seconds,
+    )
+
+
+def _notes(step: StepName, marks: tuple[Mark, ...]) -> Iterator[UnitNote]:
+    """Problems of units; a unit that is not ok and names none is noted by its status."""
+    for mark in marks:
+        for problem in (Problem.parse(p, source=f"mark {mark.unit}") for p in mark.problems):
+            yield UnitNote(
+                step=step,
+                unit=mark.unit,
+                code=problem.code,
+                subject=problem.subject,
+                remedy=problem.remedy,
+            )
+        if mark.status != "ok" and not mark.problems:
+            yield UnitNote(step=step, unit=mark.unit, code=mark.status, subject=mark.unit, remedy="")
