@@ -40,7 +40,8 @@ def find_peaks(
     """Seeds (N, 3) zyx: local maxima of the distance to the nearest voxel outside `interior`.
 
     Empty where there is no inside, or no outside to be far from (a constant image). With `inside_only` false
-    the peaks of the tie-breaking noise far outside count too, as they do in google/ffn.
+    the peaks of the tie-breaking noise far outside count too, and those at the volume's border do not, as in
+    google/ffn.
     """
     if not interior.any() or interior.all():
         return np.zeros((0, 3), np.int32)
@@ -49,7 +50,11 @@ def find_peaks(
     depth = depth.astype(np.float32)
     noise = np.random.RandomState(_NOISE_SEED).random_sample(depth.shape) * _NOISE
     peaks = peak_local_max(
-        depth + noise, min_distance=config.min_distance, threshold_abs=config.min_depth, threshold_rel=0
+        depth + noise,
+        min_distance=config.min_distance,
+        threshold_abs=config.min_depth,
+        threshold_rel=0,
+        exclude_border=not inside_only,
     ).astype(np.int32)
     if inside_only:
         peaks = peaks[interior[tuple(peaks.T)]]
