@@ -91,6 +91,7 @@ class _Tally:
     seconds_network: float = 0.0
     seeds: int = 0
     seeds_done: int = 0
+    objects: int = 0
     labelled: int = 0
 
 
@@ -129,7 +130,6 @@ def segment(
     flood.run(progress or (lambda _: None))
     tally, canvas = flood.tally, flood.canvas
     canvas.labels[canvas.labels == FAILED_SEED] = 0
-    objects = [a for a in tally.attempts if a.outcome == "object"]
     return Segmentation(
         labels=canvas.labels.view(np.uint32),
         probabilities=canvas.probabilities,
@@ -141,7 +141,7 @@ def segment(
             calls=tally.calls,
             seeds=tally.seeds,
             attempts=len(tally.attempts),
-            objects=len(objects),
+            objects=tally.objects,
             seconds_network=tally.seconds_network,
             seconds_host=clock() - started - tally.seconds_network,
         ),
@@ -193,7 +193,7 @@ class _Flood:
                         seeds_done=tally.seeds_done,
                         seeds=tally.seeds,
                         fovs=len(tally.moves),
-                        objects=sum(a.label > 0 for a in tally.attempts),
+                        objects=tally.objects,
                         labelled_voxels=tally.labelled,
                     )
                 )
@@ -227,7 +227,7 @@ class _Flood:
         canvas, tally = self.canvas, self.tally
         before = len(tally.moves)
         self._flood_object(seed)
-        label = 1 + sum(a.label > 0 for a in tally.attempts)
+        label = tally.objects + 1
         outcome: Outcome = "object"
         voxels = 0
         if not canvas.holds(seed):
@@ -237,6 +237,7 @@ class _Flood:
             outcome = "object" if voxels else "small"
         if not voxels:
             canvas.fail(seed)
+        tally.objects += bool(voxels)
         tally.labelled += voxels
         tally.attempts.append(
             Attempt(
