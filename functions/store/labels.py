@@ -155,7 +155,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
         VolumeError: the file or one of the arrays is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
     except FileNotFoundError:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None

@@ -1,0 +1,164 @@
+"""How good a segmentation is against ground truth, with the treatment of unlabelled voxels in every name.
+
+Letters as in `ffn.metrics`: A keeps 0 as a segment, B counts only voxels that both label, D fills 0 with the
+nearest segment (the figure that cannot be improved by leaving voxels empty).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn import metrics
+from functions.model.errors import VolumeError
+from functions.model.geometry import ZYX, Box
+from functions.model.volume import VolumeRef
+from functions.store.volumes import Volume
+
+Labels = NDArray[np.integer]
+
+MOST_VOXELS = 2**28
+"""Whole boxes are held in memory: about 50 bytes a voxel while unlabelled voxels are filled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Figures of one segmentation; entropies in bits, `split` = H(seg | truth), `merge` = H(truth | seg)."""
+
+    voxels: int
+    objects: int
+    true_objects: int
+    labelled_fraction: float
+    """Of the voxels that belong to a true object."""
+    voi_split_keep: float
+    voi_merge_keep: float
+    voi_split_labelled: float
+    voi_merge_labelled: float
+    voi_split_fill: float
+    voi_merge_fill: float
+    rand_error_keep: float
+    rand_error_labelled: float
+    rand_error_fill: float
+    erl_um: float | None
+    """Expected run length on skeletons of the truth; None when not asked for."""
+
+    @property
+    def voi_sum_fill(self) -> float:
+        """D: split and merge together."""
+        return self.voi_split_fill + self.voi_merge_fill
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """All figures, rounded to what they can bear."""
+        values = {**asdict(self), "voi_sum_fill": self.voi_sum_fill}
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def evaluate(
+    segmentation: Labels,
+    truth: Labels,
+    *,
+    voxel_size_zyx_nm: tuple[float, float, float],
+    rim_zyx_px: ZYX = (0, 0, 0),
+    background_counts: bool = True,
+    min_skeleton_voxels: int | None = 1000,
+) -> Evaluation:
+    """Compare label arrays (Z, Y, X) of one shape; 0 = unlabelled, in the truth background.
+
+    Args:
+        rim_zyx_px: voxels left out at each face. Filling sees them: it happens before the rim is cut.
+        background_counts: whether voxels of the truth's 0 count, as one more object. Without, they are left
+            out, as for a truth whose 0 means membrane or unknown.
+        min_skeleton_voxels: true objects from this size on get a skeleton for `erl_um`; None skips it.
+
+    Raises:
+        VolumeError: the shapes differ or the rim leaves nothing.
+    """
+    if segmentation.shape != truth.shape:
+        raise VolumeError(
+            f"segmentation {segmentation.shape}, truth {truth.shape}: shapes differ",
+            remedy="crop them to one box",
+        )
+    inner = tuple(slice(r, n - r) for r, n in zip(rim_zyx_px, truth.shape, strict=True))
+    filled = metrics.fill_nearest(segmentation, voxel_size_zyx_nm=voxel_size_zyx_nm)[inner]
+    segmentation, truth = segmentation[inner], truth[inner]
+    if truth.size == 0:
+        raise VolumeError(f"rim_zyx_px: {rim_zyx_px} leaves no voxel", remedy="take a smaller rim")
+    ignored = () if background_counts else (0,)
+
+    def voi(labels: Labels, treatment: metrics.Treatment) -> metrics.VariationOfInformation:
+        return metrics.variation_of_information(labels, truth, treatment=treatment, ignore_truth=ignored)
+
+    def rand(labels: Labels, treatment: metrics.Treatment) -> float:
+        return metrics.adapted_rand_error(labels, truth, treatment=treatment, ignore_truth=ignored)
+
+    keep, labelled, fill = voi(segmentation, "keep"), voi(segmentation, "labelled"), voi(filled, "keep")
+    return Evaluation(
+        voxels=truth.size,
+        objects=_count(segmentation),
+        true_objects=_count(truth),
+        labelled_fraction=metrics.labelled_fraction(segmentation, foreground=truth > 0),
+        voi_split_keep=keep.split,
+        voi_merge_keep=keep.merge,
+        voi_split_labelled=labelled.split,
+        voi_merge_labelled=labelled.merge,
+        voi_split_fill=fill.split,
+        voi_merge_fill=fill.merge,
+        rand_error_keep=rand(segmentation, "keep"),
+        rand_error_labelled=rand(segmentation, "labelled"),
+        rand_error_fill=rand(filled, "keep"),
+        erl_um=_erl_um(segmentation, truth, voxel_size_zyx_nm, min_skeleton_voxels),
+    )
+
+
+def evaluate_volumes(
+    work: Path,
+    segmentation: VolumeRef,
+    truth: VolumeRef,
+    *,
+    box: Box | None = None,
+    rim_zyx_px: ZYX = (0, 0, 0),
+    background_counts: bool = True,
+) -> Evaluation:
+    """Compare two volumes, or one box of them.
+
+    Raises:
+        VolumeError: an array is missing, shapes differ, or the box is too large for memory.
+    """
+    box = box or truth.box
+    if box.voxels > MOST_VOXELS:
+        raise VolumeError(
+            f"{truth.path}: {box.voxels} voxels are too many to compare at once",
+            remedy=f"evaluate a box of at most {MOST_VOXELS} voxels",
+        )
+    return evaluate(
+        _read(work, segmentation, box),
+        _read(work, truth, box),
+        voxel_size_zyx_nm=truth.voxel_size_zyx_nm,
+        rim_zyx_px=rim_zyx_px,
+        background_counts=background_counts,
+    )
+
+
+def _read(work: Path, ref: VolumeRef, box: Box) -> Labels:
+    """Labels that fit int64: ids of 64 bits are renumbered, 0 stays 0."""
+    labels: Labels = Volume.open(work, ref).read(box)  # type: ignore[assignment]
+    if ref.dtype != "uint64":
+        return labels
+    values, inverse = np.unique(labels, return_inverse=True)
+    return inverse.reshape(labels.shape) + int(values[0] != 0)
+
+
+def _count(labels: Labels) -> int:
+    return int(np.count_nonzero(np.unique(labels)))
+
+
+def _erl_um(
+    segmentation: Labels, truth: Labels, voxel_size_zyx_nm: tuple[float, float, float], least: int | None
+) -> float | None:
+    if least is None:
+        return None
+    skeletons = metrics.skeletonise(truth, voxel_size_zyx_nm=voxel_size_zyx_nm, min_voxels=least)
+    return metrics.expected_run_length(skeletons, segmentation) / 1000.0

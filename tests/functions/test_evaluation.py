@@ -1,0 +1,95 @@
+"""Evaluation: every figure says how unlabelled voxels were treated."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from functions.evaluation import evaluate, evaluate_volumes
+from functions.model.errors import VolumeError
+from functions.model.geometry import Box
+from functions.model.volume import VolumeRef
+from functions.store.volumes import Volume
+from tests.functions.aligned_runs import voronoi
+
+NM = (10.0, 10.0, 10.0)
+HALVES = np.repeat([[[1, 1, 1, 1, 2, 2, 2, 2]]], 8, axis=1).repeat(8, axis=0)
+
+
+def test_a_perfect_segmentation_has_no_error() -> None:
+    truth = voronoi((16, 24, 24), 8, seed=1)
+    found = evaluate(truth.astype(np.uint32) + 100, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1)
+    assert found.voi_sum_fill == pytest.approx(0, abs=1e-9)
+    assert found.rand_error_keep == pytest.approx(0, abs=1e-12)
+    assert found.labelled_fraction == 1.0
+    assert found.objects == found.true_objects == 8
+    assert found.erl_um is not None
+    assert found.erl_um > 0
+    assert found.to_json()["voi_sum_fill"] == 0.0
+
+
+def test_two_halves_in_one_are_a_merge_of_one_bit_and_the_other_way_a_split() -> None:
+    one = np.ones_like(HALVES)
+    merged = evaluate(one, HALVES, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
+    assert (merged.voi_split_fill, merged.voi_merge_fill) == pytest.approx((0, 1))
+    split = evaluate(HALVES, one, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
+    assert (split.voi_split_fill, split.voi_merge_fill) == pytest.approx((1, 0))
+    assert merged.erl_um is None
+
+
+def test_unlabelled_voxels_count_as_each_figure_says() -> None:
+    seen = HALVES.copy()
+    seen[:, :, 3:5] = 0
+    found = evaluate(seen, HALVES, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
+    assert found.labelled_fraction == 0.75
+    assert found.voi_split_keep + found.voi_merge_keep > 0.5
+    assert found.voi_split_labelled + found.voi_merge_labelled == pytest.approx(0)
+    assert found.voi_sum_fill == pytest.approx(0)
+
+
+def test_the_rim_is_cut_after_filling() -> None:
+    seen = HALVES.copy()
+    seen[:, :, 1:] = 0
+    seen[:, :, 7] = 2
+    found = evaluate(seen, HALVES, voxel_size_zyx_nm=NM, rim_zyx_px=(2, 2, 2), min_skeleton_voxels=None)
+    assert found.voxels == 4**3
+    assert found.labelled_fraction == 0
+    assert found.voi_sum_fill == pytest.approx(0)
+
+
+def test_background_may_be_left_out() -> None:
+    truth = HALVES.copy()
+    truth[0] = 0
+    seen = HALVES.copy()
+    seen[0] = 1
+    without = evaluate(seen, truth, voxel_size_zyx_nm=NM, background_counts=False, min_skeleton_voxels=None)
+    assert without.voi_sum_fill == pytest.approx(0)
+    counted = evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
+    assert counted.voi_merge_fill > 0.1
+
+
+def test_shapes_must_agree_and_leave_something() -> None:
+    with pytest.raises(VolumeError, match="shapes differ"):
+        evaluate(HALVES, HALVES[1:], voxel_size_zyx_nm=NM)
+    with pytest.raises(VolumeError, match="rim_zyx_px"):
+        evaluate(HALVES, HALVES, voxel_size_zyx_nm=NM, rim_zyx_px=(4, 4, 4))
+
+
+def test_volumes_are_compared_in_a_box(tmp_path: Path) -> None:
+    truth = voronoi((8, 20, 20), 6, seed=2)
+    ref = VolumeRef(
+        path="truth.zarr", kind="labels", shape_zyx=(8, 20, 20), chunk_zyx=(8, 8, 8), dtype="uint32",
+        voxel_size_zyx_nm=NM,
+    )  # fmt: skip
+    wide = ref.model_copy(update={"path": "wide.zarr", "dtype": "uint64"})
+    Volume.create(tmp_path, ref).write(ref.box, truth.astype(np.uint32))
+    Volume.create(tmp_path, wide).write(wide.box, truth.astype(np.uint64) + np.uint64(2**63))
+    box = Box(offset_zyx=(0, 2, 2), shape_zyx=(8, 16, 16))
+    found = evaluate_volumes(tmp_path, wide, ref, box=box)
+    assert found.voxels == box.voxels
+    assert replace(found, erl_um=None).voi_sum_fill == pytest.approx(0, abs=1e-9)
+    assert found.labelled_fraction == 1.0
+    vast = ref.model_copy(update={"shape_zyx": (4096, 4096, 4096)})
+    with pytest.raises(VolumeError, match="too many"):
+        evaluate_volumes(tmp_path, vast, vast)
