@@ -52,6 +52,8 @@ class Acquisition(Document):
     voxel_size_zyx_nm: tuple[Positive, Positive, Positive]
     stage_uncertainty_px: Annotated[float, Field(ge=0)] = 20.0
     aligned: bool = False
+    dtype: Literal["uint8", "uint16"] | None = None
+    """Pixel type of all tiles; None where the microscope does not say."""
     sections: tuple[Section, ...]
     missing_sections: tuple[int, ...] = ()
 
