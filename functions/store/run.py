@@ -14,7 +14,7 @@ from pathlib import Path
 
 from functions.model.acquisition import Acquisition, Finding, Section
 from functions.model.base import Document
-from functions.model.errors import UpstreamError
+from functions.model.errors import ModelError, UpstreamError
 from functions.model.parameters import Parameters
 from functions.model.volume import VolumeRef
 from functions.store.cells import CODE_VERSION, Cell
@@ -168,9 +168,19 @@ class Run:
 
     @property
     def model_path(self) -> Path:
-        """The network's weights."""
+        """The network's weights.
+
+        Raises:
+            ModelError: there is no such file.
+        """
         name = self.parameters.segment.model
-        return DEMO_MODEL if name == "demo" else Path(name)
+        path = DEMO_MODEL if name == "demo" else Path(name)
+        if not path.is_file():
+            raise ModelError(
+                f"segment.model: {path}: no such file",
+                remedy="give `demo` or the path of a .safetensors model",
+            )
+        return path
 
     @cached_property
     def aligned(self) -> AlignedVolume:

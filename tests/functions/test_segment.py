@@ -162,3 +162,10 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, np.ones((4, 8, 8), np.uint8))
     with pytest.raises(ModelError, match=r"segment\.model: .*not a safetensors file"):
         segment.compute(run, segment.units(run)[0])
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, np.ones((4, 8, 8), np.uint8))
+    run.model_path.unlink()
+    with pytest.raises(ModelError, match=r"segment\.model: .*model\.safetensors: no such file"):
+        run.cell("segment")
