@@ -5,7 +5,7 @@ FlowsError
 ├── InputError       a run request cannot become a flow input
 ├── RunError         no such run, or it is not in a state that allows this
 ├── DefinitionError  a flow definition cannot be carried out
-└── ActionRefused    an action provider will not do what it was asked (a path out of its collection, say)
+└── ActionError      an action provider will not do what it was asked (a path out of its collection, say)
 
 Every message ends with a remedy.
 """
@@ -47,7 +47,7 @@ class DefinitionError(FlowsError):
     code = "definition"
 
 
-class ActionRefused(FlowsError):
+class ActionError(FlowsError):
     """An action provider refuses a request."""
 
     code = "action"

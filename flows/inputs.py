@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
@@ -21,7 +21,9 @@ FlowStep = Literal[
     "segment", "match", "reconcile", "relabel", "finish", "publish",
 ]  # fmt: skip
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$")]
-CollectionPath = Annotated[str, Field(pattern=r"^/([^/\\]|/(?!\.\./))*$", max_length=4096)]
+_PART = r"([^./][^/]*|\.[^./][^/]*|\.\.[^/]+)"
+CollectionPath = Annotated[str, Field(pattern=rf"^/({_PART}/)*{_PART}?$", max_length=4096)]
+"""Absolute, without `.` and `..` and empty parts."""
 
 
 class RunRequest(Document):
@@ -48,19 +50,36 @@ class Place(Document):
     path: CollectionPath
 
 
+class FunctionIds(Document):
+    """Ids of the registered functions that the flow calls."""
+
+    plan: Uuid
+    ingest: Uuid
+    stitch: Uuid
+    align_pairs: Uuid
+    align_solve: Uuid
+    align_render: Uuid
+    segment: Uuid
+    match: Uuid
+    reconcile: Uuid
+    relabel: Uuid
+    finish: Uuid
+    publish: Uuid
+
+
 class ComputeInput(Document):
     """The endpoint, how to configure it, and which registered function does what."""
 
     endpoint_id: Uuid
-    user_endpoint_config: dict[str, JsonValue] = {}
-    functions: dict[str, Uuid]
+    user_endpoint_config: dict[str, JsonValue]
+    functions: FunctionIds
 
 
 class SearchInput(Document):
     """The index that gets a record of the published volume, and who may see it."""
 
     index: Uuid
-    visible_to: tuple[str, ...]
+    visible_to: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class PermissionInput(Document):
@@ -75,9 +94,9 @@ class FlowInput(Document):
 
     label: Annotated[str, Field(max_length=64)]
     acquisition_id: str
-    start_at: FlowStep = "transfer"
-    stop_after: FlowStep = "publish"
-    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = MAX_SHARDS
+    start_at: FlowStep
+    stop_after: FlowStep
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
     run: RunSpec
     source: Place
     raw: Place
@@ -91,10 +110,10 @@ class FlowInput(Document):
     permission: PermissionInput | None = None
 
 
-def build_input(
-    request: RunRequest, site: Site, *, functions: dict[str, str] | None = None
-) -> dict[str, object]:
+def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -> dict[str, Any]:
     """The document to start the flow with: `{"input": {...}}`; optional parts that are absent are left out.
+
+    `functions` maps the names of registered functions to their ids.
 
     Raises:
         InputError: the steps are in the wrong order, the folder does not exist, or it has no usable name.
@@ -114,6 +133,10 @@ def build_input(
         ingest = parameters.ingest.model_copy(update={"sections": request.sections})
         parameters = parameters.model_copy(update={"ingest": ingest})
     publication = Path(site.publication.base_path) / name
+    search = (
+        SearchInput(index=site.search_index, visible_to=site.search_visible_to) if site.search_index else None
+    )
+    principal = site.publication_reader
     document = FlowInput(
         label=(request.label or name)[:64],
         acquisition_id=name,
@@ -128,11 +151,17 @@ def build_input(
         compute=ComputeInput(
             endpoint_id=site.compute.endpoint_id,
             user_endpoint_config=site.compute.user_endpoint_config,
-            functions=functions or site.compute.functions,
+            functions=FunctionIds.parse(
+                {name: functions[name] for name in FunctionIds.model_fields if name in functions},
+                source=f"functions of site {site.name}",
+            ),
         ),
-        search=SearchInput(index=site.search_index, visible_to=("public",)) if site.search_index else None,
+        search=search,
+        permission=PermissionInput(principal=principal) if principal else None,
     )
-    return {"input": document.model_dump(mode="json", exclude_none=False) | {}}
+    payload = document.model_dump(mode="json")
+    absent = [name for name in ("search", "permission") if payload[name] is None]
+    return {"input": {key: value for key, value in payload.items() if key not in absent}}
 
 
 def acquisition_name(source: Path) -> str:

@@ -10,11 +10,12 @@ from functions.tasks import STEPS, Problem, StepName
 
 TRANSFER = "transfer"
 FLOW_STEPS: tuple[str, ...] = (TRANSFER, *STEPS)
-"""Names that `start_at` and `stop_after` take, in the order of the data. `publish` covers all of publication."""
+"""Names that `start_at` and `stop_after` take, in the order of the data.
+`publish` covers all of publication."""
 
 
 class RunStatus(StrEnum):
-    """Status of a run. Globus Flows knows the first four; a cancelled run is FAILED there, with code FlowCanceled."""
+    """Status of a run. Globus Flows knows the first four; it calls a cancelled run FAILED."""
 
     ACTIVE = "ACTIVE"
     INACTIVE = "INACTIVE"
@@ -72,7 +73,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One step of a run. A fan-out counts shards (tasks of one Compute action) and units (sections, pairs, ...)."""
+    """One step of a run. A fan-out counts shards (tasks of its action) and units (sections, pairs, ...)."""
 
     name: str
     state: str

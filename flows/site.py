@@ -61,6 +61,10 @@ class Site(Document):
     publication: Collection
     compute: ComputeSettings
     search_index: str | None = None
+    search_visible_to: tuple[str, ...] = ()
+    """Identity or group URNs that find the published volume."""
+    publication_reader: str | None = None
+    """UUID of the Globus group that may read what is published; None leaves the collection's permissions."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     shards: Annotated[int, Field(ge=1, le=200)] = 200
     """At most this many tasks a fan-out."""
@@ -101,6 +105,7 @@ def local_site(
         publication=collection("publication", home / "published"),
         compute=ComputeSettings(endpoint_id=str(uuid.uuid5(_NAMESPACE, "compute"))),
         search_index=str(uuid.uuid5(_NAMESPACE, "search")),
+        search_visible_to=(f"urn:globus:auth:identity:{uuid.uuid5(_NAMESPACE, 'owner')}",),
         workers=workers or available_cores(),
         entry_points=entry_points,
     )

@@ -1,0 +1,213 @@
+"""The Compute action provider (v3 bodies) over a `concurrent.futures.Executor`.
+
+Functions travel as registered source text through the real Compute serialiser, data as JSON; what works here
+works on an endpoint. Any failed task fails the action; the others' finished units stay marked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import multiprocessing
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+
+from flows.errors import ActionError
+from flows.local.actions import ActionStatus, Json
+from flows.local.worker import prepare, run_packed
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+_NAMESPACE = uuid.UUID("0b4a63a6-7e2f-5a0c-8a8e-5b0f3c1f6d11")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredFunction:
+    """A function as an endpoint knows it: a name and the source text that defines it."""
+
+    name: str
+    source: str
+
+    @property
+    def id(self) -> str:
+        """An id that changes with the text."""
+        return str(uuid.uuid5(_NAMESPACE, f"{self.name}:{self.source}"))
+
+    def payload(self) -> str:
+        """The text as `register_source_code` stores it: what PureSourceTextInspect makes of a function."""
+        return f"st\n{self.name}:{self.source}"
+
+
+def registered_functions(module: str) -> dict[str, RegisteredFunction]:
+    """By id: the functions of a module's ENTRY_POINTS, as source text."""
+    entries = importlib.import_module(module).ENTRY_POINTS
+    functions = [RegisteredFunction(entry.__name__, inspect.getsource(entry)) for entry in entries]
+    return {function.id: function for function in functions}
+
+
+def function_ids(module: str) -> dict[str, str]:
+    """Ids by name, for the flow's input."""
+    return {function.name: id_ for id_, function in registered_functions(module).items()}
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Workers that start clean (spawn) and die with this process. Submit from the thread that keeps it."""
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=prepare,
+        initargs=(os.getpid(),),
+    )
+
+
+@dataclass(slots=True)
+class _Action:
+    packed: list[str]
+    futures: list[Future[str]]
+    outputs: list[Json | None]
+    retried: bool = False
+    cause: str = ""
+    ids: list[str] = field(default_factory=list)
+
+
+class ComputeProvider:
+    """Runs the tasks of Compute actions in one executor, created at first need and kept for the run."""
+
+    def __init__(
+        self, functions: Mapping[str, RegisteredFunction], *, new_executor: Callable[[], Executor]
+    ) -> None:
+        self._functions = functions
+        self._new_executor = new_executor
+        self._executor: Executor | None = None
+        self._actions: dict[str, _Action] = {}
+
+    def start(self, action_id: str, body: Json) -> None:
+        """Submit every task.
+
+        Raises:
+            ActionError: no tasks, an unknown function, or a body over 10 MB.
+        """
+        if action_id in self._actions:
+            return
+        packed = [self._packed(task) for task in _tasks(body)]
+        self._actions[action_id] = _Action(
+            packed=packed,
+            futures=self._submit(packed),
+            outputs=[None] * len(packed),
+            ids=[str(uuid.uuid5(_NAMESPACE, f"{action_id}:{i}")) for i in range(len(packed))],
+        )
+
+    def _packed(self, task: Json) -> str:
+        from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
+
+        function = self._functions.get(task["function_id"])
+        if function is None:
+            raise ActionError(
+                f"function {task['function_id']}: not registered at this site",
+                remedy="start a new run; its input takes the ids of this version",
+            )
+        data = ComputeSerializer(PureSourceTextInspect(), JSONData())
+        buffers = [function.payload(), data.serialize(task.get("args", [])), data.serialize(task["kwargs"])]
+        return str(data.pack_buffers(buffers))
+
+    def _submit(self, packed: list[str]) -> list[Future[str]]:
+        if self._executor is None:
+            self._executor = self._new_executor()
+        try:
+            return [self._executor.submit(run_packed, text) for text in packed]
+        except BrokenProcessPool:
+            self._replace_executor()
+            return [self._executor.submit(run_packed, text) for text in packed]
+
+    def _replace_executor(self) -> None:
+        self.close()
+        self._executor = self._new_executor()
+
+    def status(self, action_id: str) -> ActionStatus:
+        """Collect finished tasks; a pool whose worker died is replaced once and unfinished tasks go again."""
+        action = self._actions[action_id]
+        for index, future in enumerate(action.futures):
+            if action.outputs[index] is None and not action.cause and future.done():
+                self._collect(action, index, future)
+                if action.retried and not action.futures[index].done():
+                    break
+        done = sum(output is not None for output in action.outputs)
+        total = len(action.outputs)
+        if action.cause:
+            return ActionStatus(
+                status="FAILED", cause=action.cause, done=done, total=total, details={"error": action.cause}
+            )
+        finished = [output for output in action.outputs if output is not None]
+        details = {
+            "result": [output["output"] for output in finished],
+            "results": [
+                {"task_id": id_, "output": output["output"]}
+                for id_, output in zip(action.ids, action.outputs, strict=True)
+                if output is not None
+            ],
+        }
+        status = "SUCCEEDED" if done == total else "ACTIVE"
+        return ActionStatus(status=status, details=details, done=done, total=total)
+
+    def _collect(self, action: _Action, index: int, future: Future[str]) -> None:
+        try:
+            outcome: Json = json.loads(future.result())
+        except BrokenProcessPool as error:
+            self._recover(action, str(error))
+            return
+        except Exception as error:
+            action.cause = f"{type(error).__name__}: {error}"
+        else:
+            if "output" in outcome:
+                action.outputs[index] = outcome
+                return
+            action.cause = str(outcome["message"])
+            if outcome["error"] not in ("StepFailed", "RuntimeError"):
+                action.cause = f"{outcome['error']}: {action.cause}"
+        for other in action.futures:
+            other.cancel()
+
+    def _recover(self, action: _Action, reason: str) -> None:
+        """A worker was killed (out of memory, say): try what is open once more in a new pool."""
+        if action.retried:
+            action.cause = f"a worker process died twice ({reason}); give each worker more memory"
+            return
+        action.retried = True
+        self._replace_executor()
+        still_open = [i for i, output in enumerate(action.outputs) if output is None]
+        futures = self._submit([action.packed[i] for i in still_open])
+        for index, future in zip(still_open, futures, strict=True):
+            action.futures[index] = future
+
+    def cancel(self, action_id: str) -> None:
+        """Drop what is queued and end the workers; they may die at any point, units are marked last."""
+        for future in self._actions[action_id].futures:
+            future.cancel()
+        self.close()
+
+    def close(self) -> None:
+        """End the executor and its processes."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        processes = list((getattr(executor, "_processes", None) or {}).values())
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        executor.shutdown(wait=True)
+
+
+def _tasks(body: Json) -> list[Json]:
+    tasks = body.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        raise ActionError("tasks: at least one task is needed", remedy="plan the step again")
+    if len(json.dumps(body)) > MAX_BODY_BYTES:
+        raise ActionError("tasks: the body is over 10 MB", remedy="pass paths, not data")
+    for index, task in enumerate(tasks):
+        if not isinstance(task, dict) or "function_id" not in task or "kwargs" not in task:
+            raise ActionError(f"tasks[{index}]: function_id and kwargs are needed", remedy="correct the plan")
+    return tasks
