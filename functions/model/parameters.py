@@ -11,6 +11,7 @@ from functions.model.base import Document
 Pixels = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class IngestParameters(Document):
@@ -19,12 +20,30 @@ class IngestParameters(Document):
     sections: tuple[int, int] | None = None
     """First and last-plus-one z index (`--sections 3:9`); None takes all."""
     blank_std: Annotated[float, Field(ge=0)] = 2.0
+    """A tile whose standard deviation (gray levels) is below is blank."""
     saturated_fraction: Fraction = 0.5
+    """A tile with a larger share of pixels at either end of its type's range is saturated."""
     verify_checksums: bool = True
+    """Compare each tile with the checksum in the metadata, where there is one."""
 
 
 class StitchParameters(Document):
     """Tile registration within a section."""
+
+    patch_px: Annotated[int, Field(ge=16, le=256)] = 64
+    """Side of the patches that are matched along overlaps."""
+    reach_px: Annotated[int, Field(ge=4, le=64)] = 10
+    """How far a patch is searched around its place after whole overlaps have been registered."""
+    min_correlation: Fraction = 0.25
+    """A patch match counts from this correlation on."""
+    max_second_peak: Fraction = 0.85
+    """... and only if no other place correlates more than this share of the best one."""
+    max_residual_px: Positive = 2.0
+    """A seam whose residual p95 is above asks for a look."""
+    normalise: bool = True
+    """Bring every section to one mean and standard deviation (never done to an aligned stack)."""
+    target_mean: Annotated[float, Field(gt=0, lt=255)] = 128.0
+    target_std: Annotated[float, Field(gt=0, lt=128)] = 33.0
 
 
 class AlignParameters(Document):
@@ -32,6 +51,24 @@ class AlignParameters(Document):
 
     neighbours: Annotated[int, Field(ge=1, le=3)] = 2
     """Each section is registered with this many following usable sections."""
+    max_rotation_deg: Annotated[float, Field(ge=0, le=180)] = 12.0
+    """Rotations between neighbours that are tried first; all others only if none of these fits."""
+    patch_px: Annotated[int, Field(ge=16, le=256)] = 64
+    """Side of the patches of the block-wise flow."""
+    stride_px: Annotated[int, Field(ge=8, le=512)] = 32
+    """Distance of the patches of the flow."""
+    reach_px: Annotated[int, Field(ge=4, le=64)] = 16
+    """How far a patch is searched around its place after the coarse registration, at half resolution."""
+    min_correlation: Fraction = 0.2
+    """A patch match counts from this correlation on."""
+    max_second_peak: Fraction = 0.9
+    """... and only if no other place correlates more than this share of the best one."""
+    mesh_spacing_px: Annotated[int, Field(ge=16, le=2048)] = 80
+    """Distance of the knots of each section's elastic mesh."""
+    stiffness: Positive = 1.0
+    """Resistance of the mesh to bending, relative to the default."""
+    max_residual_px: Positive = 4.0
+    """A pair whose residual p95 is above asks for a look."""
 
 
 class SegmentParameters(Document):

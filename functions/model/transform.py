@@ -1,0 +1,216 @@
+"""Solved geometry: where pixels of tiles and sections lie.
+
+Points are (N, 2) arrays of y, x; a pixel's centre has integer coordinates. A warp maps forward, from what was
+imaged to where it belongs:
+
+    tile pixel ──TileTransform──► section pixel ──SectionTransform──► aligned pixel
+
+Each is an affine map plus a sheet, a displacement field of uniform cubic B-splines (Rueckert et al., 1999).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.base import Document
+
+Points = NDArray[np.float64]
+Row = tuple[float, float, float]
+
+
+def spline_basis(points_1d: Points, spacing_px: float, size: int) -> tuple[NDArray[np.int64], Points]:
+    """First knot (N,) and the four cubic weights (N, 4) of each coordinate, which is clamped to the domain."""
+    u = np.clip(points_1d / spacing_px, 0.0, float(size - 3))
+    first = np.minimum(np.floor(u).astype(np.int64), size - 4)
+    t = u - first
+    weights = np.stack(
+        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1
+    )
+    return first, weights / 6.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """A smooth displacement field: `coefficients` (2, gy, gx) px on knots `spacing_px` apart, first knot at -1.
+
+    It covers [0, (gy - 3) * spacing_px]; beyond, the value of the nearest edge goes on.
+    """
+
+    spacing_px: float
+    coefficients: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.spacing_px <= 0 or self.coefficients.ndim != 3 or min(self.coefficients.shape[1:]) < 4:
+            raise ValueError(f"sheet: spacing {self.spacing_px}, coefficients {self.coefficients.shape}")
+
+    def __call__(self, points_yx: Points) -> Points:
+        """Displacement (N, 2) in px at points (N, 2)."""
+        gy, gx = self.coefficients.shape[1:]
+        iy, wy = spline_basis(points_yx[:, 0], self.spacing_px, gy)
+        ix, wx = spline_basis(points_yx[:, 1], self.spacing_px, gx)
+        out = np.zeros_like(points_yx)
+        for j in range(4):
+            for k in range(4):
+                out += (wy[:, j] * wx[:, k])[:, None] * self.coefficients[:, iy + j, ix + k].T
+        return out
+
+
+def sheet_shape(shape_yx: tuple[int, int], spacing_px: float) -> tuple[int, int]:
+    """Knots needed so that a sheet covers an image."""
+    y, x = (int(np.ceil((n - 1) / spacing_px)) + 3 for n in shape_yx)
+    return max(4, y), max(4, x)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warp:
+    """q = A p + t + sheet(p). `affine` is (2, 3): rows y and x, columns y, x and 1."""
+
+    affine: NDArray[np.float64]
+    sheet: Sheet | None = None
+
+    def apply(self, points_yx: Points) -> Points:
+        """Map points (N, 2) forward."""
+        out = points_yx @ self.affine[:, :2].T + self.affine[:, 2]
+        return out if self.sheet is None else out + self.sheet(points_yx)
+
+    def inverse(self, points_yx: Points, *, iterations: int = 40, tolerance_px: float = 1e-3) -> Points:
+        """Map points (N, 2) back, by fixed point: converges where the sheet is no fold (its slope is below 1)."""
+        back = np.linalg.inv(self.affine[:, :2]).T
+        flat = points_yx - self.affine[:, 2]
+        out = flat @ back
+        if self.sheet is None:
+            return out
+        for _ in range(iterations):
+            new = (flat - self.sheet(out)) @ back
+            done = float(np.abs(new - out).max(initial=0.0)) < tolerance_px
+            out = new
+            if done:
+                break
+        return out
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every point stays exactly where it is."""
+        return self.sheet is None and bool(np.array_equal(self.affine, np.eye(2, 3)))
+
+
+class SheetDocument(Document):
+    """A sheet as JSON."""
+
+    spacing_px: float
+    coefficients: tuple[tuple[tuple[float, ...], ...], ...]
+
+    @classmethod
+    def of(cls, sheet: Sheet) -> SheetDocument:
+        """The document of a sheet; coefficients rounded to 0.1 mpx."""
+        rows = np.round(sheet.coefficients, 4).tolist()
+        return cls(spacing_px=sheet.spacing_px, coefficients=tuple(tuple(tuple(r) for r in a) for a in rows))
+
+
+class TileTransform(Document):
+    """Where a tile lies in its section. Grey values are `gain * v + offset` before blending."""
+
+    tile_id: str
+    shape_yx: tuple[int, int]
+    affine: tuple[Row, Row]
+    sheet: SheetDocument | None = None
+    gain: float = 1.0
+    offset: float = 0.0
+    placed: Literal["matched", "stage"] = "matched"
+    """`stage`: no overlap of this tile could be registered; it lies where the stage says."""
+
+    @cached_property
+    def warp(self) -> Warp:
+        """The map from tile px to section px."""
+        sheet = None
+        if self.sheet is not None:
+            coefficients = np.asarray(self.sheet.coefficients, dtype=np.float64)
+            sheet = Sheet(spacing_px=self.sheet.spacing_px, coefficients=coefficients)
+        return Warp(affine=np.asarray(self.affine, dtype=np.float64), sheet=sheet)
+
+
+class Seam(Document):
+    """What is known about one overlap. Residuals are distances between where both tiles put a match."""
+
+    a: str
+    b: str
+    verdict: Literal["ok", "look", "rejected", "unmatched"]
+    """`rejected`: measured, but against the other overlaps; `unmatched`: nothing to measure by."""
+    residual_px: float | None = None
+    residual_px_p95: float | None = None
+    matches: int = 0
+    confidence: float = 0.0
+    """Median correlation of the kept matches."""
+    centre_yx: tuple[float, float]
+    """Where the seam is, in section px (for maps)."""
+
+
+class ContrastMap(Document):
+    """Grey values were written as gain * v + offset; measured mean and standard deviation before that."""
+
+    mean: float
+    std: float
+    gain: float = 1.0
+    offset: float = 0.0
+
+
+class SectionLayout(Document):
+    """A stitched section: `layout.json` of its cell."""
+
+    section: str
+    shape_yx: tuple[int, int]
+    tiles: tuple[TileTransform, ...]
+    seams: tuple[Seam, ...] = ()
+    residual_px_p95: float | None = None
+    """Over all kept matches of the section; None with nothing to measure."""
+    stage_origin_yx_px: tuple[float, float] = (0.0, 0.0)
+    """Stage position of section pixel (0, 0)."""
+    contrast: ContrastMap = ContrastMap(mean=0.0, std=0.0)
+    exact_copy: bool = False
+    """Pixels are the tile's own, untouched."""
+
+    def tile(self, tile_id: str) -> TileTransform:
+        """The tile named so.
+
+        Raises:
+            KeyError: it is not in this section.
+        """
+        for tile in self.tiles:
+            if tile.tile_id == tile_id:
+                return tile
+        raise KeyError(f"{self.section}: no tile {tile_id}")
+
+    def place(self, tile_id: str, points_yx: Points) -> Points:
+        """Map points (N, 2) of a tile to section px."""
+        return self.tile(tile_id).warp.apply(np.asarray(points_yx, dtype=np.float64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionTransform:
+    """Where a section lies in the aligned volume."""
+
+    section: str
+    shape_yx: tuple[int, int]
+    warp: Warp
+    placed: Literal["matched", "interpolated", "identity"] = "matched"
+
+    def apply(self, points_yx: Points) -> Points:
+        """Map points (N, 2) of section px to aligned px."""
+        return self.warp.apply(np.asarray(points_yx, dtype=np.float64))
+
+    def inverse(self, points_yx: Points) -> Points:
+        """Map points (N, 2) of aligned px back to section px."""
+        return self.warp.inverse(np.asarray(points_yx, dtype=np.float64))
+
+    def displacement_grid(self, spacing_px: float = 64.0) -> tuple[Points, Points]:
+        """For plots: grid points (gy, gx, 2) of section px and what the sheet alone moves them by, px."""
+        axes = [np.arange(0, n, spacing_px, dtype=np.float64) for n in self.shape_yx]
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        flat = grid.reshape(-1, 2)
+        moved = np.zeros_like(flat) if self.warp.sheet is None else self.warp.sheet(flat)
+        return grid, moved.reshape(grid.shape)

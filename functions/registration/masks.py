@@ -1,0 +1,115 @@
+"""Which pixels may be used, and the band of spatial frequencies in which images are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Gray = NDArray[np.uint8]
+
+CELL_PX = 8
+DARK_GRAY = 4.0
+DARK_SHARE = 0.12
+FLAT_STD = 0.6
+RESIN_SHARE = 0.35
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileMasks:
+    """Masks on cells of 8 x 8 px, (ceil(H / 8), ceil(W / 8)).
+
+    `usable`: a real picture (no black margin, no saturated or dead area): rendered.
+    `textured`: usable and with something to see (no empty resin): compared.
+    """
+
+    usable: Mask
+    textured: Mask
+
+
+def reduce_mean(image: NDArray[np.generic], factor: int) -> Image:
+    """Means of factor x factor blocks; the last block of an axis may be partial (edge pixels repeated)."""
+    if factor == 1:
+        return image.astype(np.float32)
+    pad = [(0, -n % factor) for n in image.shape]
+    full = np.pad(image, pad, mode="edge") if any(p[1] for p in pad) else image
+    blocks = full.reshape(full.shape[0] // factor, factor, full.shape[1] // factor, factor)
+    return blocks.mean(axis=(1, 3), dtype=np.float32)
+
+
+def reduce_all(mask: Mask, factor: int) -> Mask:
+    """Blocks that are True in every pixel."""
+    return reduce_mean(mask, factor) > 0.999
+
+
+def enlarge(cells: Mask, shape_yx: tuple[int, int], factor: int = CELL_PX) -> Mask:
+    """Cells back to pixels."""
+    out: Mask = np.repeat(np.repeat(cells, factor, axis=0), factor, axis=1)[: shape_yx[0], : shape_yx[1]]
+    return out
+
+
+def tile_masks(image: Gray) -> TileMasks:
+    """Find black margins, saturated or dead areas, and empty resin (little local variance)."""
+    mean = reduce_mean(image, CELL_PX)
+    square = reduce_mean(image.astype(np.float32) ** 2, CELL_PX)
+    std = np.sqrt(np.maximum(square - mean**2, 0.0))
+    dark = mean < max(DARK_GRAY, DARK_SHARE * float(np.median(mean)))
+    margin = _touching_border(dark)
+    dead = ndimage.binary_opening(std < FLAT_STD, np.ones((2, 2), dtype=bool))
+    bad = margin | dead
+    if margin.any():
+        # the cell at the rim of a margin mixes black with tissue
+        bad |= ndimage.binary_dilation(margin, np.ones((3, 3), dtype=bool))
+    usable = ~bad
+    local = np.sqrt(ndimage.uniform_filter(np.where(usable, std, 0.0) ** 2, 5))
+    level = float(np.percentile(local[usable], 75)) if usable.any() else 0.0
+    textured = usable & (local > RESIN_SHARE * level)
+    return TileMasks(usable=usable, textured=ndimage.binary_opening(textured, np.ones((3, 3), dtype=bool)))
+
+
+def black_margin(image: Gray) -> Mask:
+    """Pixels of exactly 0 that are connected to the border by at least a few pixels: outside of an image."""
+    if image[0].any() and image[-1].any() and image[:, 0].any() and image[:, -1].any():
+        zero = ndimage.binary_opening(image == 0, np.ones((3, 3), dtype=bool))
+        return _touching_border(zero)
+    return _touching_border(image == 0)
+
+
+def _touching_border(cells: Mask) -> Mask:
+    """The connected parts of a mask that reach the border."""
+    labels, count = ndimage.label(cells)
+    if count == 0:
+        return np.zeros_like(cells)
+    rim = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    out: Mask = np.isin(labels, rim[rim > 0])
+    return out
+
+
+def _box_blur(image: Image, size: int) -> Image:
+    """Three box filters: close to a Gaussian, at a cost that does not grow with its width."""
+    for _ in range(2):
+        image = ndimage.uniform_filter(image, size, mode="constant")
+    return image
+
+
+def band_pass(image: NDArray[np.generic], mask: Mask, *, fine_px: float, coarse_px: float) -> Image:
+    """Take away noise below `fine_px` and shading above `coarse_px`, and even out local contrast.
+
+    Masked pixels do not leak into their neighbours and are 0 in the result.
+    """
+    weight = mask.astype(np.float32)
+    size = max(3, 2 * round(coarse_px) + 1)
+    share = np.maximum(_box_blur(weight, size), 1e-3)
+    gray = image.astype(np.float32)
+    flat = np.where(mask, gray - _box_blur(gray * weight, size) / share, 0.0).astype(np.float32)
+    if fine_px > 0:
+        soft = ndimage.gaussian_filter(flat, fine_px, truncate=3.0, mode="constant")
+        flat = np.where(mask, soft, 0.0).astype(np.float32)
+    local = _box_blur(flat**2, 2 * size + 1) / np.maximum(_box_blur(weight, 2 * size + 1), 1e-3)
+    level = float(np.median(local[mask])) if mask.any() else 0.0
+    out: Image = np.where(mask, flat / np.sqrt(local + 0.25 * level + 1e-3), 0.0).astype(np.float32)
+    return out

@@ -1,0 +1,55 @@
+"""Cubic B-spline sheets as columns of a least-squares problem: design rows and smoothness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from functions.model.transform import spline_basis
+
+Sparse = Any
+Floats = NDArray[np.float64]
+
+
+def basis_rows(
+    points_yx: Floats, *, spacing_px: float, shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], Floats]:
+    """Columns (N, 16) of the flattened coefficients (gy * gx) and their weights (N, 16) at points (N, 2)."""
+    gy, gx = shape
+    iy, wy = spline_basis(points_yx[:, 0], spacing_px, gy)
+    ix, wx = spline_basis(points_yx[:, 1], spacing_px, gx)
+    k = np.arange(4)
+    columns = (iy[:, None, None] + k[None, :, None]) * gx + ix[:, None, None] + k[None, None, :]
+    weights = wy[:, :, None] * wx[:, None, :]
+    return columns.reshape(len(points_yx), 16), weights.reshape(len(points_yx), 16)
+
+
+def _difference(n: int, order: int) -> Sparse:
+    if n <= order:
+        return sparse.csr_matrix((0, n))
+    if order == 0:
+        return sparse.identity(n, format="csr")
+    stencil = {1: [-1.0, 1.0], 2: [1.0, -2.0, 1.0]}[order]
+    return sparse.diags(stencil, list(range(order + 1)), shape=(n - order, n), format="csr")
+
+
+def bending(shape: tuple[int, int]) -> Sparse:
+    """Quadratic form of the second differences (thin plate): 0 for affine coefficient grids."""
+    out = None
+    for order_y, order_x, factor in ((2, 0, 1.0), (0, 2, 1.0), (1, 1, 2.0)):
+        d = sparse.kron(_difference(shape[0], order_y), _difference(shape[1], order_x), format="csr")
+        form = factor * (d.T @ d)
+        out = form if out is None else out + form
+    return out
+
+
+def membrane(shape: tuple[int, int]) -> Sparse:
+    """Quadratic form of the first differences: 0 for a constant grid only."""
+    out = None
+    for order_y, order_x in ((1, 0), (0, 1)):
+        d = sparse.kron(_difference(shape[0], order_y), _difference(shape[1], order_x), format="csr")
+        out = d.T @ d if out is None else out + d.T @ d
+    return out

@@ -1,0 +1,184 @@
+"""Stitch one section: measure overlaps, solve where the tiles lie, blend them into one image.
+
+A unit is a section. Its cell gets image.zarr and mask.zarr (1, Y, X) and layout.json. Nothing in a section is fatal:
+tiles whose overlaps cannot be registered stay where the stage says, and are reported.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from functions.model.errors import AcquisitionError
+from functions.model.geometry import Box
+from functions.model.transform import ContrastMap, Seam, SectionLayout, SheetDocument, TileTransform, Warp
+from functions.registration.blend import PlacedTile, blend
+from functions.registration.masks import Gray, black_margin
+from functions.registration.mosaic import Mosaic, stitch_tiles
+from functions.store.cells import UnitReport
+from functions.store.files import write_json
+from functions.store.run import IngestedSection, Run
+from functions.store.tiles import TileReader
+from functions.store.transforms import CHUNK_PX, section_volume
+from functions.store.volumes import Volume
+
+
+def units(run: Run) -> list[str]:
+    """Ids of the usable sections."""
+    return [s.section.id for s in run.sections]
+
+
+def compute(run: Run, unit: str) -> UnitReport:
+    """Stitch the section named `unit`.
+
+    Raises:
+        AcquisitionError: a tile that ingest accepted cannot be read any more, or an aligned stack has sections of
+            several tiles.
+    """
+    entry = next(s for s in run.sections if s.section.id == unit)
+    reader = TileReader(run.acquisition_folder, entry.section)
+    if run.manifest.acquisition.aligned:
+        layout = _copy(run, entry, reader)
+        return _report(run, layout)
+    pixel_nm = np.array(run.manifest.acquisition.voxel_size_zyx_nm[1:])
+    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
+    mosaic = stitch_tiles(
+        stage,
+        reader.image,
+        run.parameters.stitch,
+        uncertainty_px=run.manifest.acquisition.stage_uncertainty_px,
+    )
+    layout = _layout(entry, mosaic)
+    _draw(run, layout, mosaic, reader)
+    write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
+    return _report(run, layout)
+
+
+def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
+    """The document of a solved section."""
+    names = [tile.id for tile in entry.section.tiles]
+    seams = tuple(
+        Seam(
+            a=names[s.pair[0]],
+            b=names[s.pair[1]],
+            verdict=s.verdict,
+            residual_px=s.residual_px,
+            residual_px_p95=s.residual_px_p95,
+            matches=s.matches,
+            confidence=s.confidence,
+            centre_yx=s.centre_yx,
+        )
+        for s in mosaic.seams
+    )
+    return SectionLayout(
+        section=entry.section.id,
+        shape_yx=mosaic.shape_yx,
+        tiles=tuple(_tile(*row) for row in zip(names, mosaic.tiles, mosaic.gains, mosaic.held, strict=True)),
+        seams=seams,
+        residual_px_p95=mosaic.residual_px_p95,
+        stage_origin_yx_px=mosaic.origin_yx_px,
+        contrast=mosaic.contrast,
+    )
+
+
+def _tile(name: str, tile: PlacedTile, gain: np.ndarray, held: bool) -> TileTransform:  # type: ignore[type-arg]
+    y, x = (tuple(round(float(v), 9) for v in row) for row in tile.warp.affine)
+    return TileTransform(
+        tile_id=name,
+        shape_yx=tile.shape_yx,
+        affine=((y[0], y[1], y[2]), (x[0], x[1], x[2])),
+        sheet=None if tile.warp.sheet is None else SheetDocument.of(tile.warp.sheet),
+        gain=round(float(gain[0]), 6),
+        offset=round(float(gain[1]), 4),
+        placed="matched" if held else "stage",
+    )
+
+
+def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -> None:
+    """Write image and mask, strip by strip; what is drawn is what the layout says."""
+    image = Volume.create(run.work, section_volume(run, layout.section, "image", layout.shape_yx))
+    mask = Volume.create(run.work, section_volume(run, layout.section, "mask", layout.shape_yx))
+    tiles = [
+        PlacedTile(warp=t.warp, shape_yx=p.shape_yx, usable=p.usable, gain=p.gain, offset=p.offset)
+        for t, p in zip(layout.tiles, mosaic.tiles, strict=True)
+    ]
+    for top, gray, covered in blend(tiles, reader.image, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
+        box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))
+        image.write(box, gray[None])
+        mask.write(box, covered[None])
+
+
+def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout:
+    """A section of an aligned stack: its pixels as they are; black outside is masked.
+
+    Raises:
+        AcquisitionError: the section has several tiles.
+    """
+    if len(entry.section.tiles) != 1:
+        raise AcquisitionError(
+            f"sections[{entry.section.id}].tiles: {len(entry.section.tiles)} tiles in an aligned stack",
+            remedy="give one image a section, or set aligned to false",
+        )
+    pixels = reader.image(0)
+    shape = (int(pixels.shape[0]), int(pixels.shape[1]))
+    used = (~black_margin(pixels)).astype(np.uint8)
+    values: dict[str, Gray] = {"image": pixels, "mask": used}
+    for name in ("image", "mask"):
+        volume = Volume.create(run.work, section_volume(run, entry.section.id, name, shape))  # type: ignore[arg-type]
+        volume.write(volume.ref.box, values[name][None])
+    inside = pixels[used > 0].astype(np.float64)
+    identity = TileTransform(
+        tile_id=entry.section.tiles[0].id, shape_yx=shape, affine=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+    )
+    layout = SectionLayout(
+        section=entry.section.id,
+        shape_yx=shape,
+        tiles=(identity,),
+        contrast=ContrastMap(
+            mean=round(float(inside.mean()), 4) if inside.size else 0.0,
+            std=round(float(inside.std()), 4) if inside.size else 0.0,
+        ),
+        exact_copy=True,
+    )
+    write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
+    return layout
+
+
+def _report(run: Run, layout: SectionLayout) -> UnitReport:
+    """Figures, and a problem for each tile and seam that a person should look at."""
+    problems = [
+        {
+            "code": "tile_unmatched",
+            "subject": f"{layout.section}: tile {t.tile_id} could not be registered; it lies where the stage says",
+            "remedy": "look at the tile; raise stage_uncertainty_px if the stage is less exact than stated",
+        }
+        for t in layout.tiles
+        if t.placed == "stage"
+    ]
+    problems += [
+        {
+            "code": f"seam_{s.verdict}",
+            "subject": f"{layout.section}: seam {s.a} / {s.b}: residual p95 {s.residual_px_p95} px",
+            "remedy": "look at the seam in the report",
+        }
+        for s in layout.seams
+        if s.verdict in ("look", "rejected")
+    ]
+    if not layout.exact_copy and layout.contrast.std < 1.0:
+        problems.append(
+            {
+                "code": "no_texture",
+                "subject": f"{layout.section}: nothing but empty or saturated pixels",
+                "remedy": "leave the section out (--sections) or acquire it again",
+            }
+        )
+    kept = sum(s.verdict in ("ok", "look") for s in layout.seams)
+    figures = {
+        "tiles": float(len(layout.tiles)),
+        "tiles_by_stage": float(sum(t.placed == "stage" for t in layout.tiles)),
+        "pairs_kept": float(kept),
+        "pairs_rejected": float(sum(s.verdict == "rejected" for s in layout.seams)),
+        "pairs_unmatched": float(sum(s.verdict == "unmatched" for s in layout.seams)),
+    }
+    if layout.residual_px_p95 is not None:
+        figures["seam_residual_px_p95"] = layout.residual_px_p95
+    return UnitReport(status="look" if problems else "ok", figures=figures, problems=tuple(problems))

@@ -1,0 +1,138 @@
+"""Solved geometry in the run directory: layouts of sections, transforms of the stack, stitched images."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.base import Document
+from functions.model.errors import VolumeError
+from functions.model.transform import SectionLayout, SectionTransform, Sheet, Warp
+from functions.model.volume import VolumeRef
+from functions.store.files import write_bytes, write_json
+from functions.store.run import Run
+from functions.store.volumes import Volume
+
+CHUNK_PX = 512
+
+
+class TransformHeader(Document):
+    """`transforms/<section id>.json`: what is small of a section's transform; the sheet lies beside it as npz."""
+
+    section: str
+    shape_yx: tuple[int, int]
+    affine: tuple[tuple[float, float, float], tuple[float, float, float]]
+    sheet: str | None = None
+    """File name of the sheet: `coefficients` (2, gy, gx) and `spacing_px`."""
+    placed: Literal["matched", "interpolated", "identity"] = "matched"
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write an npz without time stamps: equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, 1)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: Path, *names: str) -> tuple[NDArray[np.generic], ...]:
+    """Named arrays of an npz.
+
+    Raises:
+        VolumeError: the file is missing or damaged, or has no such array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return tuple(np.asarray(archive[name]) for name in names)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise VolumeError(
+            f"{path}: cannot be read ({error})", remedy="run the step that writes it again"
+        ) from None
+
+
+def _read_text(path: Path, step: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise VolumeError(f"{path}: missing", remedy=f"run the step {step} first") from None
+
+
+def load_layout(run: Run, section_id: str) -> SectionLayout:
+    """The layout of a stitched section; `.place(tile_id, points_yx)` maps tile px to section px.
+
+    Raises:
+        VolumeError: the section is not stitched.
+    """
+    path = run.cell("stitch", section_id).file("layout.json")
+    return SectionLayout.parse(_read_text(path, "stitch"), source=str(path))
+
+
+def save_transform(run: Run, transform: SectionTransform) -> None:
+    """Write a section's transform into the cell of align_solve; the header last."""
+    folder = run.cell("align_solve").file("transforms")
+    sheet = transform.warp.sheet
+    name = None
+    if sheet is not None:
+        name = f"{transform.section}.npz"
+        spacing = np.array(sheet.spacing_px)
+        write_arrays(folder / name, {"coefficients": sheet.coefficients, "spacing_px": spacing})
+    rows = transform.warp.affine.tolist()
+    header = TransformHeader(
+        section=transform.section,
+        shape_yx=transform.shape_yx,
+        affine=(tuple(rows[0]), tuple(rows[1])),
+        sheet=name,
+        placed=transform.placed,
+    )
+    write_json(folder / f"{transform.section}.json", header.to_json())
+
+
+def load_transform(run: Run, section_id: str) -> SectionTransform:
+    """Where a section lies in the aligned volume: `.apply`, `.inverse`, `.displacement_grid`.
+
+    Raises:
+        VolumeError: the stack is not solved.
+    """
+    folder = run.cell("align_solve").file("transforms")
+    path = folder / f"{section_id}.json"
+    header = TransformHeader.parse(_read_text(path, "align_solve"), source=str(path))
+    sheet = None
+    if header.sheet is not None:
+        coefficients, spacing = read_arrays(folder / header.sheet, "coefficients", "spacing_px")
+        sheet = Sheet(spacing_px=float(spacing), coefficients=coefficients.astype(np.float64))
+    warp = Warp(affine=np.asarray(header.affine, dtype=np.float64), sheet=sheet)
+    return SectionTransform(section=header.section, shape_yx=header.shape_yx, warp=warp, placed=header.placed)
+
+
+def section_volume(
+    run: Run, section_id: str, name: Literal["image", "mask"], shape_yx: tuple[int, int]
+) -> VolumeRef:
+    """Name of a stitched section's image or mask, (1, Y, X) uint8."""
+    path = run.cell("stitch", section_id).file(f"{name}.zarr").relative_to(run.work)
+    return VolumeRef(
+        path=path.as_posix(),
+        kind=name,
+        shape_zyx=(1, *shape_yx),
+        chunk_zyx=(1, min(CHUNK_PX, shape_yx[0]), min(CHUNK_PX, shape_yx[1])),
+        dtype="uint8",
+        voxel_size_zyx_nm=run.manifest.acquisition.voxel_size_zyx_nm,
+    )
+
+
+def read_section(run: Run, layout: SectionLayout) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Image (Y, X) and mask of a stitched section."""
+    planes = []
+    names: tuple[Literal["image", "mask"], ...] = ("image", "mask")
+    for name in names:
+        volume = Volume.open(run.work, section_volume(run, layout.section, name, layout.shape_yx))
+        planes.append(volume.read(volume.ref.box)[0])
+    return planes[0].astype(np.uint8, copy=False), planes[1] > 0
