@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from functions.model.errors import UpstreamError
-from functions.model.transform import SectionLayout
+from functions.model.transform import SectionLayout, SectionTransform
 from functions.model.volume import VolumeRef
 from functions.store.cells import Cell, Mark
 from functions.store.run import Run
+from functions.store.transforms import load_layout, load_transform
 from functions.tasks import STEPS, Problem, StepName
 
 RESIDUAL = "residual_px_p95"
@@ -70,6 +71,9 @@ class Facts:
     labels: VolumeRef
     count: LabelCount
     layouts: tuple[SectionLayout, ...]
+    """One a usable section, ascending in z."""
+    transforms: dict[str, SectionTransform]
+    """By section id."""
     marks: dict[StepName, tuple[Mark, ...]]
     times: tuple[StepTime, ...]
     notes: tuple[UnitNote, ...]
@@ -86,10 +90,9 @@ class Facts:
 
     @property
     def status(self) -> str:
-        """`look` where a unit, a finding or a seam asks for a person, else `ok`."""
+        """`look` where a unit or a finding asks for a person, else `ok`."""
         findings = any(f.severity != "note" for f in self.run.manifest.findings)
-        seams = any(s.verdict != "ok" for layout in self.layouts for s in layout.seams)
-        return "look" if findings or seams or self.notes else "ok"
+        return "look" if findings or self.notes else "ok"
 
     @property
     def stitch_residual_px(self) -> float | None:
@@ -99,15 +102,16 @@ class Facts:
     @property
     def pair_residuals_px(self) -> dict[str, float]:
         """95th percentile of each registered pair's residuals, by unit."""
-        marks = self.marks["align_pairs"]
-        return {mark.unit: mark.figures[RESIDUAL] for mark in marks if RESIDUAL in mark.figures}
+        figures = ((mark.unit, mark.figures.items()) for mark in self.marks["align_pairs"])
+        return {unit: value for unit, items in figures for name, value in items if name.endswith(RESIDUAL)}
 
 
 def gather(run: Run, *, count: LabelCount) -> Facts:
     """Read the facts of a run whose labels are finished.
 
     Raises:
-        UpstreamError: a section is not stitched, or there are no labels.
+        UpstreamError: there are no labels.
+        VolumeError: a section is not stitched, or the stack not solved.
     """
     marks = {step: tuple(_marks(run, step)) for step in STEPS}
     return Facts(
@@ -115,7 +119,8 @@ def gather(run: Run, *, count: LabelCount) -> Facts:
         image=run.aligned.volume,
         labels=labels_ref(run),
         count=count,
-        layouts=tuple(_layout(run, s.section.id) for s in run.sections),
+        layouts=tuple(load_layout(run, s.section.id) for s in run.sections),
+        transforms={s.section.id: load_transform(run, s.section.id) for s in run.sections},
         marks=marks,
         times=tuple(_time(step, m) for step, m in marks.items() if m),
         notes=tuple(note for step, m in marks.items() for note in _notes(step, m)),
@@ -135,12 +140,20 @@ def labels_ref(run: Run) -> VolumeRef:
         raise UpstreamError(f"{path}: there are no labels", remedy="start the run at relabel") from None
 
 
-def _layout(run: Run, section_id: str) -> SectionLayout:
-    path = run.cell("stitch", section_id).file("layout.json")
-    try:
-        return SectionLayout.parse(path.read_bytes(), source=str(path))
-    except FileNotFoundError:
-        raise UpstreamError(f"{path}: not stitched", remedy="start the run at stitch") from None
+def require_labels(run: Run) -> VolumeRef:
+    """The global labels, once every box of them is written.
+
+    Raises:
+        UpstreamError: relabel has not run, or not to its end.
+    """
+    ref, cell = labels_ref(run), run.cell("relabel")
+    written = sum(int(cell.mark(unit).figures["voxels"]) for unit in _done(cell))
+    if written != ref.box.voxels:
+        raise UpstreamError(
+            f"{cell.path}: {written} of {ref.box.voxels} voxels are labelled",
+            remedy="start the run at relabel",
+        )
+    return ref
 
 
 def _marks(run: Run, step: StepName) -> Iterator[Mark]:

@@ -1,7 +1,7 @@
 """The viewer's state: image and segmentation layers of a published volume.
 
-Neuroglancer has no relative addresses, and a bundle does not know where it will lie. So the state in the bundle
-has a placeholder, `{base_url}`, wherever the bundle's address belongs; `at` fills it in.
+Neuroglancer has no relative addresses, and a bundle does not know where it will lie. So the state in the
+bundle has a placeholder, `{base_url}`, wherever the bundle's address belongs; `at` fills it in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Provenance: an RO-Crate 1.1 that follows Process Run Crate 0.5.
 
-One CreateAction a step, with the times of its marks, the program as its instrument and what it read and wrote.
-No person is named unless the run's parameters name one as a creator.
+One CreateAction a step, with the times of its marks, the program as its instrument, and what it read and
+wrote. No person is named unless the run's parameters name one as a creator.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def crate(facts: Facts, *, bundle: Path) -> dict[str, Any]:
     """The metadata document of a bundle; `bundle` is looked at for the sizes of files already written."""
     times = {time.step: time for time in facts.times}
     steps: list[StepName] = [step for step in STEPS if step in WRITES]
-    actions = [_action(facts, step, times[step] if step in times else None) for step in steps]
+    actions = [_action(facts, step, times.get(step)) for step in steps]
     graph: list[Entity] = [
         {
             "@id": FILE,
@@ -95,7 +95,7 @@ def _root(facts: Facts, actions: list[Entity]) -> Entity:
         "@id": "./",
         "@type": "Dataset",
         "name": facts.title,
-        "description": f"Aligned electron microscopy of acquisition {acquisition.id} with its neurites segmented",
+        "description": f"Aligned electron microscopy of acquisition {acquisition.id}, neurites segmented",
         "datePublished": facts.finished.date().isoformat(),
         "conformsTo": {"@id": PROCESS_PROFILE},
         "hasPart": [{"@id": "volume.zarr/"}, *({"@id": name} for name in sorted(MEDIA))],

@@ -108,7 +108,7 @@ def load_transform(run: Run, section_id: str) -> SectionTransform:
     sheet = None
     if header.sheet is not None:
         coefficients, spacing = read_arrays(folder / header.sheet, "coefficients", "spacing_px")
-        sheet = Sheet(spacing_px=float(spacing), coefficients=coefficients.astype(np.float64))
+        sheet = Sheet(spacing_px=float(spacing.item()), coefficients=coefficients.astype(np.float64))
     warp = Warp(affine=np.asarray(header.affine, dtype=np.float64), sheet=sheet)
     return SectionTransform(section=header.section, shape_yx=header.shape_yx, warp=warp, placed=header.placed)
 

@@ -1,0 +1,131 @@
+"""Finish: the bundle that is published. It appears whole or not at all.
+
+bundle/   volume.zarr   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
+          manifest-sha256.txt
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from functions.model.geometry import Box
+from functions.publication import bundle, facts, neuroglancer, omezarr, record, report, rocrate
+from functions.store.cells import Cell, UnitReport
+from functions.store.files import atomic_path, write_bytes, write_json
+from functions.store.pyramid import AnyArray, Read
+from functions.store.run import Run
+from functions.store.volumes import Volume
+from functions.tasks import StepResult
+
+UNIT = "all"
+SHOWN_SEGMENTS = 12
+
+
+class LabelCounter:
+    """Passes boxes of labels on and counts the voxels of each id; boxes must not overlap."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._voxels: dict[int, int] = {}
+        self._seen = 0
+
+    def read(self, box: Box) -> AnyArray:
+        """The labels of a box."""
+        labels: AnyArray = self._read(box)
+        ids, counts = np.unique(labels, return_counts=True)
+        for i, n in zip(ids.tolist(), counts.tolist(), strict=True):
+            self._voxels[i] = self._voxels[i] + n if i in self._voxels else n
+        self._seen += labels.size
+        return labels
+
+    def count(self) -> facts.LabelCount:
+        """What has been read so far."""
+        segments = {i: n for i, n in self._voxels.items() if i != 0}
+        largest = sorted(segments.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_SEGMENTS]
+        return facts.LabelCount(
+            voxels=self._seen, labelled=sum(segments.values()), segments=len(segments), largest=tuple(largest)
+        )
+
+
+def perform(run: Run) -> StepResult:
+    """Make the bundle, unless it is there.
+
+    Raises:
+        UpstreamError: the labels are not finished.
+        VolumeError: a layout, a transform or an array is missing or damaged.
+    """
+    cell = run.cell("finish")
+    mark, computed = cell.run_unit(UNIT, lambda: compute(run, cell))
+    return StepResult(
+        step="finish",
+        status="look" if mark.status == "look" else "ok",
+        units=1,
+        computed=int(computed),
+        reused=int(not computed),
+        figures=mark.figures,
+        paths={"bundle": str(cell.file("bundle"))},
+    )
+
+
+def compute(run: Run, cell: Cell) -> UnitReport:
+    """Write all documents into a folder that gets its name at the end."""
+    facts.require_labels(run)
+    for left in cell.path.glob(".bundle.*.partial"):  # of a run that was killed
+        shutil.rmtree(left)
+    with atomic_path(cell.file("bundle")) as partial:
+        partial.mkdir()
+        count = _write_volume(run, partial / bundle.VOLUME)
+        found = facts.gather(run, count=count)
+        _write_documents(found, partial)
+        bundle.write_manifest(partial)
+        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    return UnitReport(
+        status=found.status,
+        figures={
+            "segments": count.segments,
+            "labelled_fraction": round(count.fraction, 4),
+            "bundle_bytes": size,
+        },
+    )
+
+
+def _write_volume(run: Run, path: Path) -> facts.LabelCount:
+    """Image and labels with their levels."""
+    p = run.parameters.finish
+    image, labels = run.aligned.volume, facts.labels_ref(run)
+    omezarr.write_image(
+        path,
+        read=Volume.open(run.work, image).read,
+        shape_zyx=image.shape_zyx,
+        voxel_size_zyx_nm=image.voxel_size_zyx_nm,
+        name=p.title or run.manifest.acquisition.id,
+        chunk_zyx=p.chunk_zyx_px,
+        shard_zyx=p.shard_zyx_px,
+    )
+    counter = LabelCounter(Volume.open(run.work, labels).read)
+    omezarr.write_labels(
+        path,
+        read=counter.read,
+        shape_zyx=labels.shape_zyx,
+        dtype=labels.dtype,
+        voxel_size_zyx_nm=image.voxel_size_zyx_nm,
+        chunk_zyx=p.chunk_zyx_px,
+        shard_zyx=p.shard_zyx_px,
+    )
+    return counter.count()
+
+
+def _write_documents(found: facts.Facts, folder: Path) -> None:
+    """Viewer state, report, record and, last since it names the others, the crate."""
+    state = neuroglancer.template(
+        shape_zyx=found.image.shape_zyx,
+        voxel_size_zyx_nm=found.image.voxel_size_zyx_nm,
+        segment_ids=tuple(i for i, _ in found.count.largest),
+    )
+    write_bytes(folder / neuroglancer.FILE, (neuroglancer.compact(state) + "\n").encode())
+    write_bytes(folder / "report.html", report.render(found, volume=folder / bundle.VOLUME).encode())
+    write_json(folder / "search.json", record.search_entry(found).to_json())
+    write_json(folder / rocrate.FILE, rocrate.crate(found, bundle=folder))

@@ -1,0 +1,176 @@
+"""Plots as inline SVG. Numbers are formatted here; every text from outside is escaped by markupsafe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from functions.model.transform import Seam, SectionLayout, TileTransform
+
+STOPS = np.array([[46, 134, 255], [255, 214, 64], [255, 74, 54]], dtype=float)
+NEUTRAL = "#c4b5fd"
+
+
+def residual_colour(value_px: float | None, *, worst_px: float) -> str:
+    """Blue at 0, yellow halfway, red at `worst_px` and above; lilac where nothing was measured."""
+    if value_px is None:
+        return NEUTRAL
+    at = float(np.clip(value_px / worst_px, 0, 1)) * (len(STOPS) - 1)
+    low = min(int(at), len(STOPS) - 2)
+    r, g, b = (STOPS[low] + (at - low) * (STOPS[low + 1] - STOPS[low])).round().astype(int)
+    return f"#{r:02x}{g:02x}{b:02x}"
+
+
+def seam_map(layout: SectionLayout, *, worst_px: float) -> Markup:
+    """Tile outlines and seams of a section, in section px, to lie over its picture."""
+    height, width = layout.shape_yx
+    stroke = max(height, width) / 600
+    boxes = {tile.tile_id: _bounds(tile) for tile in layout.tiles}
+    parts = [
+        Markup('<rect x="{:.0f}" y="{:.0f}" width="{:.0f}" height="{:.0f}" class="tile"/>').format(
+            x0, y0, x1 - x0, y1 - y0
+        )
+        for y0, x0, y1, x1 in boxes.values()
+    ]
+    parts += [_seam(seam, boxes[seam.a], boxes[seam.b], worst_px, stroke) for seam in layout.seams]
+    return _svg(width, height, Markup("").join(parts), label=f"Seams of {layout.section}", stroke=stroke)
+
+
+def _seam(
+    seam: Seam,
+    a: tuple[float, float, float, float],
+    b: tuple[float, float, float, float],
+    worst_px: float,
+    stroke: float,
+) -> Markup:
+    """The overlap of two tiles, in the colour of its residual; dashed where it could not be used."""
+    y0, x0, y1, x1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    value = seam.residual_px_p95
+    dash = "" if seam.verdict in ("ok", "look") else f"{4 * stroke:.1f} {3 * stroke:.1f}"
+    title = f"{seam.a} / {seam.b}: {seam.verdict}, {seam.matches} matches"
+    title += "" if value is None else f", p95 {value:.2f} px"
+    least = 6 * stroke
+    return Markup(
+        '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="{}" stroke="{}" '
+        'stroke-dasharray="{}" class="seam"><title>{}</title></rect>'
+    ).format(
+        min(x0, x1 - least) if x1 > x0 else x0 - least / 2,
+        min(y0, y1 - least) if y1 > y0 else y0 - least / 2,
+        max(x1 - x0, least),
+        max(y1 - y0, least),
+        residual_colour(value, worst_px=worst_px),
+        residual_colour(value, worst_px=worst_px),
+        dash,
+        title,
+    )
+
+
+def quiver(
+    grid_yx: NDArray[np.float64],
+    displacement_px: NDArray[np.float64],
+    *,
+    shape_yx: tuple[int, int],
+    longest_px: float,
+    label: str,
+) -> Markup:
+    """Arrows (gy, gx, 2) over a section's picture; the longest is one grid step long."""
+    height, width = shape_yx
+    stroke = max(height, width) / 500
+    step = max(
+        grid_yx[-1, -1, 0] / max(len(grid_yx) - 1, 1), grid_yx[-1, -1, 1] / max(grid_yx.shape[1] - 1, 1), 1
+    )
+    scale = step / max(longest_px, 1e-6)
+    parts = []
+    for (y, x), (dy, dx) in zip(grid_yx.reshape(-1, 2), displacement_px.reshape(-1, 2), strict=True):
+        colour = residual_colour(float(np.hypot(dy, dx)), worst_px=max(longest_px, 1e-6))
+        parts.append(
+            Markup('<path d="M{:.0f} {:.0f}l{:.1f} {:.1f}" stroke="{}"/><circle cx="{:.0f}" cy="{:.0f}" '
+                   'r="{:.1f}" fill="{}"/>').format(
+                x, y, dx * scale, dy * scale, colour, x, y, stroke * 1.4, colour
+            )
+        )  # fmt: skip
+    body = Markup('<g stroke-width="{:.2f}" stroke-linecap="round">{}</g>').format(
+        stroke * 1.6, Markup("").join(parts)
+    )
+    return _svg(width, height, body, label=label, stroke=stroke)
+
+
+def line_plot(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    *,
+    x_label: str,
+    y_label: str,
+    zero: bool = True,
+) -> Markup:
+    """Points and lines over a shared axis; each series is a name and (x, y) pairs in ascending x."""
+    width, height, left, bottom, top = 760.0, 230.0, 52.0, 34.0, 12.0
+    points = np.array([p for _, row in series for p in row], dtype=float).reshape(-1, 2)
+    if not len(points):
+        return Markup("")
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    y0 = min(0.0, y0) if zero else y0
+    y1 = y1 if y1 > y0 else y0 + 1.0
+    x1 = x1 if x1 > x0 else x0 + 1.0
+    y1 += 0.06 * (y1 - y0)
+
+    def sx(v: float) -> float:
+        return left + (v - x0) / (x1 - x0) * (width - left - 14)
+
+    def sy(v: float) -> float:
+        return height - bottom - (v - y0) / (y1 - y0) * (height - bottom - top)
+
+    parts = []
+    for tick in _ticks(y0, y1):
+        parts.append(
+            Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/><text x="{:.1f}" y="{:.1f}" '
+                   'text-anchor="end">{:g}</text>').format(left, sy(tick), width - 14, left - 7, sy(tick) + 4, tick)
+        )  # fmt: skip
+    for tick in _ticks(x0, x1):
+        parts.append(
+            Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="middle">{:g}</text>').format(
+                sx(tick), height - bottom + 17, tick
+            )
+        )
+    for number, (name, row) in enumerate(series):
+        path = "L".join(f"{sx(x):.1f} {sy(y):.1f}" for x, y in row)
+        parts.append(Markup('<path class="line s{}" d="M{}"/>').format(number, path))
+        parts += [
+            Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{} {:g}: {:.3g}</title></circle>')
+            .format(number, sx(x), sy(y), name, x, y)
+            for x, y in row
+        ]  # fmt: skip
+    parts.append(
+        Markup('<text class="axis" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>'
+               '<text class="axis" x="{:.1f}" y="{:.1f}" transform="rotate(-90 13 {:.1f})" text-anchor="middle">{}</text>')
+        .format(width - 14, height - 3, x_label, 13.0, height / 2, height / 2, y_label)
+    )  # fmt: skip
+    return Markup('<svg class="plot" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
+        width, height, f"{y_label} over {x_label}", Markup("").join(parts)
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About five round values in [low, high]."""
+    raw = (high - low) / 5
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first = int(np.ceil(low / step - 1e-9))
+    last = int(np.floor(high / step + 1e-9))
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def _bounds(tile: TileTransform) -> tuple[float, float, float, float]:
+    """y0, x0, y1, x1 of a tile's corners in section px."""
+    h, w = tile.shape_yx
+    corners = tile.warp.apply(np.array([[0, 0], [0, w], [h, 0], [h, w]], dtype=np.float64))
+    (y0, x0), (y1, x1) = corners.min(axis=0), corners.max(axis=0)
+    return float(y0), float(x0), float(y1), float(x1)
+
+
+def _svg(width: float, height: float, body: Markup, *, label: str, stroke: float) -> Markup:
+    return Markup(
+        '<svg class="over" viewBox="0 0 {:.0f} {:.0f}" style="--stroke:{:.2f}px" role="img" aria-label="{}">{}</svg>'
+    ).format(width, height, stroke, label, body)
