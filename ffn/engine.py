@@ -6,6 +6,7 @@ work on the canvas; keeping them apart lets one call serve several moves, object
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -17,6 +18,14 @@ from ffn.network import IMAGE, SEED, FloodFillingNetwork
 # torch leaves oneDNN for a single sample whose channels x depth x height is not above this
 # (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp); its fallback is some 8 times slower.
 _ONEDNN_SINGLE_SAMPLE = 20480
+
+
+def _exact_cudnn() -> AbstractContextManager[None]:
+    """On NVIDIA: full float32 (TF32 moves logits past thresholds), and the same bytes in every run."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, allow_tf32=False
+    )
+    return flags
 
 
 class Engine:
@@ -54,6 +63,6 @@ class Engine:
             sample[..., IMAGE] = self.normalise(image)
             sample[..., SEED] = belief
         x = torch.from_numpy(batch).to(self._device).permute(0, 4, 1, 2, 3)
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), _exact_cudnn():
             logits: NDArray[np.float32] = self._network(x)[:count, 0].float().cpu().numpy()
         return logits
