@@ -48,8 +48,8 @@ def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
 
 @st.composite
 def cuts(draw: st.DrawFn) -> dict[str, object]:
-    size = draw(st.tuples(*[st.integers(4, 14)] * 3))
-    overlap = tuple(draw(st.integers(1, n - 2)) for n in size)
+    size = draw(st.tuples(*[st.integers(5, 14)] * 3))
+    overlap = tuple(draw(st.integers(1, n - 4)) for n in size)
     chunk = draw(st.tuples(*[st.integers(2, 9)] * 3))
     return {
         "segment": {"subvolume_zyx_px": size, "overlap_zyx_px": overlap},
