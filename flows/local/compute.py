@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flows.errors import ActionError
 from flows.local.actions import ActionStatus, Json
@@ -150,8 +150,8 @@ class ComputeProvider:
                 if output is not None
             ],
         }
-        status = "SUCCEEDED" if done == total else "ACTIVE"
-        return ActionStatus(status=status, details=details, done=done, total=total)
+        now = ActionStatus(status="ACTIVE", details=details, done=done, total=total)
+        return replace(now, status="SUCCEEDED") if done == total else now
 
     def _collect(self, action: _Action, index: int, future: Future[str]) -> None:
         try:

@@ -1,8 +1,8 @@
 """Carry out a flow definition, one state at a time.
 
-The interpreter knows no file, clock or service: providers, clock and journal are given to it. Each transition
-is saved before the next one begins, so a run whose process dies goes on in the state it was in; an Action that
-was under way is started again under the same id (the steps find their finished units marked).
+The interpreter knows no file, clock or service: providers, clock and journal are given to it. Each
+transition is saved before the next one begins, so a run whose process dies goes on in the state it was in; an
+Action that was under way is started again under the same id (the steps find their finished units marked).
 
 PROVISIONAL, since only the service can confirm them: the text of errors, the log codes of Choice, Wait,
 ExpressionEval and Fail, and the keys of the error that Catch stores.
@@ -63,7 +63,7 @@ class Journal(Protocol):
     def save(self, execution: Execution, entries: list[LogEntry]) -> None:
         """Keep the execution and log lines, whole or not at all."""
 
-    def progress(self, state_name: str, body: Json, status: ActionStatus) -> None:
+    def progress(self, execution: Execution, status: ActionStatus) -> None:
         """An action has got further."""
 
     def stop_requested(self) -> bool:
@@ -107,6 +107,8 @@ class Interpreter:
                 execution = replace(execution, status=RunStatus.CANCELLED, cause="cancelled by the user")
             except StateFailedError as error:
                 execution = self._failed(execution, error.error, error.cause)
+            except DefinitionError as error:
+                execution = self._failed(execution, "States.Runtime", str(error))
             self._save(execution)
         return execution
 
@@ -197,7 +199,7 @@ class Interpreter:
         while True:
             status = provider.status(action_id)
             if status != seen:
-                self.journal.progress(name, body, status)
+                self.journal.progress(execution, status)
                 seen = status
             if status.status != "ACTIVE":
                 break

@@ -1,8 +1,8 @@
 """The Transfer action providers: a real copy with checksum verification, stat, and recorded permissions.
 
-A file appears at its destination whole or not at all. A folder whose destination does not exist yet is built in
-a hidden sibling `.<name>.partial` and renamed at the end, so nothing half-copied is taken for whole; an
-interrupted copy goes on in that sibling. A file already there with equal size and SHA-256 is not copied again.
+A file appears at its destination whole or not at all. A folder whose destination does not exist yet is built
+in a hidden sibling `.<name>.partial` and renamed at the end, so nothing half-copied is taken for whole; an
+interrupted copy goes on there. A file that is there with equal size and SHA-256 is not copied again.
 """
 
 from __future__ import annotations

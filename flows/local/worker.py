@@ -1,7 +1,7 @@
 """What a Compute worker process does: take packed source text and JSON, run it, answer JSON.
 
-This is the embedded counterpart of an endpoint's worker. Nothing of this package is needed by the function that
-arrives except what its own imports name.
+This is the embedded counterpart of an endpoint's worker. The function that arrives needs nothing of this
+package but what its own imports name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _watch_parent(parent: int) -> None:
 
 
 def run_packed(packed: str) -> str:
-    """Run a packed (function, args, kwargs) and return JSON text: `{"output": ...}` or `{"error", "message"}`.
+    """Run a packed (function, args, kwargs) and return JSON text: `{"output": ...}` or an error.
 
     Only source text and JSON data are unpacked; pickles are refused, as on an endpoint.
     """

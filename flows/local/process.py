@@ -1,0 +1,175 @@
+"""The runner: carries out one run of the embedded site, here or as a process of its own.
+
+    python -m flows.local.process HOME RUN_ID [LOCK_FD]
+
+One runner a run: it holds a lock on `<home>/runs/<id>.lock` for as long as it lives, so a run that is ACTIVE
+with nobody holding its lock was interrupted. The lock is taken before the process starts and handed over, so
+there is no moment in which a started run looks interrupted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.errors import RunError
+from flows.local.actions import ActionProvider, Json, Progress, ThreadProvider
+from flows.local.compute import ComputeProvider, process_pool, registered_functions
+from flows.local.interpreter import Execution, Interpreter
+from flows.local.recorder import Recorder
+from flows.local.search import LocalIndex
+from flows.local.store import Store
+from flows.local.transfer import Collections, stat, transfer
+from flows.records import RunEvent
+from flows.site import Site
+from flows.states import COMPUTE, PERMISSION, SEARCH, STAT
+from flows.states import TRANSFER as TRANSFER_URL
+
+STORE_NAME = "runs.sqlite"
+INDEX_NAME = "index.sqlite"
+
+
+class RunLock:
+    """The right to carry out a run; held by an open file, so it goes with its process, however that ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def take(cls, home: Path, run_id: str) -> RunLock | None:
+        """The lock, or None while somebody holds it."""
+        descriptor = _open_lock(home, run_id)
+        for _ in range(10):  # who only looks holds it for a moment
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.01)
+            else:
+                return cls(descriptor)
+        os.close(descriptor)
+        return None
+
+    @staticmethod
+    def held(home: Path, run_id: str) -> bool:
+        """Whether a runner holds the lock now."""
+        descriptor = _open_lock(home, run_id)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def release(self) -> None:
+        """Give it up here; a process it was handed to keeps it."""
+        os.close(self.descriptor)
+
+
+def _open_lock(home: Path, run_id: str) -> int:
+    folder = home / "runs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(folder / f"{run_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+class SystemClock:
+    """The machine's time."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def spawn(home: Path, run_id: str, lock: RunLock) -> int:
+    """Start a detached runner that takes over `lock`; returns its process id. Its output goes to a file."""
+    with open(home / "runs" / f"{run_id}.out", "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.local.process", str(home), run_id, str(lock.descriptor)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(lock.descriptor,),
+            start_new_session=True,
+        )
+    lock.release()
+    process.returncode = 0  # it is on its own: no warning when this object goes
+    return process.pid
+
+
+def carry_out(
+    home: Path, run_id: str, *, store: Store, on_event: Callable[[RunEvent], None] | None = None
+) -> Execution:
+    """Run `run_id` from where it is to its end. The caller holds its lock."""
+    stored = store.load(run_id)
+    site = stored.site
+    clock = SystemClock()
+    (Path(stored.record.work_path) / "CANCEL").unlink(missing_ok=True)
+    compute = ComputeProvider(
+        registered_functions(site.entry_points), new_executor=lambda: process_pool(site.workers)
+    )
+    recorder = Recorder(store, run_id, site=site, clock=clock, on_event=on_event)
+    interpreter = Interpreter(
+        stored.definition, providers(site, home, compute=compute), clock=clock, journal=recorder
+    )
+    try:
+        execution = stored.execution or interpreter.begin(
+            stored.record.input, context={"run_id": run_id, "flow_id": "embedded"}
+        )
+        return interpreter.run(execution)
+    finally:
+        compute.close()
+
+
+def providers(site: Site, home: Path, *, compute: ActionProvider) -> dict[str, ActionProvider]:
+    """The action providers of the embedded site, by URL."""
+    roots = {place.id: Path(place.base_path) for place in (site.instrument, site.scratch, site.publication)}
+    for place in (site.scratch, site.publication):
+        Path(place.base_path).mkdir(parents=True, exist_ok=True)
+    collections = Collections(roots)
+    index = LocalIndex(home / INDEX_NAME)
+
+    def copy(body: Json, progress: Progress) -> Json:
+        return transfer(collections, body, progress)
+
+    def probe(body: Json, progress: Progress) -> Json:
+        return stat(collections, body, progress)
+
+    return {
+        COMPUTE: compute,
+        TRANSFER_URL: ThreadProvider(copy),
+        STAT: ThreadProvider(probe),
+        PERMISSION: ThreadProvider(index.grant),
+        SEARCH: ThreadProvider(index.ingest),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the detached process."""
+    home, run_id = Path(arguments[0]), arguments[1]
+    if len(arguments) > 2:
+        lock: RunLock | None = RunLock(int(arguments[2]))
+        os.set_inheritable(int(arguments[2]), False)
+    else:
+        lock = RunLock.take(home, run_id)
+    if lock is None:
+        raise RunError(f"{run_id}: somebody runs it already", remedy="follow it")
+    store = Store(home / STORE_NAME)
+    try:
+        carry_out(home, run_id, store=store)
+    finally:
+        store.close()
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""The interpreter's journal: keeps transitions in the store and tells a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from flows.definition import state_steps
+from flows.local.actions import ActionStatus
+from flows.local.interpreter import Clock, Execution, iso
+from flows.local.progress import advanced, ended, looked_at
+from flows.local.store import Store
+from flows.paths import has_path, read_path
+from flows.records import LogEntry, RunEvent, RunStatus, StepRecord, StepStatus
+from flows.site import Site
+
+STOP_CHECK_SECONDS = 0.2
+
+
+class Recorder:
+    """Journal of one run."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        site: Site,
+        clock: Clock,
+        on_event: Callable[[RunEvent], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._site = site
+        self._clock = clock
+        self._on_event = on_event
+        self._steps = {step.name: step for step in store.steps(run_id)}
+        self._state_steps = state_steps()
+        self._current: str | None = None
+        self._began = 0.0
+        self._looked = False
+        self._stop = (0.0, False)
+
+    def save(self, execution: Execution, entries: list[LogEntry]) -> None:
+        """Keep a transition whole; a step that is left gets its final status in the same transaction."""
+        step = self._moved_on(execution)
+        self._store.save(
+            self._run_id,
+            execution,
+            entries,
+            time=iso(self._clock.now()),
+            published=self._published(execution),
+            step=step,
+        )
+        self._tell(step, entries)
+
+    def _moved_on(self, execution: Execution) -> StepRecord | None:
+        """End the current step when the execution has left it or ended; remember the step it is in now."""
+        name = self._state_steps.get(execution.state_name)
+        if execution.state_name == "Failed" and execution.status is RunStatus.ACTIVE:
+            return None  # the Fail state ends the step that led to it
+        if name == self._current and execution.status is RunStatus.ACTIVE:
+            return None
+        left = self._steps.get(self._current or "")
+        if left is not None:
+            failed = execution.status in (RunStatus.FAILED, RunStatus.CANCELLED)
+            left = ended(
+                left,
+                failed=failed,
+                looked=self._looked,
+                elapsed=self._clock.now() - self._began,
+            )
+            self._steps[left.name] = left
+        self._current, self._began, self._looked = name, self._clock.now(), False
+        if name is not None and execution.status is RunStatus.ACTIVE:
+            self._steps[name] = replace(
+                self._steps[name], state=execution.state_name, status=StepStatus.ACTIVE
+            )
+        return left
+
+    def _published(self, execution: Execution) -> str | None:
+        """Where the volume lies, once its transfer is done."""
+        document = execution.document
+        if not has_path(document, "$.transfer_out") or not has_path(document, "$.published.path"):
+            return None
+        return str(self._site.publication.file_path(read_path(document, "$.published.path")))
+
+    def progress(self, execution: Execution, status: ActionStatus) -> None:
+        """Keep a step's progress."""
+        name = self._state_steps.get(execution.state_name)
+        if name is None:
+            return
+        reused = "$.plan.details.result[0].reused"
+        planned = read_path(execution.document, reused) if has_path(execution.document, reused) else 0
+        self._looked = self._looked or looked_at(status)
+        step = advanced(
+            self._steps[name],
+            execution.state_name,
+            status,
+            elapsed=self._clock.now() - self._began,
+            planned_reused=planned,
+        )
+        self._steps[name] = step
+        self._store.save_step(self._run_id, step, time=iso(self._clock.now()))
+        self._tell(step, [])
+
+    def stop_requested(self) -> bool:
+        """Whether the run is asked to stop; looks at the store a few times a second."""
+        checked, answer = self._stop
+        now = self._clock.now()
+        if now - checked >= STOP_CHECK_SECONDS:
+            answer = self._store.stop_requested(self._run_id)
+            self._stop = (now, answer)
+        return answer
+
+    def _tell(self, step: StepRecord | None, entries: list[LogEntry]) -> None:
+        if self._on_event is None:
+            return
+        run = self._store.load(self._run_id).record
+        for entry in entries:
+            self._on_event(RunEvent(run=run, log=entry))
+        if step is not None:
+            self._on_event(RunEvent(run=run, step=step))
