@@ -10,7 +10,7 @@ import numpy as np
 
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
-from functions.model.transform import ContrastMap, Seam, SectionLayout, SheetDocument, TileTransform, Warp
+from functions.model.transform import ContrastMap, Seam, SectionLayout, SheetDocument, TileTransform
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import Gray, black_margin
 from functions.registration.mosaic import Mosaic, stitch_tiles
@@ -18,7 +18,7 @@ from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, Run
 from functions.store.tiles import TileReader
-from functions.store.transforms import CHUNK_PX, section_volume
+from functions.store.transforms import CHUNK_PX, KINDS, section_volume
 from functions.store.volumes import Volume
 
 
@@ -122,8 +122,8 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout
     shape = (int(pixels.shape[0]), int(pixels.shape[1]))
     used = (~black_margin(pixels)).astype(np.uint8)
     values: dict[str, Gray] = {"image": pixels, "mask": used}
-    for name in ("image", "mask"):
-        volume = Volume.create(run.work, section_volume(run, entry.section.id, name, shape))  # type: ignore[arg-type]
+    for name in KINDS:
+        volume = Volume.create(run.work, section_volume(run, entry.section.id, name, shape))
         volume.write(volume.ref.box, values[name][None])
     inside = pixels[used > 0].astype(np.float64)
     identity = TileTransform(

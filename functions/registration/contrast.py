@@ -28,12 +28,11 @@ def histogram(
 
 def percentile_range(counts: Histogram, *, low: float = 0.1, high: float = 99.9) -> tuple[float, float]:
     """Grey values below which `low` and `high` per cent of the non-zero pixels lie (0 marks what is outside)."""
-    inner = counts.copy()
-    inner[0] = 0
+    inner = np.concatenate([np.zeros(1, np.int64), counts[1:]])
     total = inner.sum()
     if total == 0:
         return 0.0, 1.0
-    cumulative = inner.cumsum() / total
+    cumulative = np.asarray(inner.cumsum() / total)
     start, stop = (int(np.searchsorted(cumulative, p / 100.0)) for p in (low, high))
     return float(start), float(max(stop, start + 1))
 
@@ -41,7 +40,7 @@ def percentile_range(counts: Histogram, *, low: float = 0.1, high: float = 99.9)
 def to_eight_bit(image: NDArray[np.uint16], low: float, high: float) -> NDArray[np.uint8]:
     """Map [low, high] to [1, 255]; 0 stays 0, so that black margins stay recognisable."""
     scaled = np.clip((image.astype(np.float32) - low) * (254.0 / (high - low)) + 1.0, 1.0, 255.0)
-    return np.where(image == 0, 0, np.rint(scaled)).astype(np.uint8)
+    return np.asarray(np.where(np.equal(image, 0), 0, np.rint(scaled)), dtype=np.uint8)
 
 
 def sample_cells(
@@ -71,7 +70,7 @@ def equalise_tiles(
     rows = []
     for a, b in pairs:
         y, x = np.nonzero(usable[a])
-        points = np.stack([y, x], axis=1) * cell_px + (cell_px - 1) / 2.0
+        points = np.stack([y, x], axis=1).astype(np.float64) * cell_px + (cell_px - 1) / 2.0
         there = sample_cells(cells[b], usable[b], warps[b].inverse(warps[a].apply(points)), cell_px)
         both = np.isfinite(there)
         if both.sum() >= MIN_SAMPLES:
@@ -87,7 +86,7 @@ def equalise_tiles(
     keep = (1.0 - gain) * own
     rest = [(a, b, d - (keep[a] - keep[b])) for a, b, d in steps]
     offset = keep + _balance(count, rest, OFFSET_SIGMA)
-    return np.stack([gain, offset], axis=1)
+    return np.asarray(np.stack([gain, offset], axis=1), dtype=np.float64)
 
 
 def _balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -> Floats:

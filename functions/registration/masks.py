@@ -38,7 +38,7 @@ def reduce_mean(image: NDArray[np.generic], factor: int) -> Image:
     pad = [(0, -n % factor) for n in image.shape]
     full = np.pad(image, pad, mode="edge") if any(p[1] for p in pad) else image
     blocks = full.reshape(full.shape[0] // factor, factor, full.shape[1] // factor, factor)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32), dtype=np.float32)
 
 
 def reduce_all(mask: Mask, factor: int) -> Mask:

@@ -112,7 +112,7 @@ def _translations(
     weight = np.where(kept, strong, soft if bridge else 0.0)
     prior = sparse.identity(count, format="csr") * (soft * 1e-4)
     solution = solve_robust(
-        design, step, weight=weight, prior=prior, prior_right=prior @ stage, floor_px=COARSE_SIGMA_PX, cut=6.0,
+        design, step, weight=weight, prior=prior, prior_right=stage * (soft * 1e-4), floor_px=COARSE_SIGMA_PX, cut=6.0,
         rounds=2 if bridge else 12,
     )  # fmt: skip
     return solution.unknowns, solution.residual_px
@@ -122,7 +122,7 @@ def _stage_map(stage_step: Floats, step: Floats) -> Floats:
     """The 2 x 2 map from stage offsets to measured ones (the stage may be turned against the camera)."""
     if len(step) < 3:
         return np.eye(2)
-    ridge = 1e-2 * np.eye(2) * float((stage_step**2).sum()) / len(step)
+    ridge = np.eye(2, dtype=np.float64) * (1e-2 * float((stage_step**2).sum()) / len(step))
     normal = stage_step.T @ stage_step + ridge
     out: Floats = np.linalg.solve(normal, stage_step.T @ step + ridge).T
     return out

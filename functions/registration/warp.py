@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample, interpolate
-
-from functions.model.transform import Warp
 
 Floats = NDArray[np.float32]
 STEP_PX = 8
 MARGIN_PX = 3
 
 
-def inverse_coordinates(
-    warp: Warp, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]
+def dense_coordinates(
+    source_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    top_left_yx: tuple[int, int],
+    shape_yx: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Source y, x (2, H, W) of every pixel of an output box."""
+    """Source y, x (2, H, W) of every pixel of an output box, from every 8th pixel by linear interpolation."""
     nodes = [(n - 1) // STEP_PX + 2 for n in shape_yx]
     axes = [o + STEP_PX * np.arange(n, dtype=np.float64) for o, n in zip(top_left_yx, nodes, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    source = warp.inverse(grid).T.reshape(1, 2, nodes[0], nodes[1])
+    source = np.ascontiguousarray(source_of(grid).T.reshape(1, 2, nodes[0], nodes[1]))
     full = [(n - 1) * STEP_PX + 1 for n in nodes]
-    dense = interpolate(torch.from_numpy(np.ascontiguousarray(source)), size=full, mode="bilinear",
-                        align_corners=True)  # fmt: skip
+    dense = interpolate(torch.from_numpy(source), size=full, mode="bilinear", align_corners=True)
     out: NDArray[np.float64] = dense[0, :, : shape_yx[0], : shape_yx[1]].numpy()
     return out
 
@@ -42,32 +43,33 @@ def sample(image: NDArray[np.generic], coordinates: NDArray[np.float64], *, cubi
     return np.asarray(out[0, 0].numpy(), dtype=np.float32)
 
 
-def pull(
-    image: NDArray[np.generic],
-    mask: NDArray[np.bool_],
-    warp: Warp,
-    *,
-    top_left_yx: tuple[int, int],
-    shape_yx: tuple[int, int],
-    cubic: bool = True,
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """The part of an output box that an image fills, and where it is usable.
+def source_box(coordinates: NDArray[np.float64], shape_yx: Sequence[int]) -> tuple[slice, slice] | None:
+    """The part of a source image that coordinates (2, H, W) need; None if they miss it."""
+    cuts = []
+    for c, n in zip(coordinates, shape_yx, strict=True):
+        start = max(0, int(np.floor(c.min())) - MARGIN_PX)
+        stop = min(n, int(np.ceil(c.max())) + MARGIN_PX + 1)
+        if stop - start < 2:
+            return None
+        cuts.append(slice(start, stop))
+    return cuts[0], cuts[1]
 
-    The source is cropped to what the box needs, so that float32 coordinates stay exact in large sections.
+
+def pull(
+    crop: NDArray[np.generic],
+    mask: NDArray[np.bool_],
+    coordinates: NDArray[np.float64],
+    box: tuple[slice, slice],
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Values (H, W) and where they are usable, from the part `box` of a source image.
+
+    Only that part is needed, so float32 coordinates stay exact in sections of any size.
     """
-    coordinates = inverse_coordinates(warp, top_left_yx, shape_yx)
-    start = [max(0, int(np.floor(c.min())) - MARGIN_PX) for c in coordinates]
-    stop = [
-        min(n, int(np.ceil(c.max())) + MARGIN_PX + 1) for c, n in zip(coordinates, image.shape, strict=True)
-    ]
-    if stop[0] - start[0] < 2 or stop[1] - start[1] < 2:
-        return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
-    crop = (slice(start[0], stop[0]), slice(start[1], stop[1]))
-    inside = np.ones(shape_yx, dtype=np.bool_)
-    for c, n in zip(coordinates, image.shape, strict=True):
+    local = coordinates - np.array([s.start for s in box], dtype=np.float64)[:, None, None]
+    inside = np.ones(local.shape[1:], dtype=np.bool_)
+    for c, n in zip(local, crop.shape, strict=True):
         inside &= (c >= -0.01) & (c <= n - 0.99)
-    local = coordinates - np.array(start, dtype=np.float64)[:, None, None]
-    values = sample(image[crop], local, cubic=cubic)
-    if not mask[crop].all():
-        inside &= sample(mask[crop].astype(np.float32), local, cubic=False) > 0.99
+    values = sample(crop, local)
+    if not mask.all():
+        inside &= sample(mask.astype(np.float32), local, cubic=False) > 0.99
     return np.where(inside, values, 0.0).astype(np.float32), inside

@@ -15,10 +15,12 @@ from functions.model.errors import VolumeError
 from functions.model.transform import SectionLayout, SectionTransform, Sheet, Warp
 from functions.model.volume import VolumeRef
 from functions.store.files import write_bytes, write_json
-from functions.store.run import Run
+from functions.store.run import AlignedVolume, Run
 from functions.store.volumes import Volume
 
 CHUNK_PX = 512
+Kind = Literal["image", "mask"]
+KINDS: tuple[Kind, Kind] = ("image", "mask")
 
 
 class TransformHeader(Document):
@@ -113,9 +115,7 @@ def load_transform(run: Run, section_id: str) -> SectionTransform:
     return SectionTransform(section=header.section, shape_yx=header.shape_yx, warp=warp, placed=header.placed)
 
 
-def section_volume(
-    run: Run, section_id: str, name: Literal["image", "mask"], shape_yx: tuple[int, int]
-) -> VolumeRef:
+def section_volume(run: Run, section_id: str, name: Kind, shape_yx: tuple[int, int]) -> VolumeRef:
     """Name of a stitched section's image or mask, (1, Y, X) uint8."""
     path = run.cell("stitch", section_id).file(f"{name}.zarr").relative_to(run.work)
     return VolumeRef(
@@ -131,8 +131,15 @@ def section_volume(
 def read_section(run: Run, layout: SectionLayout) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Image (Y, X) and mask of a stitched section."""
     planes = []
-    names: tuple[Literal["image", "mask"], ...] = ("image", "mask")
-    for name in names:
+    for name in KINDS:
         volume = Volume.open(run.work, section_volume(run, layout.section, name, layout.shape_yx))
         planes.append(volume.read(volume.ref.box)[0])
     return planes[0].astype(np.uint8, copy=False), planes[1] > 0
+
+
+def aligned_volume_ref(aligned: AlignedVolume, kind: Kind) -> VolumeRef:
+    """The image (as in `solution.json`) or, beside it, the mask of the aligned volume."""
+    if kind == "image":
+        return aligned.volume
+    path = aligned.volume.path.removesuffix("image.zarr") + "mask.zarr"
+    return aligned.volume.model_copy(update={"path": path, "kind": "mask"})

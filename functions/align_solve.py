@@ -1,0 +1,194 @@
+"""Place all sections of the stack at once and lay out the aligned volume that align_render fills."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.errors import UpstreamError
+from functions.model.transform import SectionLayout, SectionTransform, Warp
+from functions.model.volume import VolumeRef
+from functions.plan import require_done
+from functions.registration.overlaps import Matches
+from functions.registration.relax import Stack, StackPair, StackSection, solve_stack
+from functions.registration.sections import MIN_INLIERS
+from functions.runtime import summarise
+from functions.store.cells import UnitReport
+from functions.store.files import write_json
+from functions.store.run import AlignedVolume, Run
+from functions.store.transforms import (
+    CHUNK_PX,
+    KINDS,
+    aligned_volume_ref,
+    load_layout,
+    read_arrays,
+    save_transform,
+)
+from functions.store.volumes import Volume
+from functions.tasks import StepResult
+
+UNIT = "all"
+MAX_GROWTH = 1.6
+"""The volume is at most so much wider than the median section: one wild section must not fill the disk."""
+
+
+def perform(run: Run) -> StepResult:
+    """Solve the stack; reused when done.
+
+    Raises:
+        UpstreamError: sections or pairs are not finished.
+    """
+    require_done(run, "stitch")
+    require_done(run, "align_pairs")
+    if not run.sections:
+        raise UpstreamError("ingest: no usable section", remedy="look at the findings of ingest")
+    mark, fresh = run.cell("align_solve").run_unit(UNIT, lambda: _compute(run))
+    result = summarise("align_solve", [mark], computed=int(fresh))
+    path = run.cell("align_solve").file("solution.json")
+    return result.model_copy(update={"figures": mark.figures, "paths": {"solution": str(path)}})
+
+
+def _compute(run: Run) -> UnitReport:
+    layouts = [load_layout(run, s.section.id) for s in run.sections]
+    sections = [
+        StackSection(z=s.section.z, shape_yx=layout.shape_yx, stage_origin_yx_px=layout.stage_origin_yx_px)
+        for s, layout in zip(run.sections, layouts, strict=True)
+    ]
+    if run.manifest.acquisition.aligned:
+        stack = _identity(len(sections))
+        shape, problems = _common_shape(layouts)
+    else:
+        parameters = run.parameters.align
+        stack = solve_stack(
+            sections,
+            _pairs(run),
+            spacing_px=float(parameters.mesh_spacing_px),
+            stiffness=parameters.stiffness,
+        )
+        corner, shape, problems = _frame(sections, stack)
+        stack = replace(stack, warps=tuple(_moved(w, corner) for w in stack.warps))
+    placed: Literal["identity", "matched"] = "identity" if run.manifest.acquisition.aligned else "matched"
+    for layout, warp, held in zip(layouts, stack.warps, stack.held, strict=True):
+        transform = SectionTransform(section=layout.section, shape_yx=layout.shape_yx, warp=warp)
+        save_transform(run, replace(transform, placed=placed if held else "interpolated"))
+    aligned = _aligned_volume(run, shape)
+    for kind in KINDS:
+        Volume.create(run.work, aligned_volume_ref(aligned, kind))
+    write_json(run.cell("align_solve").file("solution.json"), aligned.to_json())
+    return _report(layouts, stack, problems)
+
+
+def _pairs(run: Run) -> list[StackPair]:
+    """Matches of the pairs that registered."""
+    index = {s.section.id: k for k, s in enumerate(run.sections)}
+    out = []
+    for unit, (a, b) in run.pairs.items():
+        path = run.cell("align_pairs", unit).file("match.npz")
+        arrays = read_arrays(path, "a_yx", "b_yx", "peak", "ratio")
+        a_yx, b_yx, peak, ratio = (x.astype(np.float64) for x in arrays)
+        if len(peak) >= MIN_INLIERS:
+            matches = Matches(a_yx=a_yx, b_yx=b_yx, peak=peak, ratio=ratio)
+            out.append(StackPair(a=index[a.section.id], b=index[b.section.id], matches=matches))
+    return out
+
+
+def _identity(count: int) -> Stack:
+    return Stack(warps=(Warp(affine=np.eye(2, 3)),) * count, held=(True,) * count, residuals_px=())
+
+
+def _moved(warp: Warp, corner_yx: NDArray[np.float64]) -> Warp:
+    affine = warp.affine.copy()
+    affine[:, 2] -= corner_yx
+    return Warp(affine=affine, sheet=warp.sheet)
+
+
+def _common_shape(layouts: list[SectionLayout]) -> tuple[tuple[int, int], list[dict[str, str]]]:
+    """Shape that holds every section of an aligned stack; unequal shapes are reported."""
+    shapes = sorted({layout.shape_yx for layout in layouts})
+    problems = []
+    if len(shapes) > 1:
+        problems.append(
+            {
+                "code": "section_shapes",
+                "subject": f"aligned stack with sections of {len(shapes)} shapes: {shapes[0]} .. {shapes[-1]}",
+                "remedy": "export all sections with one canvas; they were put corner to corner",
+            }
+        )
+    return (max(s[0] for s in shapes), max(s[1] for s in shapes)), problems
+
+
+def _frame(
+    sections: list[StackSection], stack: Stack
+) -> tuple[NDArray[np.float64], tuple[int, int], list[dict[str, str]]]:
+    """Corner and shape of the box that holds all sections, cut to a sane size about the stack's middle."""
+    low, high = [], []
+    for section, warp in zip(sections, stack.warps, strict=True):
+        h, w = section.shape_yx
+        t = np.linspace(0.0, 1.0, 33)
+        rim = [
+            (0 * t, t * (w - 1)),
+            (0 * t + h - 1, t * (w - 1)),
+            (t * (h - 1), 0 * t),
+            (t * (h - 1), 0 * t + w - 1),
+        ]
+        points = warp.apply(np.concatenate([np.stack(r, axis=1) for r in rim]))
+        low.append(points.min(axis=0))
+        high.append(points.max(axis=0))
+    start, stop = np.floor(np.min(low, axis=0)), np.ceil(np.max(high, axis=0)) + 1
+    typical = np.median(np.array(high) - np.array(low), axis=0) * MAX_GROWTH
+    problems = []
+    if ((stop - start) > typical).any():
+        middle = np.median((np.array(high) + np.array(low)) / 2, axis=0)
+        start = np.maximum(start, np.floor(middle - typical / 2))
+        stop = np.minimum(stop, np.ceil(middle + typical / 2))
+        problems.append(
+            {
+                "code": "frame_cut",
+                "subject": "sections are spread so far that the volume was cut about the stack's middle",
+                "remedy": "look at the sections that lie outside; their pairs may be wrong",
+            }
+        )
+    return start, (int(stop[0] - start[0]), int(stop[1] - start[1])), problems
+
+
+def _aligned_volume(run: Run, shape_yx: tuple[int, int]) -> AlignedVolume:
+    """Rows for all z from the first to the last usable section."""
+    z = range(run.sections[0].section.z, run.sections[-1].section.z + 1)
+    path = run.cell("align_render").file("image.zarr").relative_to(run.work)
+    return AlignedVolume(
+        volume=VolumeRef(
+            path=path.as_posix(),
+            kind="image",
+            shape_zyx=(len(z), *shape_yx),
+            chunk_zyx=(1, min(CHUNK_PX, shape_yx[0]), min(CHUNK_PX, shape_yx[1])),
+            dtype="uint8",
+            voxel_size_zyx_nm=run.manifest.acquisition.voxel_size_zyx_nm,
+        ),
+        sections=tuple(z),
+    )
+
+
+def _report(layouts: list[SectionLayout], stack: Stack, problems: list[dict[str, str]]) -> UnitReport:
+    """Residuals over all pairs, and every section that no pair holds."""
+    loose = [layout.section for layout, held in zip(layouts, stack.held, strict=True) if not held]
+    problems = problems + [
+        {
+            "code": "section_unmatched",
+            "subject": f"{name}: no pair ties it to the stack; it was placed between its neighbours",
+            "remedy": "look at the section; leave it out of the run if it is damaged",
+        }
+        for name in loose
+    ]
+    figures = {
+        "sections": float(len(layouts)),
+        "sections_interpolated": float(len(loose)),
+        "pairs": float(len(stack.residuals_px)),
+    }
+    if stack.residuals_px:
+        flat = np.concatenate(stack.residuals_px)
+        figures["align_residual_px_median"] = round(float(np.median(flat)), 4)
+        figures["align_residual_px_p95"] = round(float(np.percentile(flat, 95)), 4)
+    return UnitReport(status="look" if problems else "ok", figures=figures, problems=tuple(problems))
