@@ -149,10 +149,10 @@ def _judge(
     return None
 
 
-def statistics(pixels: TilePixels) -> tuple[float, float]:
+def statistics(pixels: TilePixels, *, block_pixels: int = BLOCK_PIXELS) -> tuple[float, float]:
     """Standard deviation, and the fraction of pixels at either end of the type's range."""
     top = np.iinfo(pixels.dtype).max
-    rows = max(1, BLOCK_PIXELS // pixels.shape[1])
+    rows = max(1, block_pixels // pixels.shape[1])
     total = squares = extreme = 0.0
     for start in range(0, pixels.shape[0], rows):
         block = pixels[start : start + rows]
