@@ -53,7 +53,7 @@ class Evaluation:
     def to_json(self) -> dict[str, float | int | None]:
         """All figures, rounded to what they can bear."""
         values = {**asdict(self), "voi_sum_fill": self.voi_sum_fill}
-        return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+        return {k: round(v, 4) + 0.0 if isinstance(v, float) else v for k, v in values.items()}
 
 
 def evaluate(

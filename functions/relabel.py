@@ -1,7 +1,9 @@
 """Relabel: local labels -> the global volume, in chunk-aligned boxes that no two units share.
 
-Each voxel takes the label of the subvolume that owns it (see `functions.model.subvolumes`). Where the owner
-has none, the first other subvolume in grid order that has one may fill in.
+Each voxel takes the object that most of the subvolumes that read it say it is; 0 is no vote. In a tie the
+subvolume that owns the voxel decides (see `functions.model.subvolumes`), then the first in grid order. Of two,
+that is the owner's label, or the other's where the owner has none; of four or eight, one that split or merged
+an object is outvoted by those that did not.
 """
 
 from __future__ import annotations
@@ -46,24 +48,60 @@ def compute(run: Run, unit: str) -> UnitReport:
         part = subvolume.read.intersect(box)
         labels = table.lookup(subvolume.position)[read_local(run, subvolume, part)]
         pieces.append(Piece(box=part, own=subvolume.write.intersect(box), labels=labels))
-    painted = paint(box, pieces, fill=run.parameters.reconcile.fill_unlabelled)
+    p = run.parameters.reconcile
+    painted = paint(box, pieces, vote=p.combine == "vote", fill=p.fill_unlabelled)
     Volume.open(run.work, opened(run)).write(box, painted)
-    owned = sum(int(np.count_nonzero(p.labels[p.own.relative_to(p.box).slices])) for p in pieces)
-    labelled = int(np.count_nonzero(painted))
+    alone = paint_owned(box, pieces, [piece.labels for piece in pieces])
     return UnitReport(
-        figures={"voxels": box.voxels, "labelled_voxels": labelled, "filled_voxels": labelled - owned}
+        figures={
+            "voxels": box.voxels,
+            "labelled_voxels": int(np.count_nonzero(painted)),
+            "filled_voxels": int(np.count_nonzero((alone == 0) & (painted > 0))),
+            "outvoted_voxels": int(np.count_nonzero((alone > 0) & (alone != painted))),
+        }
     )
 
 
-def paint(box: Box, pieces: Sequence[Piece], *, fill: bool) -> Labels:
-    """Labels (Z, Y, X) of `box`: the owner's; with `fill`, where it is 0, the first piece's that has one."""
-    painted = np.zeros(box.shape_zyx, np.uint32)
-    for piece in pieces:
-        painted[piece.own.relative_to(box).slices] = piece.labels[piece.own.relative_to(piece.box).slices]
-    for piece in pieces if fill else ():
-        target = painted[piece.box.relative_to(box).slices]
-        np.copyto(target, piece.labels, where=target == 0)
+def paint(box: Box, pieces: Sequence[Piece], *, vote: bool, fill: bool) -> Labels:
+    """Labels (Z, Y, X) of `box` from all pieces, given in grid order.
+
+    Without `vote` only the owner's label counts, where it has one. Without `fill` voxels stay 0 where the owner
+    has none.
+    """
+    ballots = [count_votes(piece, pieces) for piece in pieces]
+    painted = paint_owned(box, pieces, [piece.labels for piece in pieces])
+    votes = paint_owned(box, pieces, ballots)
+    owned = painted > 0
+    for piece, ballot in zip(pieces, ballots, strict=True):
+        place = piece.box.relative_to(box).slices
+        better = ballot > votes[place]
+        if not vote:
+            better &= ~owned[place]
+        if not fill:
+            better &= owned[place]
+        np.copyto(painted[place], piece.labels, where=better)
+        np.copyto(votes[place], ballot, where=better)
     return painted
+
+
+def paint_owned(box: Box, pieces: Sequence[Piece], values: Sequence[Labels]) -> Labels:
+    """What each voxel's owner says: `values` has one array a piece, over the piece's box."""
+    painted = np.zeros(box.shape_zyx, np.uint32)
+    for piece, array in zip(pieces, values, strict=True):
+        painted[piece.own.relative_to(box).slices] = array[piece.own.relative_to(piece.box).slices]
+    return painted
+
+
+def count_votes(piece: Piece, pieces: Sequence[Piece]) -> Labels:
+    """How many pieces, itself included, give each voxel of `piece` the same object; 0 where it has none."""
+    votes = np.zeros(piece.box.shape_zyx, np.uint32)
+    for other in pieces:
+        common = piece.box.intersect(other.box)
+        if common.voxels:
+            own, others = common.relative_to(piece.box).slices, common.relative_to(other.box).slices
+            votes[own] += piece.labels[own] == other.labels[others]
+    votes[piece.labels == 0] = 0
+    return votes
 
 
 def write_boxes(run: Run) -> list[Box]:

@@ -105,8 +105,10 @@ class ReconcileParameters(Document):
     """Most objects of one subvolume in one global object (weaker joins are refused); None sets no limit."""
     min_object_voxels: Pixels = 0
     """Global objects of fewer voxels are dropped."""
+    combine: Literal["vote", "owner"] = "vote"
+    """Each voxel takes what most subvolumes that read it say, or what the one that owns it says."""
     fill_unlabelled: bool = True
-    """Where a voxel's own subvolume has no label, another subvolume that covers it may give one."""
+    """Where a voxel's own subvolume has no label, another subvolume that reads it may give one."""
     agreement_to_look: Fraction = 0.3
     """Overlaps are reported where equal objects hold a smaller share of the voxels that both label."""
     largest_share_to_look: Fraction = 0.5

@@ -96,19 +96,28 @@ def test_bytes_do_not_depend_on_shards_or_order(tmp_path: Path) -> None:
     assert len(found[0]) == 1 + 3 * 5 * 3
 
 
-def test_the_owner_decides_and_others_fill() -> None:
+def piece(start: int, own: tuple[int, int], *labels: int) -> Piece:
+    return Piece(
+        box=Box(offset_zyx=(0, 0, start), shape_zyx=(1, 1, len(labels))),
+        own=Box(offset_zyx=(0, 0, own[0]), shape_zyx=(1, 1, own[1] - own[0])),
+        labels=np.array(labels, np.uint32).reshape(1, 1, -1),
+    )
+
+
+@pytest.mark.parametrize("vote", [False, True])
+def test_of_two_the_owner_decides_and_the_other_fills(vote: bool) -> None:
     box = Box(offset_zyx=(0, 0, 10), shape_zyx=(1, 1, 6))
-
-    def piece(start: int, own: tuple[int, int], *labels: int) -> Piece:
-        return Piece(
-            box=Box(offset_zyx=(0, 0, start), shape_zyx=(1, 1, len(labels))),
-            own=Box(offset_zyx=(0, 0, own[0]), shape_zyx=(1, 1, own[1] - own[0])),
-            labels=np.array(labels, np.uint32).reshape(1, 1, -1),
-        )
-
     pieces = [piece(10, (10, 13), 1, 0, 1, 2, 3), piece(11, (13, 16), 7, 8, 9, 0, 9)]
-    assert paint(box, pieces, fill=False).ravel().tolist() == [1, 0, 1, 9, 0, 9]
-    assert paint(box, pieces, fill=True).ravel().tolist() == [1, 7, 1, 9, 3, 9]
+    assert paint(box, pieces, vote=vote, fill=False).ravel().tolist() == [1, 0, 1, 9, 0, 9]
+    assert paint(box, pieces, vote=vote, fill=True).ravel().tolist() == [1, 7, 1, 9, 3, 9]
+
+
+def test_of_three_two_outvote_the_owner() -> None:
+    box = Box(offset_zyx=(0, 0, 0), shape_zyx=(1, 1, 4))
+    pieces = [piece(0, (0, 4), 1, 1, 0, 1), piece(0, (0, 0), 2, 2, 2, 0), piece(0, (0, 0), 2, 3, 3, 3)]
+    assert paint(box, pieces, vote=True, fill=True).ravel().tolist() == [2, 1, 2, 1]
+    assert paint(box, pieces, vote=True, fill=False).ravel().tolist() == [2, 1, 0, 1]
+    assert paint(box, pieces, vote=False, fill=True).ravel().tolist() == [1, 1, 2, 1]
 
 
 def test_write_boxes_are_whole_chunks() -> None:
