@@ -5,8 +5,8 @@
 
 A step is an Action (a fan-out: a plan, then an Action over the plan's tasks), a verdict over the results'
 status, and a Choice: failed, stop here, or go on. The definition holds no UUID; collections, endpoint and
-functions come from the input, so one definition serves every site. All plans share `$.plan` and all fan-outs
-`$.shards`, so the state stays under the service's 200 KB.
+functions come from the input, so one definition serves every site. Every plan and the answers of its
+shards take turns at `$.fan_out`, so the state stays under the service's 200 KB.
 """
 
 from __future__ import annotations
@@ -165,19 +165,19 @@ def _fan_out(step: str, following: str) -> States:
     return {
         plan: compute(
             one_task("plan", task),
-            result_path="$.plan",
+            result_path="$.fan_out",
             wait_seconds=WAIT_SECONDS["plan"],
             caught=f"{name}Caught",
             then=name,
         ),
         name: compute(
-            {"tasks.$": "$.plan.details.result[0].tasks"},
-            result_path="$.shards",
+            {"tasks.$": "$.fan_out.details.result[0].tasks"},
+            result_path="$.fan_out",
             wait_seconds=WAIT_SECONDS[step],
             caught=f"{name}Caught",
             then=f"{name}Verdict",
         ),
-        f"{name}Verdict": verdict(step, results="shards.details.result", then=f"{name}Done"),
+        f"{name}Verdict": verdict(step, results="fan_out.details.result", then=f"{name}Done"),
         f"{name}Done": _done(step, following),
         f"{name}Caught": caught(step),
     }

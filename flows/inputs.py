@@ -86,7 +86,7 @@ class PermissionInput(Document):
     """Who may read the published folder."""
 
     principal: str
-    principal_type: Literal["identity", "group", "all_authenticated_users", "anonymous"] = "group"
+    principal_type: Literal["identity", "group"]
 
 
 class FlowInput(Document):
@@ -157,7 +157,7 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
             ),
         ),
         search=search,
-        permission=PermissionInput(principal=principal) if principal else None,
+        permission=PermissionInput(principal=principal, principal_type="group") if principal else None,
     )
     payload = document.model_dump(mode="json")
     absent = [name for name in ("search", "permission") if payload[name] is None]

@@ -90,7 +90,7 @@ class Recorder:
         name = self._state_steps.get(execution.state_name)
         if name is None:
             return
-        reused = "$.plan.details.result[0].reused"
+        reused = "$.fan_out.details.result[0].reused"
         planned = read_path(execution.document, reused) if has_path(execution.document, reused) else 0
         self._looked = self._looked or looked_at(status)
         step = advanced(

@@ -148,5 +148,7 @@ def _file(root: Path, path: str) -> Response:
         raise HTTPException(404) from None
     if not target.is_file():
         raise HTTPException(404)
-    media = MEDIA_TYPES[target.suffix] if target.suffix in MEDIA_TYPES else mimetypes.guess_type(target.name)[0]
+    media = (
+        MEDIA_TYPES[target.suffix] if target.suffix in MEDIA_TYPES else mimetypes.guess_type(target.name)[0]
+    )
     return FileResponse(target, media_type=media or "application/octet-stream")
