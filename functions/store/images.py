@@ -32,6 +32,8 @@ MAGIC: dict[bytes, str] = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
+END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
+TAIL_BYTES = 4096
 GRAY_WEIGHTS = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, as Pillow's convert("L")
 MINISWHITE = 0
 REMEDIES: dict[Reason, str] = {
@@ -75,7 +77,7 @@ def read_tile(path: Path) -> TilePixels:
 
 
 def tile_header(path: Path) -> TileHeader:
-    """Format and shape of a tile from its header; also refuses a TIFF whose data end too early.
+    """Format and shape of a tile from its header; also refuses a file whose end is not there.
 
     Raises:
         TileReadError: as `read_tile`, as far as the header shows it.
@@ -88,6 +90,7 @@ def tile_header(path: Path) -> TileHeader:
                 return TileHeader(format=kind, shape_yx=(page.shape[0], page.shape[1]))
         with Image.open(path, formats=[kind]) as picture:
             _check_size(path, picture.height, picture.width)
+            _check_end(path, kind)
             return TileHeader(format=kind, shape_yx=(picture.height, picture.width))
 
 
@@ -144,6 +147,14 @@ def _reading(path: Path) -> Iterator[None]:
 def _check_size(path: Path, height: int, width: int) -> None:
     if height * width > MAX_TILE_PIXELS:
         raise TileReadError(path, "too_large", f"{height} x {width} px, more than {MAX_TILE_PIXELS} pixels")
+
+
+def _check_end(path: Path, kind: str) -> None:
+    """Look for the end mark of a PNG or JPEG; some writers pad behind it."""
+    with open(path, "rb") as handle:
+        handle.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        if END_MARKS[kind] not in handle.read():
+            raise TileReadError(path, "truncated", f"the {kind} end mark is not there")
 
 
 def _checked_page(path: Path, tiff: tifffile.TiffFile) -> Any:

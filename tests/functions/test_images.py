@@ -101,6 +101,16 @@ def test_truncated_files_name_the_file(tmp_path: Path, kind: str, part: float) -
     assert caught.value.reason in ("truncated", "damaged")
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+def test_headers_show_that_the_end_is_not_there(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"tile.{kind}"
+    Image.fromarray(GRAY8).save(path)
+    assert tile_shape(path) == (40, 56)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(TileReadError):
+        tile_shape(path)
+
+
 def test_missing_folder_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "text.tif").write_text("hello, tile")
     Image.fromarray(GRAY8).save(tmp_path / "tile.bmp")
