@@ -64,6 +64,7 @@ def evaluate(
     rim_zyx_px: ZYX = (0, 0, 0),
     background_counts: bool = True,
     min_skeleton_voxels: int | None = 1000,
+    merge_threshold_nodes: int = 0,
 ) -> Evaluation:
     """Compare label arrays (Z, Y, X) of one shape; 0 = unlabelled, in the truth background.
 
@@ -72,6 +73,8 @@ def evaluate(
         background_counts: whether voxels of the truth's 0 count, as one more object. Without, they are left
             out, as for a truth whose 0 means membrane or unknown.
         min_skeleton_voxels: true objects from this size on get a skeleton for `erl_um`; None skips it.
+        merge_threshold_nodes: skeleton nodes of a second object that a segment may hold before it counts as a
+            merger in `erl_um`. At 0, the definition, one node on the wrong side of a membrane costs both.
 
     Raises:
         VolumeError: the shapes differ or the rim leaves nothing.
@@ -109,7 +112,14 @@ def evaluate(
         rand_error_keep=rand(segmentation, "keep"),
         rand_error_labelled=rand(segmentation, "labelled"),
         rand_error_fill=rand(filled, "keep"),
-        erl_um=_erl_um(segmentation, truth, voxel_size_zyx_nm, min_skeleton_voxels),
+        erl_um=None
+        if min_skeleton_voxels is None
+        else metrics.expected_run_length(
+            metrics.skeletonise(truth, voxel_size_zyx_nm=voxel_size_zyx_nm, min_voxels=min_skeleton_voxels),
+            segmentation,
+            merge_threshold=merge_threshold_nodes,
+        )
+        / 1000.0,
     )
 
 
@@ -153,12 +163,3 @@ def _read(work: Path, ref: VolumeRef, box: Box) -> Labels:
 
 def _count(labels: Labels) -> int:
     return int(np.count_nonzero(np.unique(labels)))
-
-
-def _erl_um(
-    segmentation: Labels, truth: Labels, voxel_size_zyx_nm: tuple[float, float, float], least: int | None
-) -> float | None:
-    if least is None:
-        return None
-    skeletons = metrics.skeletonise(truth, voxel_size_zyx_nm=voxel_size_zyx_nm, min_voxels=least)
-    return metrics.expected_run_length(skeletons, segmentation) / 1000.0

@@ -1,9 +1,9 @@
 """Relabel: local labels -> the global volume, in chunk-aligned boxes that no two units share.
 
 Each voxel takes the object that most of the subvolumes that read it say it is; 0 is no vote. In a tie the
-subvolume that owns the voxel decides (see `functions.model.subvolumes`), then the first in grid order. Of two,
-that is the owner's label, or the other's where the owner has none; of four or eight, one that split or merged
-an object is outvoted by those that did not.
+subvolume that owns the voxel decides (see `functions.model.subvolumes`), then the first in grid order.
+Of two, that is the owner's label, or the other's where the owner has none; of four or eight, one that split
+or merged an object is outvoted by those that did not.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def compute(run: Run, unit: str) -> UnitReport:
 def paint(box: Box, pieces: Sequence[Piece], *, vote: bool, fill: bool) -> Labels:
     """Labels (Z, Y, X) of `box` from all pieces, given in grid order.
 
-    Without `vote` only the owner's label counts, where it has one. Without `fill` voxels stay 0 where the owner
-    has none.
+    Without `vote` only the owner's label counts, where it has one. Without `fill` voxels stay 0 where the
+    owner has none.
     """
     ballots = [count_votes(piece, pieces) for piece in pieces]
     painted = paint_owned(box, pieces, [piece.labels for piece in pieces])

@@ -75,6 +75,15 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
     local = pack_local(np.where(tissue, flooded.labels, np.uint32(0)), subvolume=subvolume)
     write_local(local_path(run, subvolume), local)
     labelled = int(np.count_nonzero(local.labels))
+    labelled_fraction = labelled / max(int(tissue.sum()), 1)
+    if tissue.mean() > 0.5 and labelled_fraction < parameters.labelled_to_look:
+        problems.append(
+            Problem(
+                code="labelled_low",
+                subject=f"{unit}: {labelled_fraction:.1%} of the tissue is labelled",
+                remedy="look whether contrast and voxel size are those the network was trained on",
+            )
+        )
     per_second = subvolume.read.voxels / flooded.network_seconds if flooded.network_seconds else 0.0
     return UnitReport(
         status="look" if problems else "ok",
@@ -84,7 +93,7 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
             "segments": len(local.owned_voxels),
             "voxels": subvolume.read.voxels,
             "labelled_voxels": labelled,
-            "labelled_fraction": round(labelled / max(int(tissue.sum()), 1), 4),
+            "labelled_fraction": round(labelled_fraction, 4),
             "network_seconds": round(flooded.network_seconds, 3),
             "voxels_per_second": round(per_second, 1),
         },

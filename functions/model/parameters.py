@@ -90,6 +90,8 @@ class SegmentParameters(Document):
     """Moves of one object that go through the network at once; None takes the model's own setting."""
     min_move_distance_px: Pixels | None = None
     """Moves nearer than this to a visited centre are left out; None takes the model's own setting."""
+    labelled_to_look: Fraction = 0.05
+    """A subvolume that is mostly tissue is reported where a smaller share of the tissue is labelled."""
     voxel_size_factor: Annotated[float, Field(ge=1)] = 1.5
     """Volume and network may differ by this factor in voxel size before a person should look."""
 

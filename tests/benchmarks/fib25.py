@@ -138,45 +138,51 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def measure(
+    data: Path, work: Path, box: Box, *, segment: dict[str, Any], reconcile: dict[str, Any], workers: int
+) -> dict[str, Any]:
+    """Run every step on `box` and compare; `segment` and `reconcile` are parameters."""
+    work = work.resolve()
+    model = work / "fib25.safetensors"
+    if not model.exists():
+        save_model(model, import_google_ffn(data / "fib25" / "fib25_weights.npz"))
+    stack = work / "-".join(map(str, box.offset_zyx + box.shape_zyx)) / "stack"
+    if not stack.exists():
+        import_stack(data / "fib25" / BLOCK, stack, voxel_size_zyx_nm=VOXEL_SIZE_NM, box=box)
+    groups = {"segment": {"model": str(model), "device": "cpu", **segment}, "reconcile": reconcile}
+    parameters = Parameters.model_validate(groups)
+    run = Run(RunSpec(work=str(stack.parent / "work"), acquisition=str(stack), parameters=parameters))
+    seconds = run_steps(run, workers)
+    return report(run, read_block(data, box), seconds)
+
+
 def main() -> None:
     """Parse, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="FIB-25 in overlapping subvolumes, beside google/ffn's result"
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--box", type=parse_box, default=parse_box("46:174,61:189,61:189"))
     parser.add_argument("--subvolume", type=parse_triple, default=(96, 96, 96))
     parser.add_argument("--overlap", type=parse_triple, default=(64, 64, 64))
-    parser.add_argument("--min-move-distance", type=int, default=0)
-    parser.add_argument("--min-iou", type=float)
+    parser.add_argument("--min-move-distance", type=int, default=0, help="6 saves 40 % of the fields of view")
+    parser.add_argument("--reconcile", type=json.loads, default={}, help='e.g. {"combine": "owner"}')
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("fib25-benchmark"))
     arguments = parser.parse_args()
-    block = read_block(arguments.data, arguments.box)
-    z, y, x = arguments.box.offset_zyx
-    folder = (arguments.work / f"{z}-{y}-{x}-{'-'.join(map(str, arguments.box.shape_zyx))}").resolve()
-    model = arguments.work.resolve() / "fib25.safetensors"
-    if not model.exists():
-        save_model(model, import_google_ffn(arguments.data / "fib25" / "fib25_weights.npz"))
-    reconcile = {} if arguments.min_iou is None else {"min_iou": arguments.min_iou}
-    parameters = Parameters.model_validate(
-        {
-            "segment": {
-                "model": str(model),
-                "subvolume_zyx_px": arguments.subvolume,
-                "overlap_zyx_px": arguments.overlap,
-                "min_move_distance_px": arguments.min_move_distance,
-                "device": "cpu",
-            },
-            "reconcile": reconcile,
-        }
+    document = measure(
+        arguments.data,
+        arguments.work,
+        arguments.box,
+        segment={
+            "subvolume_zyx_px": arguments.subvolume,
+            "overlap_zyx_px": arguments.overlap,
+            "min_move_distance_px": arguments.min_move_distance,
+        },
+        reconcile=arguments.reconcile,
+        workers=arguments.workers,
     )
-    stack = folder / "stack"
-    if not stack.exists():
-        import_stack(
-            arguments.data / "fib25" / BLOCK, stack, voxel_size_zyx_nm=VOXEL_SIZE_NM, box=arguments.box
-        )
-    run = Run(RunSpec(work=str(folder / "work"), acquisition=str(stack), parameters=parameters))
-    seconds = run_steps(run, arguments.workers)
-    print(json.dumps(report(run, block, seconds), indent=1))
+    print(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

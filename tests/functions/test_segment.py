@@ -127,7 +127,9 @@ def flooded_run(tmp_path: Path, *, voxel_nm: tuple[float, float, float] = VOXEL_
     image = np.full((8, 16, 16), 190, np.uint8)
     image[:, :, ::8] = 20
     path = network(tmp_path, voxel_nm=voxel_nm)
-    return make_run(tmp_path, image, segment={"model": str(path), "device": "cpu", **more})
+    return make_run(
+        tmp_path, image, segment={"model": str(path), "device": "cpu", "labelled_to_look": 0.0, **more}
+    )
 
 
 def test_a_real_network_counts_its_fields_of_view(tmp_path: Path) -> None:
@@ -169,3 +171,15 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
     run.model_path.unlink()
     with pytest.raises(ModelError, match=r"segment\.model: .*model\.safetensors: no such file"):
         run.cell("segment")
+
+
+def test_tissue_in_which_nothing_is_found_asks_for_a_look(tmp_path: Path) -> None:
+    class Blind(ScrambledTruth):
+        def __call__(self, image: np.ndarray, tissue: np.ndarray) -> Flooded:
+            return Flooded(labels=np.zeros(image.shape, np.uint32))
+
+    run = make_run(tmp_path, np.ones((4, 8, 8), np.uint8))
+    report = segment.compute(run, segment.units(run)[0], segmenter=Blind())
+    assert report.status == "look"
+    assert report.problems[0]["code"] == "labelled_low"
+    assert "0.0% of the tissue" in report.problems[0]["subject"]
