@@ -1,0 +1,84 @@
+"""Label arrays as people have them: .npy, .npz, a zarr array or an OME-Zarr group, whole or one box."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from functions.model.errors import VolumeError
+from functions.model.geometry import Box
+
+LABEL_NAMES = ("labels", "segmentation", "seg", "stack", "main", "data")
+MOST_VOXELS = 2**28
+"""Read at once."""
+
+Labels = NDArray[np.integer]
+
+
+def read_labels(path: Path, *, box: Box | None = None) -> Labels:
+    """Labels (Z, Y, X) of a file or folder; 64-bit ids are renumbered to fit int64, 0 stays 0.
+
+    Of an .npz the first of `LABEL_NAMES` is taken, or the only integer array of three axes; of an OME-Zarr
+    group the finest level; of a published volume its label image.
+
+    Raises:
+        VolumeError: not such a file, not three axes of integers, too large, or the box leaves it.
+    """
+    try:
+        array = _open(path)
+        if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"{array.ndim} axes of {array.dtype}, expected three of integers")
+        z, y, x = array.shape
+        whole = Box(offset_zyx=(0, 0, 0), shape_zyx=(z, y, x))
+        taken = box or whole
+        if not whole.contains(taken):
+            raise ValueError(f"box {taken.offset_zyx} to {taken.end_zyx} leaves the shape {whole.shape_zyx}")
+        if taken.voxels > MOST_VOXELS:
+            raise ValueError(f"{taken.voxels} voxels, at most {MOST_VOXELS} are read at once; give a box")
+        labels: Labels = np.asarray(array[taken.slices])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        raise VolumeError(
+            f"{path}: {error}", remedy="give label images as .npy, .npz, zarr array or published volume"
+        ) from None
+    if labels.dtype != np.uint64:
+        return labels
+    values, inverse = np.unique(labels, return_inverse=True)
+    return inverse.reshape(labels.shape) + int(values[0] != 0)
+
+
+def _open(path: Path) -> Any:
+    """Something with shape, dtype and slices."""
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    if path.suffix == ".npz":
+        return _of_archive(path)
+    if not path.is_dir():
+        raise OSError("no such file or folder" if not path.exists() else "not a known kind of file")
+    return _of_zarr(path)
+
+
+def _of_archive(path: Path) -> Any:
+    with np.load(path, allow_pickle=False) as archive:
+        for name in LABEL_NAMES:
+            if name in archive.files:
+                return archive[name]
+        arrays = {name: archive[name] for name in archive.files}
+    fitting = [a for a in arrays.values() if a.ndim == 3 and np.issubdtype(a.dtype, np.integer)]
+    if len(fitting) != 1:
+        raise ValueError(f"arrays {', '.join(arrays)}: none is called {' or '.join(LABEL_NAMES)}")
+    return fitting[0]
+
+
+def _of_zarr(path: Path) -> Any:
+    for inner in (path / "volume.zarr" / "labels" / "segmentation", path / "labels" / "segmentation", path):
+        if inner.is_dir():
+            break
+    node = zarr.open(str(inner), mode="r")
+    if isinstance(node, zarr.Array):
+        return node
+    return node[node.attrs["ome"]["multiscales"][0]["datasets"][0]["path"]]

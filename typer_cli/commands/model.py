@@ -1,0 +1,115 @@
+"""`petavoxel model`: networks: train, import, describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from typer_cli.options import Format, Output
+from typer_cli.output import show, table
+
+if TYPE_CHECKING:
+    from ffn.checkpoint import Model
+
+app = typer.Typer(help="Flood-filling networks: train, import, describe.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Flood-filling networks: train, import, describe."""
+
+
+@app.command()
+def describe(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="`demo`, or a .safetensors file.")] = "demo",
+    output: Output = Format.TEXT,
+) -> None:
+    """What a network is made of and made for.
+
+    Example: petavoxel model describe demo
+    """
+    from ffn.checkpoint import load_model
+    from functions.store.run import DEMO_MODEL
+
+    path = DEMO_MODEL if model == "demo" else Path(model)
+    _show_model(load_model(path), path, output)
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[
+        Path, typer.Argument(metavar="WEIGHTS.npz", help="Variables of a google/ffn convstack_3d network.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The .safetensors file to write.")],
+    voxel_nm: Annotated[
+        str, typer.Option(metavar="Z,Y,X", help="Voxel size that the network was trained on.")
+    ] = "10,10,10",
+    mean: Annotated[float, typer.Option(help="Grey value that the network sees as 0.")] = 128.0,
+    std: Annotated[float, typer.Option(min=1e-6, help="Grey values that the network sees as 1.")] = 33.0,
+    output: Output = Format.TEXT,
+) -> None:
+    """Turn a published TensorFlow network of google/ffn into a model file.
+
+    Example: petavoxel model import fib25_weights.npz --to fib25.safetensors --voxel-nm 10,10,10
+    """
+    from ffn.checkpoint import save_model
+    from ffn.config import Normalisation
+    from ffn.importing import import_google_ffn
+    from typer_cli.numbers import sizes_nm
+
+    network = import_google_ffn(
+        source,
+        normalisation=Normalisation(mean=mean, std=std),
+        voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
+    )
+    save_model(to, network)
+    _show_model(network, to, output)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train on and how.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The .safetensors file to write.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="State and log; given again, training goes on there.")
+    ] = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Train a network from a recipe; killed, it goes on where it was.
+
+    Example: petavoxel model train functions/testing/demo_network.toml --to demo.safetensors
+    """
+    from functions.testing.train_recipe import train_recipe
+
+    _show_model(train_recipe(recipe, to=to, folder=folder or to.with_suffix(".training")), to, output)
+
+
+def _show_model(model: Model, path: Path, output: Format) -> None:
+    """A network's facts, the same for all three commands."""
+    from rich.console import Console
+
+    from ffn.config import to_json
+
+    weights = sum(tensor.numel() for tensor in model.network.state_dict().values())
+    document: dict[str, Any] = {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": model.sha256,
+        "weights": weights,
+        "voxel_size_zyx_nm": list(model.voxel_size_zyx_nm),
+        "network": to_json(model.network.config),
+        "normalisation": to_json(model.normalisation),
+        "inference": to_json(model.inference),
+        "provenance": dict(model.provenance),
+    }
+
+    def render(screen: Console) -> None:
+        rows = []
+        for key, value in document.items():
+            inner = value if isinstance(value, dict) else {"": value}
+            rows += [(f"{key} {name}".strip(), cell) for name, cell in inner.items()]
+        screen.print(table("model", path.name, rows=rows))
+
+    show(document, output, render)

@@ -1,0 +1,244 @@
+"""`petavoxel run`: start, look after and repeat runs of the flow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from typer_cli import options
+from typer_cli.boundary import ExitCode
+from typer_cli.options import Format, Output
+from typer_cli.output import console, show, table
+
+if TYPE_CHECKING:
+    from flows.records import RunRecord
+
+app = typer.Typer(help="Runs of the flow: start, follow, repeat.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Runs of the flow: start, follow, repeat."""
+
+
+@app.command()
+def start(
+    folder: options.Folder,
+    site: options.SiteName = "local",
+    start_at: options.StartAt = None,
+    stop_after: options.StopAfter = None,
+    sections: options.Sections = None,
+    settings: options.Settings = None,
+    label: Annotated[str, typer.Option("--label", help="A name for people.")] = "",
+    workers: options.Workers = None,
+    wait: options.Wait = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Start a run on an acquisition; finished units of earlier runs are reused.
+
+    Example: petavoxel run start /data/sample_07 --sections 3:9 --set segment.device=cpu --wait
+    """
+    from typer_cli.facade import request_of, runs_of
+    from typer_cli.progress import RunProgress
+
+    request = request_of(
+        folder, start_at=start_at, stop_after=stop_after, sections=sections, settings=settings, label=label
+    )
+    runs = runs_of(site, workers=workers)
+    if wait:
+        with RunProgress() as progress:
+            record = runs.start(request, wait=True, on_event=progress.on_event)
+    else:
+        record = runs.start(request)
+    _show_started(record, site, output)
+
+
+@app.command("list")
+def list_runs(site: options.SiteName = "local", output: Output = Format.TEXT) -> None:
+    """All runs of a site, newest first.
+
+    Example: petavoxel run list
+    """
+    from rich.console import Console
+
+    from typer_cli.documents import run_document
+    from typer_cli.facade import runs_of
+
+    records = runs_of(site).list()
+
+    def render(screen: Console) -> None:
+        rows = [(r.id, r.status, r.acquisition_id, r.label, r.created, r.parent_run) for r in records]
+        screen.print(table("run", "status", "acquisition", "label", "created", "rerun of", rows=rows))
+
+    show({"runs": [run_document(r) for r in records]}, output, render)
+
+
+@app.command("show")
+def show_run(run: options.RunId, site: options.SiteName = "local", output: Output = Format.TEXT) -> None:
+    """A run's steps, figures and problems.
+
+    Example: petavoxel run show last
+    """
+    from typer_cli.documents import draw_run, run_document, step_document
+    from typer_cli.facade import runs_of
+
+    record, steps = runs_of(site).show(run)
+    document = {**run_document(record), "steps": [step_document(s) for s in steps]}
+    show(document, output, lambda screen: draw_run(screen, record, steps))
+
+
+@app.command()
+def logs(run: options.RunId, site: options.SiteName = "local", output: Output = Format.TEXT) -> None:
+    """A run's log, oldest first, with the codes of Globus Flows.
+
+    Example: petavoxel run logs last
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from typer_cli.facade import runs_of
+
+    entries = runs_of(site).logs(run)
+
+    def render(screen: Console) -> None:
+        for entry in entries:
+            screen.print(
+                f"{entry.time}  {entry.code:<20} {entry.state_name:<20} {entry.description}",
+                markup=False,
+                soft_wrap=True,
+            )
+
+    show({"logs": [asdict(entry) for entry in entries]}, output, render)
+
+
+@app.command()
+def rerun(
+    run: options.RunId,
+    site: options.SiteName = "local",
+    start_at: options.StartAt = None,
+    stop_after: options.StopAfter = None,
+    settings: options.Settings = None,
+    workers: options.Workers = None,
+    wait: options.Wait = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
+
+    Without --start-at, --stop-after and --set an unfinished run goes on under its own id; else a new run
+    is started.
+
+    Example: petavoxel run rerun last --set segment.overlap_zyx_px=24,24,24
+    """
+    from typer_cli.documents import draw_reuse, reuse_document
+    from typer_cli.facade import runs_of
+    from typer_cli.progress import RunProgress
+    from typer_cli.settings import parse_settings
+
+    runs = runs_of(site, workers=workers)
+    record, _ = runs.show(run)
+    request = runs.request(record.id)
+    parameters = parse_settings(settings, base=request.parameters) if settings else None
+    planned = request if parameters is None else request.model_copy(update={"parameters": parameters})
+    reuse = runs.reuse(planned)
+    draw_reuse(console(error=True), reuse)
+    with RunProgress() as progress:
+        record = runs.rerun(
+            record.id,
+            start_at=start_at,
+            stop_after=stop_after,
+            parameters=parameters,
+            wait=wait,
+            on_event=progress.on_event,
+        )
+    _show_started(record, site, output, {"reuse": reuse_document(reuse)})
+
+
+@app.command()
+def cancel(run: options.RunId, site: options.SiteName = "local", output: Output = Format.TEXT) -> None:
+    """Stop a run; what is finished stays and is reused by `rerun`.
+
+    Example: petavoxel run cancel last
+    """
+    from typer_cli.documents import run_document
+    from typer_cli.facade import runs_of
+
+    record = runs_of(site).cancel(run)
+    show(
+        run_document(record),
+        output,
+        lambda screen: screen.print(
+            f"run {record.id}: {record.status}; `petavoxel run rerun {record.id}` goes on"
+        ),
+    )
+
+
+@app.command()
+def report(
+    run: options.RunId,
+    site: options.SiteName = "local",
+    open_: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Where the quality report of a published run lies.
+
+    Example: petavoxel run report last --open
+    """
+    from functions.model.errors import VolumeError
+    from typer_cli.facade import bundle_of
+
+    path = bundle_of(run, site) / "report.html"
+    if not path.is_file():
+        raise VolumeError(f"{path}: no report", remedy="run finish and publish again")
+    if open_:
+        typer.launch(path.as_uri())
+    show({"report": str(path)}, output, lambda screen: screen.print(str(path), soft_wrap=True, markup=False))
+
+
+@app.command()
+def follow(run: options.RunId, site: options.SiteName = "local", output: Output = Format.TEXT) -> None:
+    """Watch a run until it ends.
+
+    Example: petavoxel run follow last
+    """
+    from typer_cli.facade import runs_of
+    from typer_cli.progress import RunProgress
+
+    runs = runs_of(site)
+    record, _ = runs.show(run)
+    with RunProgress() as progress:
+        for event in runs.follow(record.id):
+            progress.on_event(event)
+    record, _ = runs.show(record.id)
+    _show_started(record, site, output)
+
+
+def _show_started(
+    record: RunRecord, site: str, output: Format, more: dict[str, object] | None = None
+) -> None:
+    """A run that was started or followed: where it stands and what can be done next; 3 if it failed."""
+    from rich.console import Console
+
+    from flows.records import RunStatus
+    from typer_cli.documents import run_document
+
+    option = "" if site == "local" else f" --site {site}"
+
+    def render(screen: Console) -> None:
+        screen.print(f"run {record.id}: {record.status}", markup=False)
+        if record.error:
+            screen.print(record.error, markup=False, soft_wrap=True)
+        if not record.status.ended:
+            screen.print(f"follow it: petavoxel run follow {record.id}{option}", markup=False, soft_wrap=True)
+        elif record.published_path:
+            screen.print(f"published: {record.published_path}", markup=False, soft_wrap=True)
+            screen.print(
+                f"look at it: petavoxel volume view {record.id}{option}", markup=False, soft_wrap=True
+            )
+        else:
+            screen.print(f"steps: petavoxel run show {record.id}{option}", markup=False, soft_wrap=True)
+
+    show({**run_document(record), **(more or {})}, output, render)
+    if record.status.ended and record.status is not RunStatus.SUCCEEDED:
+        raise typer.Exit(ExitCode.NO)

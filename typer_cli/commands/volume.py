@@ -1,0 +1,120 @@
+"""`petavoxel volume`: look at, judge and bring in volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from typer_cli.numbers import box_zyx, sizes_nm, voxels_zyx
+from typer_cli.options import Format, Output, SiteName
+from typer_cli.output import console, print_json, show, table
+
+app = typer.Typer(help="Volumes: view, evaluate, import.", no_args_is_help=True)
+BoxText = Annotated[
+    str | None,
+    typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box, half-open; one range for all."),
+]
+
+
+@app.callback()
+def group() -> None:
+    """Volumes: view, evaluate, import."""
+
+
+@app.command()
+def view(
+    volume: Annotated[
+        str, typer.Argument(metavar="RUN|PATH", help="A run, or the folder of a published volume.")
+    ],
+    site: SiteName = "local",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+    output: Output = Format.TEXT,
+) -> None:
+    """Serve a published volume with Neuroglancer, until Ctrl-C.
+
+    Example: petavoxel volume view last
+    """
+    from flows.local.viewer import serve
+    from typer_cli.facade import bundle_of
+
+    def ready(url: str) -> None:
+        if output is Format.JSON:
+            print_json({"url": url, "report": f"{url}report"})
+        else:
+            console().print(
+                f"viewer {url}   report {url}report   (Ctrl-C ends)", soft_wrap=True, markup=False
+            )
+
+    serve(bundle_of(volume, site), port=port, open_browser=browser, on_ready=ready)
+
+
+@app.command()
+def evaluate(
+    segmentation: Annotated[Path, typer.Argument(help="Labels: .npy, .npz, zarr, or a published volume.")],
+    ground_truth: Annotated[Path, typer.Argument(help="True labels of the same voxels.")],
+    voxel_nm: Annotated[str, typer.Option(metavar="Z,Y,X", help="Voxel size, for run lengths.")] = "10",
+    box: BoxText = None,
+    rim: Annotated[str, typer.Option(metavar="Z,Y,X", help="Voxels left out at each face.")] = "0",
+    background: Annotated[
+        bool,
+        typer.Option("--background/--no-background", help="Whether voxels of the truth's 0 count."),
+    ] = True,
+    output: Output = Format.TEXT,
+) -> None:
+    """VOI, adapted Rand and run length of a segmentation against ground truth.
+
+    Unlabelled voxels are treated in three ways, named in every figure: `keep` (0 is a segment), `labelled`
+    (only voxels that both label), `fill` (0 becomes the nearest segment).
+
+    Example: petavoxel volume evaluate seg.npz truth.npz --rim 16 --voxel-nm 10
+    """
+    from rich.console import Console
+
+    from functions.evaluation import evaluate as compare
+    from functions.store.label_files import read_labels
+
+    where = box_zyx(box, "--box")
+    result = compare(
+        read_labels(segmentation, box=where),
+        read_labels(ground_truth, box=where),
+        voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
+        rim_zyx_px=voxels_zyx(rim, "--rim"),
+        background_counts=background,
+    )
+    document = result.to_json()
+
+    def render(screen: Console) -> None:
+        screen.print(table("figure", "value", rows=document.items(), numbers=["value"]))
+
+    show(document, output, render)
+
+
+@app.command("import")
+def import_volume(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER_OR_FILE", help="Images, TIFF stack, .npy or .npz.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="The acquisition folder to write.")],
+    voxel_nm: Annotated[str, typer.Option(metavar="Z,Y,X", help="Voxel size.")],
+    box: BoxText = None,
+    output: Output = Format.TEXT,
+) -> None:
+    """Turn a stack of already aligned images into an acquisition that `run start` takes.
+
+    Example: petavoxel volume import stack.tif --to sample_07 --voxel-nm 40,4,4
+    """
+    from functions.microscopes.importing import import_stack
+
+    folder = import_stack(
+        source, to, voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"), box=box_zyx(box, "--box")
+    )
+    show(
+        {"acquisition": str(folder)},
+        output,
+        lambda screen: screen.print(
+            f"wrote {folder}; next: petavoxel run start {folder}", soft_wrap=True, markup=False
+        ),
+    )

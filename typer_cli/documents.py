@@ -1,0 +1,76 @@
+"""Runs, steps and reuse as JSON documents and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from typer_cli.output import duration, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.records import Reuse, RunRecord, StepRecord
+
+
+def run_document(record: RunRecord) -> dict[str, Any]:
+    """A run without its input document, which `run logs` and the site keep."""
+    return {key: value for key, value in asdict(record).items() if key != "input"}
+
+
+def step_document(step: StepRecord) -> dict[str, Any]:
+    """A step with its problems as plain objects."""
+    return {**asdict(step), "problems": [problem.to_json() for problem in step.problems]}
+
+
+def reuse_document(reuse: Sequence[Reuse]) -> list[dict[str, Any]]:
+    """What a rerun reuses and computes, per step; `computes` is None while the units are not known."""
+    return [{**asdict(r), "computes": None if r.units is None else r.units - r.reusable} for r in reuse]
+
+
+def draw_run(screen: Console, record: RunRecord, steps: Sequence[StepRecord]) -> None:
+    """A run, its steps, and its problems."""
+    facts = [
+        ("status", record.status),
+        ("acquisition", f"{record.acquisition_id} ({record.source_path})"),
+        ("label", record.label),
+        ("steps", f"{record.start_at} to {record.stop_after}"),
+        ("created", record.created),
+        ("rerun of", record.parent_run),
+        ("published", record.published_path),
+        ("work", record.work_path),
+        ("error", record.error),
+    ]
+    screen.print(table("run", record.id, rows=[fact for fact in facts if fact[1]]))
+    screen.print(steps_table(steps))
+    problems = [(s.name, p.code, p.subject, p.remedy) for s in steps for p in s.problems]
+    if problems:
+        screen.print(table("step", "problem", "where", "remedy", rows=problems))
+
+
+def steps_table(steps: Sequence[StepRecord]) -> Any:
+    """One row a step."""
+    rows = [
+        (
+            step.name,
+            str(step.status).lower(),
+            f"{step.units_done}/{step.units}" if step.units else "",
+            step.computed or "",
+            step.reused or "",
+            duration(step.seconds) if step.seconds else "",
+            ", ".join(f"{name} {value:.4g}" for name, value in step.figures.items()),
+        )
+        for step in steps
+    ]
+    columns = ("step", "status", "units", "computed", "reused", "time", "figures")
+    return table(*columns, rows=rows, numbers=["units", "computed", "reused", "time"])
+
+
+def draw_reuse(screen: Console, reuse: Sequence[Reuse]) -> None:
+    """What will be reused and what will be computed again."""
+    rows = [
+        (r.step, r.reusable, "as many as there are" if r.units is None else r.units - r.reusable)
+        for r in reuse
+    ]
+    screen.print(table("step", "reuses", "computes", rows=rows, numbers=["reuses", "computes"]))

@@ -1,0 +1,66 @@
+"""From command-line words to the runs facade: the site's runs, a request, a bundle's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typer_cli.settings import parse_sections, parse_settings
+
+if TYPE_CHECKING:
+    from flows.inputs import RunRequest
+    from flows.run import Runs
+
+
+def runs_of(site: str, *, workers: int | None = None) -> Runs:
+    """The runs of a site."""
+    from flows.run import Runs
+    from flows.site import home_folder, load_site
+
+    home = home_folder()
+    return Runs(load_site(site, home=home, workers=workers), home=home)
+
+
+def request_of(
+    folder: Path,
+    *,
+    start_at: str | None,
+    stop_after: str | None,
+    sections: str | None,
+    settings: list[str] | None,
+    label: str = "",
+) -> RunRequest:
+    """What the user asks for, parsed once."""
+    from flows.inputs import RunRequest
+
+    words = {"start_at": start_at, "stop_after": stop_after}
+    return RunRequest.parse(
+        {
+            "source": str(folder),
+            "label": label,
+            "sections": parse_sections(sections),
+            "parameters": parse_settings(settings or []),
+            **{name: value for name, value in words.items() if value is not None},
+        },
+        source="run start",
+    )
+
+
+def bundle_of(run_or_path: str, site: str) -> Path:
+    """The folder of a published volume: named itself, or by its run.
+
+    Raises:
+        RunError: no such run, or it has published nothing.
+    """
+    from flows.errors import RunError
+
+    path = Path(run_or_path)
+    if path.is_dir():
+        return path
+    record, _ = runs_of(site).show(run_or_path)
+    if record.published_path is None:
+        raise RunError(
+            f"run {record.id}: nothing is published (it is {record.status})",
+            remedy=f"see `petavoxel run show {record.id}`",
+        )
+    return Path(record.published_path)

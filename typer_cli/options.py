@@ -1,0 +1,79 @@
+"""Options that several commands share, and what they leave for the error boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Format(StrEnum):
+    """How a command shows its answer."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(slots=True)
+class State:
+    """What the whole invocation knows."""
+
+    debug: bool = False
+    output: Format = Format.TEXT
+
+
+def state_of(context: Any) -> State:
+    """The invocation's state, made on first need."""
+    return context.find_root().ensure_object(State)  # type: ignore[no-any-return]
+
+
+def _remember(context: typer.Context, value: Format) -> Format:
+    state_of(context).output = value
+    return value
+
+
+Output = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        callback=_remember,
+        is_eager=True,
+        help="Tables for people, or one JSON document on standard output and nothing else there.",
+    ),
+]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="The acquisition, as the microscope wrote it.")
+]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, an unambiguous beginning of it, or `last`.")
+]
+SiteName = Annotated[
+    str, typer.Option("--site", help="Where it runs: `local`, a profile's name, or a profile's TOML file.")
+]
+StartAt = Annotated[
+    str | None, typer.Option("--start-at", metavar="STEP", help="First step; by default the first of all.")
+]
+StopAfter = Annotated[
+    str | None, typer.Option("--stop-after", metavar="STEP", help="Last step; by default the last of all.")
+]
+Sections = Annotated[
+    str | None,
+    typer.Option("--sections", metavar="FIRST:END", help="Take only these z indices; 3:9 is 3 to 8."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="STEP.NAME=VALUE",
+        help="A parameter, e.g. segment.overlap_zyx_px=24,24,24. May be given several times.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Worker processes of the embedded site; default: cores."),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Stay until the run ends and show progress meanwhile.")]
