@@ -212,8 +212,8 @@ def train(
     """Trains to the recipe's last step and returns the averaged network.
 
     `folder` receives `log.jsonl` and `state.safetensors`; called again with the same recipe and folder,
-    training goes on from the last saved state to the weights it would have had anyway. `validate` is called with
-    the averaged network whenever the state is saved, and its figures are logged.
+    training goes on from the last saved state to the weights it would have had anyway. `validate` is called
+    with the averaged network whenever the state is saved, and its figures are logged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(recipe, volumes)
