@@ -51,7 +51,7 @@ class Decisions:
     @property
     def accepted(self) -> NDArray[np.bool_]:
         """Which pairs are called equal; each label is in at most one of them."""
-        return self.verdict == ACCEPTED
+        return np.equal(self.verdict, ACCEPTED)
 
 
 def overlaps(first: Labels, second: Labels) -> Overlaps:

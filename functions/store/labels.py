@@ -6,6 +6,7 @@ All are .npz without objects, written whole; equal content means equal bytes (nu
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
             return {name: archive[name] for name in names}
     except FileNotFoundError:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise VolumeError(
             f"{path}: damaged ({error})", remedy="remove the file and its done mark, and run its step again"
         ) from None
