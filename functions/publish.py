@@ -9,6 +9,7 @@ from pathlib import Path
 
 from functions.model.errors import UpstreamError
 from functions.publication import bundle, record
+from functions.store.files import sha256_file
 from functions.store.run import Run
 from functions.tasks import PublishedFile, PublishResult, SearchEntry
 
@@ -52,6 +53,6 @@ def _entry(folder: Path) -> SearchEntry:
             filename=bundle.MANIFEST,
             mime_type="text/plain",
             length=(folder / bundle.MANIFEST).stat().st_size,
-            sha256=bundle.sha256_file(folder / bundle.MANIFEST),
+            sha256=sha256_file(folder / bundle.MANIFEST),
         ),
     )

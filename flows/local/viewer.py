@@ -1,20 +1,23 @@
 """A small web server for one bundle: its files, its report, and Neuroglancer opened on it.
 
     /              to the viewer             /report        the quality report
-    /v/            the Neuroglancer client   /state.json    the viewer's state for this server
+    /v/bundle/     the Neuroglancer client   /state.json    the viewer's state for this server
     /data/...      files of the bundle, with byte ranges and CORS, so that other viewers can read them too
+    /events/...    an empty event stream
 
-The client is the one inside the `neuroglancer` package; nothing is fetched from elsewhere.
+The client is the one inside the `neuroglancer` package; nothing is fetched from elsewhere. It expects a token
+behind `/v/` and a server that may send it events; with a state in its address it needs none of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import mimetypes
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,16 +28,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from functions.model.errors import UnsafePathError, VolumeError, safe_join
 from functions.publication import neuroglancer
 
+HEARTBEAT_S = 15.0
 METHODS = ["GET", "HEAD"]
 EXPOSED = ["content-length", "content-range", "accept-ranges", "etag", "last-modified"]
-MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".wasm": "application/wasm",
-               ".json": "application/json", ".map": "application/json", ".txt": "text/plain"}  # fmt: skip
+MEDIA_TYPES = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".wasm": "application/wasm",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".txt": "text/plain",
+}
 
 
 def application(bundle: Path) -> Starlette:
@@ -47,7 +58,7 @@ def application(bundle: Path) -> Starlette:
     client = client_folder()
 
     async def home(request: Request) -> Response:
-        return RedirectResponse(f"{request.base_url}v/#!{request.base_url}state.json")
+        return RedirectResponse(f"{request.base_url}v/bundle/#!{request.base_url}state.json")
 
     async def report(request: Request) -> Response:
         return _file(bundle, "report.html")
@@ -61,13 +72,17 @@ def application(bundle: Path) -> Starlette:
     async def viewer(request: Request) -> Response:
         return _file(client, request.path_params["path"] or "index.html")
 
+    async def events(request: Request) -> Response:
+        return StreamingResponse(_silence(), media_type="text/event-stream")
+
     return Starlette(
         routes=[
             Route("/", home, methods=METHODS),
             Route("/report", report, methods=METHODS),
             Route("/state.json", state, methods=METHODS),
             Route("/data/{path:path}", data, methods=METHODS),
-            Route("/v/{path:path}", viewer, methods=METHODS),
+            Route("/v/bundle/{path:path}", viewer, methods=METHODS),
+            Route("/events/bundle", events),
         ],
         middleware=[
             Middleware(
@@ -102,7 +117,9 @@ def serve(
     app = application(bundle)
     with socket.create_server((host, port)) as listener:
         url = f"http://{host}:{listener.getsockname()[1]}/"
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+        )
         if on_ready is not None:
             on_ready(url)
         if open_browser:  # the socket already listens, so the browser waits for the server's start
@@ -138,6 +155,13 @@ def client_folder() -> Path:
     if not (folder / "index.html").is_file():
         raise VolumeError("neuroglancer: no web client", remedy="pip install --force-reinstall neuroglancer")
     return folder
+
+
+async def _silence() -> AsyncIterator[bytes]:
+    """Comments that keep an event stream open."""
+    while True:
+        yield b": nothing to say\n\n"
+        await asyncio.sleep(HEARTBEAT_S)
 
 
 def _file(root: Path, path: str) -> Response:

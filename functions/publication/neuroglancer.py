@@ -26,13 +26,14 @@ def template(
 ) -> dict[str, Any]:
     """State with a placeholder, centred on the volume; `segment_ids` are shown in 3-d at first."""
     source = f"zarr3://{PLACEHOLDER}/volume.zarr"
-    voxel_m = [v * 1e-9 for v in voxel_size_zyx_nm]
+    # x, y, z here alone: Neuroglancer shows the first two dimensions of a state in its main panel
+    voxel_m = [float(f"{v * 1e-9:.9g}") for v in reversed(voxel_size_zyx_nm)]
     extent_nm = [n * v for n, v in zip(shape_zyx, voxel_size_zyx_nm, strict=True)]
     widest = max(extent_nm[1:])
     return {
-        "dimensions": {name: [size, "m"] for name, size in zip("zyx", voxel_m, strict=True)},
-        "position": [n / 2 for n in shape_zyx],
-        "crossSectionScale": max(widest / voxel_size_zyx_nm[2] / 700, 0.01),
+        "dimensions": {name: [size, "m"] for name, size in zip("xyz", voxel_m, strict=True)},
+        "position": [n // 2 + 0.5 for n in reversed(shape_zyx)],
+        "crossSectionScale": max(widest / voxel_size_zyx_nm[2] / 480, 0.01),
         "projectionScale": max(extent_nm) / voxel_size_zyx_nm[2] * 1.5,
         "layers": [
             {"type": "image", "source": source, "tab": "rendering", "name": "image"},

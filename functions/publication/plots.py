@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from functions.model.transform import Seam, SectionLayout, TileTransform
 
-STOPS = np.array([[46, 134, 255], [255, 214, 64], [255, 74, 54]], dtype=float)
+STOPS = np.array([[46, 134, 255], [18, 181, 160], [255, 214, 64], [255, 74, 54]], dtype=float)
 NEUTRAL = "#c4b5fd"
 
 
 def residual_colour(value_px: float | None, *, worst_px: float) -> str:
-    """Blue at 0, yellow halfway, red at `worst_px` and above; lilac where nothing was measured."""
+    """From blue at 0 over green and yellow to red at `worst_px`; lilac where nothing was measured."""
     if value_px is None:
         return NEUTRAL
     at = float(np.clip(value_px / worst_px, 0, 1)) * (len(STOPS) - 1)
@@ -78,7 +78,7 @@ def quiver(
 ) -> Markup:
     """Arrows (gy, gx, 2) over a section's picture; the longest is one grid step long."""
     height, width = shape_yx
-    stroke = max(height, width) / 500
+    stroke = max(height, width) / 360
     step = max(
         grid_yx[-1, -1, 0] / max(len(grid_yx) - 1, 1), grid_yx[-1, -1, 1] / max(grid_yx.shape[1] - 1, 1), 1
     )
@@ -117,38 +117,45 @@ def line_plot(
     y1 += 0.06 * (y1 - y0)
 
     def sx(v: float) -> float:
-        return left + (v - x0) / (x1 - x0) * (width - left - 14)
+        return left + float((v - x0) / (x1 - x0)) * (width - left - 14)
 
     def sy(v: float) -> float:
-        return height - bottom - (v - y0) / (y1 - y0) * (height - bottom - top)
+        return height - bottom - float((v - y0) / (y1 - y0)) * (height - bottom - top)
 
-    parts = []
-    for tick in _ticks(y0, y1):
-        parts.append(
-            Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/><text x="{:.1f}" y="{:.1f}" '
-                   'text-anchor="end">{:g}</text>').format(left, sy(tick), width - 14, left - 7, sy(tick) + 4, tick)
-        )  # fmt: skip
-    for tick in _ticks(x0, x1):
-        parts.append(
-            Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="middle">{:g}</text>').format(
-                sx(tick), height - bottom + 17, tick
-            )
-        )
+    right, base = width - 14, height - bottom
+    parts = [_y_tick(tick, sy(tick), left, right) for tick in _ticks(y0, y1)]
+    parts += [
+        Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="middle">{:g}</text>').format(sx(t), base + 17, t)
+        for t in _ticks(x0, x1)
+    ]
     for number, (name, row) in enumerate(series):
         path = "L".join(f"{sx(x):.1f} {sy(y):.1f}" for x, y in row)
         parts.append(Markup('<path class="line s{}" d="M{}"/>').format(number, path))
-        parts += [
-            Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{} {:g}: {:.3g}</title></circle>')
-            .format(number, sx(x), sy(y), name, x, y)
-            for x, y in row
-        ]  # fmt: skip
+        parts += [_dot(number, sx(x), sy(y), f"{name} {x:g}: {y:.3g}") for x, y in row]
     parts.append(
-        Markup('<text class="axis" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>'
-               '<text class="axis" x="{:.1f}" y="{:.1f}" transform="rotate(-90 13 {:.1f})" text-anchor="middle">{}</text>')
-        .format(width - 14, height - 3, x_label, 13.0, height / 2, height / 2, y_label)
+        Markup('<text class="axis" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(
+            right, height - 3, x_label
+        )
+    )
+    parts.append(
+        Markup('<text class="axis" x="13" y="{0:.1f}" transform="rotate(-90 13 {0:.1f})" '
+               'text-anchor="middle">{1}</text>').format(height / 2, y_label)
     )  # fmt: skip
     return Markup('<svg class="plot" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
         width, height, f"{y_label} over {x_label}", Markup("").join(parts)
+    )
+
+
+def _y_tick(value: float, y: float, left: float, right: float) -> Markup:
+    return Markup(
+        '<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>'
+        '<text x="{:.1f}" y="{:.1f}" text-anchor="end">{:g}</text>'
+    ).format(left, y, right, left - 7, y + 4, value)
+
+
+def _dot(number: int, x: float, y: float, title: str) -> Markup:
+    return Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>').format(
+        number, x, y, title
     )
 
 
@@ -172,5 +179,6 @@ def _bounds(tile: TileTransform) -> tuple[float, float, float, float]:
 
 def _svg(width: float, height: float, body: Markup, *, label: str, stroke: float) -> Markup:
     return Markup(
-        '<svg class="over" viewBox="0 0 {:.0f} {:.0f}" style="--stroke:{:.2f}px" role="img" aria-label="{}">{}</svg>'
+        '<svg class="over" viewBox="0 0 {:.0f} {:.0f}" style="--stroke:{:.2f}px" role="img" '
+        'aria-label="{}">{}</svg>'
     ).format(width, height, stroke, label, body)

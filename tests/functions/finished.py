@@ -1,4 +1,4 @@
-"""A small run that is finished up to relabel: tiles, layouts, transforms, image, labels and marks, made by hand."""
+"""A small run that is done up to relabel: tiles, layouts, transforms, image, labels, marks; made by hand."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ STEP = (110, 120)
 SIZE = (250, 270)
 JITTER = 12
 CELLS = 60
+LICENSE = "https://creativecommons.org/licenses/by/4.0/"
+HOSTILE = '"><img src=x onerror=alert(1)>'
 
 
 def truth(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +58,9 @@ def truth(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.clip(image, 1, 255).astype(np.uint8)
 
 
-def finished_run(root: Path, *, finish: FinishParameters | None = None, instrument: str = "phantom") -> Run:
+def finished_run(
+    root: Path, *, finish: FinishParameters | None = None, instrument: str = "phantom", aligned: bool = False
+) -> Run:
     """A run under `root/work` on `root/raw`, done up to relabel, all deterministic."""
     model = root / "network.safetensors"
     root.mkdir(parents=True, exist_ok=True)
@@ -64,7 +68,7 @@ def finished_run(root: Path, *, finish: FinishParameters | None = None, instrume
     parameters = Parameters(segment=SegmentParameters(model=str(model)), finish=finish or FinishParameters())
     run = Run(RunSpec(work=str(root / "work"), acquisition=str(root / "raw"), parameters=parameters))
     labels, image = truth()
-    _ingest(run, image, instrument)
+    _ingest(run, image, instrument, aligned)
     offsets = np.random.default_rng(2).integers(-JITTER, JITTER + 1, (8, 2))
     frame = VolumeRef(
         path="",
@@ -81,6 +85,12 @@ def finished_run(root: Path, *, finish: FinishParameters | None = None, instrume
         mark(run, "align_pairs", unit, i, figures=figures)
     _volumes(run, frame, image, labels)
     return Run(run.spec)
+
+
+def described_run(root: Path) -> Run:
+    """A finished run with all that a person may say of it, and a hostile instrument."""
+    described = FinishParameters(title="A small volume", creators=("Lab of Examples",), license=LICENSE)
+    return finished_run(root, finish=described, instrument=HOSTILE)
 
 
 def mark(
@@ -104,7 +114,7 @@ def mark(
     write_json(cell.mark_path(unit), document.to_json())
 
 
-def _ingest(run: Run, image: np.ndarray, instrument: str) -> None:
+def _ingest(run: Run, image: np.ndarray, instrument: str, aligned: bool) -> None:
     sections = []
     for z in SECTIONS:
         tiles = []
@@ -131,6 +141,7 @@ def _ingest(run: Run, image: np.ndarray, instrument: str) -> None:
             instrument=instrument,
             layout="plain",
             voxel_size_zyx_nm=VOXEL,
+            aligned=aligned,
             sections=tuple(sections),
             missing_sections=(3,),
         ),

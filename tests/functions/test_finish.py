@@ -1,0 +1,133 @@
+"""The bundle: whole, the same each time, and readable by others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import neuroglancer as client
+import numpy as np
+import pytest
+import zarr
+from ome_zarr_models.v05.image import Image
+
+from functions import finish
+from functions.model.errors import TaskError, UpstreamError
+from functions.model.parameters import FinishParameters
+from functions.publication import bundle, neuroglancer
+from functions.store.run import Run
+from tests.functions.finished import SIZE, described_run, finished_run, mark, truth
+
+
+def _bundle(run: Run) -> Path:
+    return run.cell("finish").file("bundle")
+
+
+def test_the_bundle_holds_all_documents_and_nothing_else(finished: Run) -> None:
+    assert {p.name for p in _bundle(finished).iterdir()} == {
+        *bundle.DOCUMENTS,
+        bundle.VOLUME,
+        bundle.MANIFEST,
+    }
+    assert set(bundle.verify(_bundle(finished))) >= {
+        "volume.zarr/zarr.json",
+        "volume.zarr/labels/segmentation/zarr.json",
+    }
+    assert {p.name for p in finished.cell("finish").path.iterdir()} == {"attempts", "bundle", "done"}
+
+
+def test_voxels_are_those_of_the_run(finished: Run) -> None:
+    labels, image = truth()
+    image[3], labels[3] = 0, 0
+    group = zarr.open_group(str(_bundle(finished) / bundle.VOLUME), mode="r")
+    np.testing.assert_array_equal(group["0"][:], image)
+    np.testing.assert_array_equal(group["labels/segmentation/0"][:], labels)
+    assert Image.from_zarr(group).labels is not None
+
+
+def test_figures_count_the_labels(finished: Run) -> None:
+    labels, _ = truth()
+    labels[3] = 0
+    again = finish.perform(finished)
+    assert (again.computed, again.reused) == (0, 1)
+    assert again.figures["segments"] == len(np.unique(labels)) - 1
+    assert again.figures["labelled_fraction"] == pytest.approx((labels > 0).mean(), abs=1e-4)
+    assert again.status == "look"  # a blank tile
+    assert len(again.model_dump_json()) < 1024
+
+
+def test_the_same_run_elsewhere_and_after_a_kill_gives_the_same_bytes(finished: Run, tmp_path: Path) -> None:
+    other = described_run(tmp_path)
+    left = other.cell("finish").file(".bundle.0123abcd.partial")
+    left.mkdir(parents=True)
+    (left / "report.html").write_text("half")
+    finish.perform(other)
+    assert not left.exists()
+    # the network's path is in the key, so only what lies in the cells is compared
+    ours, theirs = (bundle.read_manifest(_bundle(r)) for r in (finished, other))
+    assert ours == theirs
+    assert bundle.content_checksum(ours) == bundle.content_checksum(theirs)
+
+
+def test_a_failure_leaves_no_bundle(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    run.cell("stitch", "z00005").file("layout.json").write_text("{}")
+    with pytest.raises(TaskError, match=r"layout\.json"):
+        finish.perform(run)
+    assert list(run.cell("finish").path.iterdir()) == [run.cell("finish").file("attempts")]
+
+
+def test_unfinished_labels_are_refused(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    mark(run, "relabel", "z00000_y00000_x00000", 50, figures={"voxels": 1000.0})
+    with pytest.raises(UpstreamError, match=r"1000 of 540000 voxels.*start the run at relabel"):
+        finish.perform(run)
+    run.cell("relabel").file("labels.json").unlink()
+    with pytest.raises(UpstreamError, match=r"there are no labels"):
+        finish.perform(run)
+
+
+def test_small_shards_are_honoured(tmp_path: Path) -> None:
+    finer = FinishParameters(chunk_zyx_px=(4, 64, 64), shard_zyx_px=(8, 128, 128), title="Fine")
+    run = finished_run(tmp_path, finish=finer)
+    finish.perform(run)
+    array = zarr.open_array(str(_bundle(run) / "volume.zarr" / "0"), mode="r")
+    assert (array.shards, array.chunks) == ((8, 128, 128), (4, 64, 64))
+
+
+def test_the_state_is_one_that_neuroglancer_parses(finished: Run) -> None:
+    text = (_bundle(finished) / "neuroglancer.json").read_text()
+    assert text.count("\n") == 1
+    assert len(text) < 1500
+    template = json.loads(text)
+    state = client.ViewerState(neuroglancer.at(template, "https://host/data/run-1/"))
+    assert [(layer.name, layer.type) for layer in state.layers] == [
+        ("image", "image"), ("segmentation", "segmentation"),
+    ]  # fmt: skip
+    sources = [layer.source[0].url for layer in state.layers]
+    assert sources[0] == "zarr3://https://host/data/run-1/volume.zarr"
+    assert sources[1] == "zarr3://https://host/data/run-1/volume.zarr/labels/segmentation"
+    assert state.dimensions.names == ("x", "y", "z")
+    np.testing.assert_allclose(state.dimensions.scales, [8e-9, 8e-9, 30e-9])
+    np.testing.assert_allclose(state.position, [SIZE[1] // 2 + 0.5, SIZE[0] // 2 + 0.5, 4.5])
+    assert len(state.layers["segmentation"].segments) == finish.SHOWN_SEGMENTS
+    assert "{base_url}" in text
+    assert "{base_url}" not in json.dumps(state.to_json())
+
+
+def test_a_base_url_is_data_not_json(finished: Run) -> None:
+    template = json.loads((_bundle(finished) / "neuroglancer.json").read_text())
+    odd = 'https://host/"quoted"\\'
+    assert neuroglancer.at(template, odd)["layers"][0]["source"] == f"zarr3://{odd}/volume.zarr"
+    with pytest.raises(TaskError, match="base_url"):
+        neuroglancer.at(template, "/relative")
+    link = neuroglancer.link(neuroglancer.at(template, "https://host/a"), viewer_url="https://ng.example/")
+    assert link.startswith("https://ng.example/#!%7B")
+
+
+def test_a_stack_that_came_aligned_is_reported_without_alignment(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, aligned=True)
+    assert finish.perform(run).figures["segments"] == 60
+    page = (_bundle(run) / "report.html").read_text()
+    assert "came as a stack of aligned images" in page
+    assert "as the stage placed it" not in page
