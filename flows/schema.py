@@ -46,7 +46,6 @@ def _draft7(node: Any, definitions: dict[str, Any]) -> Any:
     converted = {key: _draft7(value, definitions) for key, value in node.items() if key != "$defs"}
     if "prefixItems" in converted:
         converted["items"] = converted.pop("prefixItems")
-        converted["additionalItems"] = False
     return converted
 
 

@@ -87,7 +87,7 @@ def caught(step: str) -> State:
         {
             "step": step,
             "failed": True,
-            "cause.=": f"'{step}: ' + getattr('error.Cause', 'the action failed; read the run log')",
+            "cause.=": f"getattr('error.Cause', '{step}: the action failed; read the run log')",
         },
         result_path="$.verdict",
         then="Failed",

@@ -198,7 +198,8 @@ class ComputeProvider:
         executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.kill()
-        executor.shutdown(wait=True)
+        for process in processes:
+            process.join(timeout=5)
 
 
 def _tasks(body: Json) -> list[Json]:

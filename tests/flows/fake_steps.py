@@ -1,8 +1,8 @@
 """Fake registered functions: the shapes of the real ones, files instead of volumes.
 
-The shims at the end travel as source text, like the real ones, and find the rest by import. A unit is a file
-`<work>/<step>/<unit>`; each computation of a unit leaves a line in `<work>/counts`. `parameters.segment.model`
-carries orders: `slow`, `fail:<step>`, `raise:<step>`, `die:<step>`.
+The shims at the end travel as source text, like the real ones, and find the rest by import. A unit is a
+file `<work>/<step>/<unit>`; each computation of a unit leaves a line in `<work>/counts`.
+`parameters.segment.model` carries orders: `slow`, `fail:<step>`, `raise:<step>`, `die:<step>`.
 """
 
 import json
@@ -49,7 +49,7 @@ def fake_shard(task):
             raise RuntimeError(f"{step}: volume.zarr: shape differs; run stitch again")
         with open(work / "counts", "a") as handle:
             handle.write(f"{step}/{unit}\n")
-        time.sleep(0.15 if order == "slow" else 0)
+        time.sleep(0.06 if order == "slow" else 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(unit)
         computed += 1
@@ -66,7 +66,7 @@ def fake_shard(task):
 def fake_single(task):
     work = pathlib.Path(task["run"]["work"])
     order = task["run"]["parameters"]["segment"]["model"]
-    time.sleep(0.15 if order == "slow" else 0)
+    time.sleep(0.06 if order == "slow" else 0)
     bundle = work / "finish" / "key" / "bundle"
     bundle.mkdir(parents=True, exist_ok=True)
     made = sorted(str(p.relative_to(work)) for p in work.glob("*/u*"))

@@ -1,0 +1,222 @@
+"""Whole runs of the real definition with fake steps: in this process, detached, killed, cancelled, rerun."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from flows.errors import InputError, RunError
+from flows.inputs import RunRequest
+from flows.local.search import LocalIndex
+from flows.records import FLOW_STEPS, RunStatus, StepStatus
+from flows.run import Runs
+from flows.site import local_site
+from functions.model.parameters import Parameters, SegmentParameters
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return Runs(
+        local_site(tmp_path / "home", workers=1, entry_points="tests.flows.fake_steps"),
+        home=tmp_path / "home",
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "acq"
+    folder.mkdir()
+    for name in ("a.tif", "b.tif"):
+        (folder / name).write_bytes(name.encode() * 100)
+    return folder
+
+
+def ask(source, order="demo", **more) -> RunRequest:
+    parameters = Parameters(segment=SegmentParameters(model=order))
+    return RunRequest(source=str(source), parameters=parameters, **more)
+
+
+def counts(run) -> Counter:
+    return Counter((Path(run.work_path) / "counts").read_text().splitlines())
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_the_whole_flow(runs, source, tmp_path):
+    events = []
+    run = runs.start(ask(source), wait=True, on_event=events.append)
+    assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
+    published = Path(run.published_path)
+    assert published == tmp_path / "home/published/acq" / run.id
+    assert len(json.loads((published / "search.json").read_text())) == 36
+    assert [p.name for p in published.parent.iterdir()] == [run.id]
+    index = LocalIndex(tmp_path / "home/index.sqlite")
+    (entry,) = index.entries(search_index=runs.site.search_index)
+    assert entry["subject"].endswith(f"/acq/{run.id}")
+    assert entry["content"] == {"title": "fake", "units": 36}
+
+    record, steps = runs.show(run.id[:8])
+    assert record == run
+    assert [step.name for step in steps] == list(FLOW_STEPS)
+    assert {step.status for step in steps} == {StepStatus.SUCCEEDED}
+    segment = steps[FLOW_STEPS.index("segment")]
+    assert (segment.shards_done, segment.shards_total, segment.units, segment.computed) == (6, 6, 6, 6)
+    codes = [entry.code for entry in runs.logs("last")]
+    assert (codes[0], codes[-1]) == ("FlowStarted", "FlowSucceeded")
+    assert codes.count("ActionStarted") == codes.count("ActionCompleted") == 21
+    assert [event.log.code for event in events if event.log] == codes
+    assert {event.step.name for event in events if event.step} == set(FLOW_STEPS)
+
+    # a rerun from a step takes over what is done and publishes beside the first run
+    again = runs.rerun(run.id, start_at="segment", stop_after="relabel", wait=True)
+    assert (again.parent_run, again.status, again.published_path) == (run.id, RunStatus.SUCCEEDED, None)
+    _, steps = runs.show(again.id)
+    states = {step.name: step.status for step in steps}
+    assert states["stitch"] == states["publish"] == StepStatus.SKIPPED
+    assert [(s.reused, s.computed) for s in steps if s.name == "segment"] == [(6, 0)]
+    assert set(counts(run).values()) == {1}
+    assert [record.id for record in runs.list()] == [again.id, run.id]
+    with pytest.raises(RunError, match="no such run"):
+        runs.show("zzz")
+
+
+@pytest.mark.parametrize(
+    ("order", "cause"),
+    [
+        ("fail:stitch", "stitch: sections[3].tiles[0]: blank; image it again"),
+        ("raise:stitch", "stitch: volume.zarr: shape differs; run stitch again"),
+    ],
+)
+def test_a_failing_step_fails_the_run_readably(runs, source, order, cause):
+    run = runs.start(ask(source, order), wait=True)
+    assert (run.status, run.error, run.published_path) == (RunStatus.FAILED, cause, None)
+    _, steps = runs.show(run.id)
+    status = {step.name: step.status for step in steps}
+    assert status["stitch"] is StepStatus.FAILED
+    assert (status["ingest"], status["segment"]) == (StepStatus.SUCCEEDED, StepStatus.WAITING)
+
+
+def test_a_worker_that_dies_once_is_replaced(runs, source):
+    run = runs.start(ask(source, "die:stitch", stop_after="stitch"), wait=True)
+    assert run.status is RunStatus.SUCCEEDED
+    assert (Path(run.work_path) / "died").exists()
+    assert set(counts(run).values()) == {1}
+
+
+def runner_of(run_id: str) -> int:
+    found = subprocess.run(
+        ["pgrep", "-f", f"flows.local.process .*{run_id}"], capture_output=True, text=True, check=False
+    ).stdout.split()
+    assert len(found) == 1
+    return int(found[0])
+
+
+def children_of(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(child) for child in found.stdout.split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+@pytest.mark.parametrize(
+    "step",
+    [
+        "stitch",
+        *(
+            pytest.param(step, marks=pytest.mark.slow)
+            for step in FLOW_STEPS
+            if step not in ("stitch", "publish")
+        ),
+    ],
+)
+def test_killed_runs_go_on_without_redoing_units(runs, source, step):
+    run = runs.start(ask(source, "slow"))
+    assert run.status is RunStatus.ACTIVE
+
+    def reached():
+        return any(s.name == step and s.status is not StepStatus.WAITING for s in runs.show(run.id)[1])
+
+    wait_until(reached)
+    with pytest.raises(RunError, match="is running"):
+        runs.rerun(run.id)
+    pid = runner_of(run.id)
+    workers = children_of(pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: runs.show(run.id)[0].status is RunStatus.INTERRUPTED)
+    wait_until(lambda: all(gone(worker) for worker in workers))
+    before = counts(run) if (Path(run.work_path) / "counts").exists() else Counter()
+
+    again = runs.rerun(run.id)
+    assert again.id == run.id
+    last = list(runs.follow(run.id))[-1]
+    assert last.run.status is RunStatus.SUCCEEDED
+    after = counts(run)
+    finished = {unit for unit in before if before[unit] == after[unit]}
+    assert len(after) == 36
+    assert all(count <= 2 for count in after.values())
+    assert sum(count == 2 for count in after.values()) <= 1  # at most the unit that was under way
+    assert len(finished) >= len(before) - 1
+    assert len(json.loads((Path(last.run.published_path) / "search.json").read_text())) == 36
+    document = runs._store.load(run.id).execution.document
+    assert document["finished"] == {"ok": True}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+def test_cancel_stops_the_runner(runs, source):
+    run = runs.start(ask(source, "slow"))
+    wait_until(lambda: any(s.shards_done for s in runs.show(run.id)[1] if s.name == "stitch"))
+    pid = runner_of(run.id)
+    cancelled = runs.cancel(run.id)
+    assert cancelled.status is RunStatus.CANCELLED
+    assert (Path(run.work_path) / "CANCEL").exists()
+    wait_until(lambda: gone(pid))
+    assert runs.cancel(run.id).status is RunStatus.CANCELLED
+    assert runs.logs(run.id)[-1].code == "FlowCanceled"
+    again = runs.rerun(run.id, stop_after="stitch", wait=True)
+    assert (again.status, again.parent_run) == (RunStatus.SUCCEEDED, run.id)
+    assert not (Path(run.work_path) / "CANCEL").exists()
+
+
+def test_two_folders_do_not_share_an_acquisition_id(runs, source, tmp_path):
+    runs.start(ask(source, stop_after="transfer"), wait=True)
+    other = tmp_path / "other" / "acq"
+    other.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"acquisition id acq is taken by"):
+        runs.start(ask(other, stop_after="transfer"), wait=True)
+    named = ask(other, stop_after="transfer", acquisition_id="acq2")
+    assert runs.start(named, wait=True).acquisition_id == "acq2"
+
+
+def test_a_transfer_that_cannot_be_done_fails_the_run(runs, source, tmp_path):
+    (source / "out").symlink_to(tmp_path)
+    run = runs.start(ask(source), wait=True)
+    assert run.status is RunStatus.FAILED
+    assert "out: a link that leaves the folder; put the file itself there" in run.error
+    assert not (tmp_path / "home/scratch/acq/raw").exists()
