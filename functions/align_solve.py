@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from functions.model.errors import UpstreamError
 from functions.model.transform import SectionLayout, SectionTransform, Warp
 from functions.model.volume import VolumeRef
-from functions.plan import require_done
 from functions.registration.overlaps import Matches
 from functions.registration.relax import Stack, StackPair, StackSection, solve_stack
 from functions.registration.sections import MIN_INLIERS
-from functions.runtime import summarise
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, Run
@@ -28,7 +26,7 @@ from functions.store.transforms import (
     save_transform,
 )
 from functions.store.volumes import Volume
-from functions.tasks import StepResult
+from functions.tasks import MAX_PROBLEMS, Problem, StepName, StepResult
 
 UNIT = "all"
 MAX_GROWTH = 1.6
@@ -41,14 +39,31 @@ def perform(run: Run) -> StepResult:
     Raises:
         UpstreamError: sections or pairs are not finished.
     """
-    require_done(run, "stitch")
-    require_done(run, "align_pairs")
+    _require_done(run, "stitch", [s.section.id for s in run.sections])
+    _require_done(run, "align_pairs", list(run.pairs))
     if not run.sections:
         raise UpstreamError("ingest: no usable section", remedy="look at the findings of ingest")
     mark, fresh = run.cell("align_solve").run_unit(UNIT, lambda: _compute(run))
-    result = summarise("align_solve", [mark], computed=int(fresh))
-    path = run.cell("align_solve").file("solution.json")
-    return result.model_copy(update={"figures": mark.figures, "paths": {"solution": str(path)}})
+    return StepResult(
+        step="align_solve",
+        status=mark.status,
+        units=1,
+        computed=int(fresh),
+        reused=int(not fresh),
+        figures=mark.figures,
+        paths={"solution": str(run.cell("align_solve").file("solution.json"))},
+        problems=tuple(Problem.parse(p, source=f"mark {UNIT}") for p in mark.problems[:MAX_PROBLEMS]),
+        problem_count=len(mark.problems),
+    )
+
+
+def _require_done(run: Run, step: StepName, units: list[str]) -> None:
+    missing = [unit for unit in units if not run.cell(step, unit).is_done(unit)]
+    if missing:
+        raise UpstreamError(
+            f"{step}: {len(missing)} units are not finished ({', '.join(missing[:3])})",
+            remedy=f"start the run at {step}",
+        )
 
 
 def _compute(run: Run) -> UnitReport:

@@ -24,7 +24,7 @@ HOURS_PER_YEAR = 8766.0
 RAW_LABEL_BYTES = 8
 IMAGE_BYTES = 1
 
-_CUBIC = {"nm3": 1.0, "um3": 1e9, "mm3": 1e18, "cm3": 1e27}
+_CUBIC = {"nm3": 1.0, "um3": 1e9, "mm3": 1e18, "cm3": 1e21}
 """Cubic nanometres in a volume unit."""
 _PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
