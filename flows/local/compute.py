@@ -190,16 +190,14 @@ class ComputeProvider:
         self.close()
 
     def close(self) -> None:
-        """End the executor and its processes."""
+        """End the executor and its processes; at once when tasks are under way (units are marked last)."""
         executor, self._executor = self._executor, None
         if executor is None:
             return
-        processes = list((getattr(executor, "_processes", None) or {}).values())
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.join(timeout=5)
+        if any(not future.done() for action in self._actions.values() for future in action.futures):
+            for process in list((getattr(executor, "_processes", None) or {}).values()):
+                process.kill()
+        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _tasks(body: Json) -> list[Json]:

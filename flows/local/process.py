@@ -116,7 +116,7 @@ def carry_out(
     compute = ComputeProvider(
         registered_functions(site.entry_points), new_executor=lambda: process_pool(site.workers)
     )
-    recorder = Recorder(store, run_id, site=site, clock=clock, on_event=on_event)
+    recorder = Recorder(store, run_id, site=site, clock=clock, resumed=stored.execution, on_event=on_event)
     interpreter = Interpreter(
         stored.definition, providers(site, home, compute=compute), clock=clock, journal=recorder
     )

@@ -18,7 +18,7 @@ STOP_CHECK_SECONDS = 0.2
 
 
 class Recorder:
-    """Journal of one run."""
+    """Journal of one run; `resumed` is the execution it goes on with, if any."""
 
     def __init__(
         self,
@@ -27,6 +27,7 @@ class Recorder:
         *,
         site: Site,
         clock: Clock,
+        resumed: Execution | None = None,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> None:
         self._store = store
@@ -36,10 +37,18 @@ class Recorder:
         self._on_event = on_event
         self._steps = {step.name: step for step in store.steps(run_id)}
         self._state_steps = state_steps()
-        self._current: str | None = None
-        self._began = 0.0
+        self._current = self._step_of(resumed) if resumed else None
+        current = self._steps.get(self._current or "")
+        self._began = clock.now() - (current.seconds if current else 0.0)
         self._looked = False
         self._stop = (0.0, False)
+
+    def _step_of(self, execution: Execution) -> str | None:
+        """The step an execution is in; in the flow's failure, the step that led there."""
+        failed = "$.verdict.step"
+        if execution.state_name == "Failed" and has_path(execution.document, failed):
+            return str(read_path(execution.document, failed))
+        return self._state_steps.get(execution.state_name)
 
     def save(self, execution: Execution, entries: list[LogEntry]) -> None:
         """Keep a transition whole; a step that is left gets its final status in the same transaction."""
@@ -56,9 +65,7 @@ class Recorder:
 
     def _moved_on(self, execution: Execution) -> StepRecord | None:
         """End the current step when the execution has left it or ended; remember the step it is in now."""
-        name = self._state_steps.get(execution.state_name)
-        if execution.state_name == "Failed" and execution.status is RunStatus.ACTIVE:
-            return None  # the Fail state ends the step that led to it
+        name = self._step_of(execution)
         if name == self._current and execution.status is RunStatus.ACTIVE:
             return None
         left = self._steps.get(self._current or "")

@@ -184,6 +184,9 @@ def test_killed_runs_go_on_without_redoing_units(runs, source, step):
     assert sum(count == 2 for count in after.values()) <= 1  # at most the unit that was under way
     assert len(finished) >= len(before) - 1
     assert len(json.loads((Path(last.run.published_path) / "search.json").read_text())) == 36
+    steps = runs.show(run.id)[1]
+    assert {s.status for s in steps} == {StepStatus.SUCCEEDED}
+    assert all(0 <= s.seconds < 600 for s in steps)
     document = runs._store.load(run.id).execution.document
     assert document["finished"] == {"ok": True}
 
