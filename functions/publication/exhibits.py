@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
-from functions.model.transform import Seam, SectionLayout
+from functions.model.transform import Seam, SectionLayout, SectionTransform
 from functions.publication import pictures, planes, plots
 from functions.publication.facts import Facts
 from functions.store.tiles import TileReader
@@ -19,6 +20,7 @@ FIELD_ARROWS = 18
 FIELD_CELLS = 48
 VERDICT_RANK = {"rejected": 0, "look": 1, "unmatched": 2, "ok": 3}
 NOTHING = Markup("")
+STRETCHES = ("stretch y, %", "stretch x, %", "turn, degrees")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,7 @@ def stitched(facts: Facts, worst_px: float) -> list[Figure]:
             ),
             drawing=plots.seam_map(layout, worst_px=worst_px),
             shape_yx=layout.shape_yx,
-            note=f"{len(layout.tiles)} tiles, {len(layout.seams)} seams"
+            note=f"{len(layout.tiles)} tiles, seams: {len(layout.seams)}"
             + ("" if layout.residual_px_p95 is None else f", p95 {layout.residual_px_p95:.2f} px"),
         )
         for layout in ranked[:STITCHED_SECTIONS]
@@ -137,7 +139,7 @@ def fields(facts: Facts) -> list[Figure]:
     figures = []
     for layout in (facts.layouts[i] for i in chosen):
         transform = facts.transforms[layout.section]
-        _, moved = transform.displacement_grid(max(transform.shape_yx) / FIELD_CELLS)
+        _, moved = _bend(transform, cells=FIELD_CELLS)
         figures.append(
             Figure(
                 label=layout.section,
@@ -156,7 +158,7 @@ def most_bent(facts: Facts) -> list[Figure]:
     lengths = {x.section: _section_longest_px(facts, x) for x in facts.layouts}
     layout = max(facts.layouts, key=lambda x: (lengths[x.section], x.section))
     transform = facts.transforms[layout.section]
-    grid, moved = transform.displacement_grid(max(transform.shape_yx) / FIELD_ARROWS)
+    grid, moved = _bend(transform, cells=FIELD_ARROWS)
     preview = pictures.stretch(planes.stitched_preview(facts.run, layout, longest_px=STITCHED_PX))
     return [
         Figure(
@@ -224,8 +226,38 @@ def residual_scale(facts: Facts) -> float:
     return max(1.0, float(np.percentile(values, 98)) if values else 1.0)
 
 
+def _bend(transform: SectionTransform, *, cells: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Grid (gy, gx, 2) of section px and its displacement, without the part that is affine."""
+    grid, moved = transform.displacement_grid(max(transform.shape_yx) / cells)
+    flat = np.column_stack([grid.reshape(-1, 2), np.ones(grid[..., 0].size)])
+    linear, *_ = np.linalg.lstsq(flat, moved.reshape(-1, 2), rcond=None)
+    return grid, moved - (flat @ linear).reshape(moved.shape)
+
+
+def _affine(transform: SectionTransform) -> NDArray[np.float64]:
+    """The affine map (2, 3; y, x, 1) nearest to a whole transform."""
+    grid, _ = transform.displacement_grid(max(transform.shape_yx) / FIELD_ARROWS)
+    points = grid.reshape(-1, 2)
+    flat = np.column_stack([points, np.ones(len(points))])
+    linear, *_ = np.linalg.lstsq(flat, transform.apply(points), rcond=None)
+    return np.asarray(linear.T)
+
+
+def stretch_and_turn(facts: Facts) -> Markup:
+    """Each section's stretch along y and x, and its turn: what drifts when an alignment goes astray."""
+    if facts.run.manifest.acquisition.aligned:
+        return NOTHING
+    rows = []
+    for entry in facts.run.sections:
+        a = _affine(facts.transforms[entry.section.id])
+        stretch = (np.hypot(a[0, 0], a[1, 0]) - 1) * 100, (np.hypot(a[0, 1], a[1, 1]) - 1) * 100
+        rows.append((float(entry.section.z), *stretch, float(np.degrees(np.arctan2(a[1, 0], a[0, 0])))))
+    series = [(name, [(row[0], float(row[i])) for row in rows]) for i, name in enumerate(STRETCHES, start=1)]
+    return plots.line_plot(series, x_label="section", y_label="%, degrees")
+
+
 def _section_longest_px(facts: Facts, layout: SectionLayout) -> float:
-    _, moved = facts.transforms[layout.section].displacement_grid(max(layout.shape_yx) / FIELD_ARROWS)
+    _, moved = _bend(facts.transforms[layout.section], cells=FIELD_ARROWS)
     return float(np.hypot(moved[..., 0], moved[..., 1]).max(initial=0.0))
 
 

@@ -15,6 +15,7 @@ from functions.store.transforms import load_layout, load_transform
 from functions.tasks import STEPS, Problem, StepName
 
 RESIDUAL = "residual_px_p95"
+ALIGN_RESIDUAL = "align_residual_px_p95"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,12 @@ class Facts:
     def stitch_residual_px(self) -> float | None:
         """Largest of the sections' 95th percentiles of seam residuals."""
         return max((x.residual_px_p95 for x in self.layouts if x.residual_px_p95 is not None), default=None)
+
+    @property
+    def align_residual_px(self) -> float | None:
+        """95th percentile of all residuals of the solved stack; None where nothing had to be aligned."""
+        figures = (figure for mark in self.marks["align_solve"] for figure in mark.figures.items())
+        return next((value for name, value in figures if name == ALIGN_RESIDUAL), None)
 
     @property
     def pair_residuals_px(self) -> dict[str, float]:

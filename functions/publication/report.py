@@ -69,6 +69,8 @@ def render(facts: Facts, *, volume: Path) -> str:
         fields=exhibits.fields(facts),
         field_largest=exhibits.most_bent(facts),
         motion=exhibits.motion(facts),
+        stretch=exhibits.stretch_and_turn(facts),
+        stretch_names=exhibits.STRETCHES,
         pair_names=pair_names,
         pair_plot=pair_plot,
         reslices=[] if facts.run.manifest.acquisition.aligned else exhibits.resliced(facts),
@@ -83,9 +85,8 @@ def _cards(facts: Facts) -> list[Card]:
     shape, voxel = facts.image.shape_zyx, facts.image.voxel_size_zyx_nm
     extent = [n * v / 1000 for n, v in zip(shape, voxel, strict=True)]
     acquisition = facts.run.manifest.acquisition
-    pairs = list(facts.pair_residuals_px.values())
     wall = max((t.ended for t in facts.times), default=0) - min((t.started for t in facts.times), default=0)
-    stitch = facts.stitch_residual_px
+    stitch, align = facts.stitch_residual_px, facts.align_residual_px
     missing = len(acquisition.missing_sections)
     return [
         Card(
@@ -107,9 +108,9 @@ def _cards(facts: Facts) -> list[Card]:
         ),
         Card(
             name="Align residual",
-            value=f"{np.median(pairs):.2f} px" if pairs else "–",
-            detail=f"95th percentile, median of {len(pairs)} pairs; worst {max(pairs):.2f}"
-            if pairs
+            value="–" if align is None else f"{align:.2f} px",
+            detail=f"95th percentile, {len(facts.pair_residuals_px)} pairs of sections"
+            if align is not None
             else "sections came aligned",
         ),
         Card(

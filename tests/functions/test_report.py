@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from functions.model.transform import SectionTransform, Sheet, Warp, sheet_shape
 from functions.publication import exhibits, pictures, plots, report
 from functions.store.run import Run
 
@@ -80,7 +81,7 @@ def test_pictures_are_there(page: tuple[str, Page]) -> None:
     # 3 slices with labels, 7 sections, 2 stitched, 8 seams of 3, 2 x 2 reslices, 7 fields, 1 with arrows
     assert len(sources) == 3 * 2 + 7 + 2 + 8 * 3 + 4 + 7 + 1
     assert text.count('class="seam"') == 8
-    assert text.count("<svg") == 5
+    assert text.count("<svg") == 6  # 2 seam maps, 3 plots, arrows
     assert len(text) < 2_000_000
 
 
@@ -145,6 +146,20 @@ def test_plots_escape_names_and_bear_one_point() -> None:
     assert "&lt;x&gt;" in svg
     assert svg.count("<circle") == 1
     assert plots.line_plot([], x_label="x", y_label="y") == ""
+
+
+def test_a_bend_has_no_affine_part() -> None:
+    shape = (200, 300)
+    rng = np.random.default_rng(4)
+    sheet = Sheet(spacing_px=60.0, coefficients=rng.normal(0, 3, (2, *sheet_shape(shape, 60.0))))
+    affine = np.array([[1.02, 0.01, 5.0], [-0.01, 0.97, -3.0]])
+    transform = SectionTransform(section="z00000", shape_yx=shape, warp=Warp(affine=affine, sheet=sheet))
+    grid, moved = exhibits._bend(transform, cells=20)
+    flat = np.column_stack([grid.reshape(-1, 2), np.ones(grid[..., 0].size)])
+    np.testing.assert_allclose(flat.T @ moved.reshape(-1, 2), 0, atol=1e-6)
+    bare = SectionTransform(section="z00000", shape_yx=shape, warp=Warp(affine=affine))
+    np.testing.assert_allclose(exhibits._affine(bare), affine, atol=1e-9)
+    assert np.abs(exhibits._bend(bare, cells=20)[1]).max() < 1e-9
 
 
 def test_numbers_are_readable() -> None:
