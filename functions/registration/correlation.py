@@ -55,8 +55,8 @@ def masked_correlation(
     """
     shape = tuple(a + b - 1 for a, b in zip(fixed.shape, moving.shape, strict=True))
     fast = [fft.next_fast_len(n, real=True) for n in shape]
-    f = np.where(fixed_mask, fixed, 0.0).astype(np.float64)[::-1, ::-1]
-    m = np.where(moving_mask, moving, 0.0).astype(np.float64)
+    f = _centred(fixed, fixed_mask)[::-1, ::-1]
+    m = _centred(moving, moving_mask)
     spectra = [fft.rfft2(a, fast) for a in (f, f * f, fixed_mask[::-1, ::-1].astype(np.float64))]
     F, F2, FM = spectra
     M, M2, MM = (fft.rfft2(a, fast) for a in (m, m * m, moving_mask.astype(np.float64)))
@@ -74,6 +74,14 @@ def masked_correlation(
     energy = np.sqrt(np.maximum(var_f, 0.0) * np.maximum(var_m, 0.0))
     floor = 1e-6 * float(energy.max(initial=0.0)) + 1e-12
     return np.where(energy > floor, cross / np.maximum(energy, floor), 0.0).clip(-1.0, 1.0), count
+
+
+def _centred(image: Image, mask: Mask) -> Floats:
+    """Minus its mean, 0 where masked. A constant image becomes exactly 0, so that rounding shows no pattern."""
+    values = image.astype(np.float64)
+    mean = float(values[mask].mean()) if mask.any() else 0.0
+    out = np.where(mask, values - mean, 0.0)
+    return np.where(np.abs(out) > 1e-9 * abs(mean), out, 0.0)
 
 
 def find_shift(
@@ -139,6 +147,7 @@ def match_patches(
     patch_yx_px: tuple[int, int],
     reach_px: int,
     min_cover: float = 0.7,
+    apart_px: int = SECOND_PEAK_PX,
 ) -> PatchShifts:
     """Find N templates of `fixed` in `moving`, each within `reach_px` of where it is expected.
 
@@ -146,6 +155,7 @@ def match_patches(
         fixed_corner_yx: upper left corners (N, 2) of the templates, inside `fixed`.
         moving_corner_yx: where each template's corner is expected in `moving`; windows may leave the image.
         min_cover: usable share that a template, and its place in `moving`, must have.
+        apart_px: a second peak counts from this distance on (on either axis).
 
     Returns:
         Shifts relative to the expected place, sub-pixel by parabola. Images should be band-passed.
@@ -169,7 +179,7 @@ def match_patches(
         wm = np.stack([_cut(padded_mask, corner[i], window_yx) for i in rows])
         ncc = _batch_ncc(t, tm, w, wm, min_cover)
         part = slice(start, start + len(rows))
-        shifts[part], peak[part], second[part], valid[part] = _batch_peaks(ncc, reach_px)
+        shifts[part], peak[part], second[part], valid[part] = _batch_peaks(ncc, reach_px, apart_px)
     return PatchShifts(shift_yx_px=shifts, peak=peak, second=second, valid=valid)
 
 
@@ -217,7 +227,7 @@ def _batch_ncc(
     return out
 
 
-def _batch_peaks(ncc: Floats, reach_px: int) -> tuple[Floats, Floats, Floats, Mask]:
+def _batch_peaks(ncc: Floats, reach_px: int, apart_px: int) -> tuple[Floats, Floats, Floats, Mask]:
     """Sub-pixel peak, its height, the second peak and whether the peak is inside, for each (2r + 1)² map."""
     size = 2 * reach_px + 1
     flat = ncc.reshape(len(ncc), -1)
@@ -226,8 +236,8 @@ def _batch_peaks(ncc: Floats, reach_px: int) -> tuple[Floats, Floats, Floats, Ma
     rows = np.arange(len(ncc))
     peak = flat[rows, best]
     axis = np.arange(size)
-    near = (np.abs(axis[None, :, None] - y[:, None, None]) <= SECOND_PEAK_PX) & (
-        np.abs(axis[None, None, :] - x[:, None, None]) <= SECOND_PEAK_PX
+    near = (np.abs(axis[None, :, None] - y[:, None, None]) <= apart_px) & (
+        np.abs(axis[None, None, :] - x[:, None, None]) <= apart_px
     )
     second = np.where(near, -1.0, ncc).max(axis=(1, 2))
     inside = (y > 0) & (y < size - 1) & (x > 0) & (x < size - 1) & (peak > 0)

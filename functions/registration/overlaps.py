@@ -157,7 +157,7 @@ def fine_matches(
 ) -> Matches:
     """Match patches all along an overlap whose offset is known to a few px.
 
-    In a thin overlap the patches are longer along the seam, at equal area: thin ones lose their second axis.
+    In a thin overlap the patches are longer along the seam, at equal area, but short enough for several.
     """
     extent = overlap_extent(offset_yx_px, image_a.shape, image_b.shape)
     if extent.min() < MIN_THICKNESS_PX:
@@ -168,10 +168,12 @@ def fine_matches(
         band_pass(i[c], m[c], fine_px=1.0, coarse_px=10.0)
         for i, m, c in ((image_a, mask_a, cut_a), (image_b, mask_b, cut_b))
     )
+    start, extent = _common_box(mask_a, mask_b, offset_yx_px, extent)
+    if extent.min() < MIN_THICKNESS_PX:
+        return NO_MATCHES
     across = int(np.clip(extent.min() - 6, 12, patch_px))
-    along = min(2 * patch_px, patch_px * patch_px // across)
+    along = int(min(2 * patch_px, patch_px * patch_px // across, max(across, extent.max() / 4)))
     patch = (across, along) if extent[0] <= extent[1] else (along, across)
-    start = np.maximum(0.0, offset_yx_px)
     corners = _grid(start, extent, patch, step=(patch[0] // 2, patch[1] // 2))
     if not len(corners):
         return NO_MATCHES
@@ -196,6 +198,26 @@ def fine_matches(
         peak=found.peak[good],
         ratio=ratio[good],
     )
+
+
+def _common_box(mask_a: Mask, mask_b: Mask, offset_yx: Floats, extent: Floats) -> tuple[Floats, Floats]:
+    """Corner and extent, in a, of the part of an overlap that both tiles have usable: margins are left out."""
+    corner = np.ceil(np.maximum(0.0, offset_yx)).astype(int)
+    there = np.maximum(0, corner - np.rint(offset_yx).astype(int))
+    size = np.minimum(np.floor(extent).astype(int) - 1, np.array(mask_b.shape) - there)
+    both = (
+        mask_a[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+        & mask_b[there[0] : there[0] + size[0], there[1] : there[1] + size[1]]
+    )
+    start, found = corner.astype(np.float64), np.zeros(2)
+    for axis in range(2):
+        share = both.mean(axis=1 - axis)
+        rows = np.flatnonzero(share > 0.25 * share.max(initial=0.0))
+        if len(rows) == 0:
+            return start, np.zeros(2)
+        start[axis] += rows[0]
+        found[axis] = rows[-1] - rows[0] + 1
+    return start, found
 
 
 def _grid(start: Floats, extent: Floats, patch: tuple[int, int], step: tuple[int, int]) -> NDArray[np.int64]:

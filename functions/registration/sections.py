@@ -22,13 +22,16 @@ from functions.registration.sheets import basis_rows, bending
 from functions.registration.warp import dense_coordinates, pull, source_box
 
 Floats = NDArray[np.float64]
-THUMBNAIL_PX = 160
+THUMBNAIL_PX = 96
 SCAN_STEP_DEG = 1.5
 MIN_COMMON = 0.4
 MIN_SCORE = 0.12
 MIN_MARGIN = 0.12
 MIN_INLIERS = 8
 LEVEL_PATCH_PX = 48
+APART_PX = 8
+FINE_PX = 1.5
+COARSE_PX = 12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +139,10 @@ def scan_rotations(a: Level, b: Level, *, max_rotation_deg: float) -> Guess | No
     near = np.arange(-max_rotation_deg, max_rotation_deg + 0.5 * SCAN_STEP_DEG, SCAN_STEP_DEG)
     best = max((_try_rotation(spectra, fast, b, d) for d in near), default=None, key=lambda r: r.score)
     if best is None or best.score < MIN_SCORE or best.margin < MIN_MARGIN:
-        far = np.arange(-180.0, 180.0, SCAN_STEP_DEG)
+        far = np.arange(-180.0, 180.0, 2 * SCAN_STEP_DEG)
         others = [_try_rotation(spectra, fast, b, d) for d in far]
         best = max([*others, *([best] if best else [])], key=lambda r: r.score)
-    for step in (SCAN_STEP_DEG / 2, SCAN_STEP_DEG / 4):
+    for step in (SCAN_STEP_DEG, SCAN_STEP_DEG / 2, SCAN_STEP_DEG / 4):
         for side in (-step, step):
             other = _try_rotation(spectra, fast, b, best.degrees + side)
             best = other if other.score > best.score else best
@@ -209,6 +212,12 @@ def warp_level(b: Level, shape_yx: tuple[int, int], warp: Warp) -> tuple[Image, 
     return pull(b.image[box], b.mask[box], coordinates, box)
 
 
+def _spread(first: int, last: int, step: int) -> NDArray[np.int64]:
+    """Whole numbers from `first` to `last`, both included, about `step` apart."""
+    count = max(1, round((last - first) / step) + 1)
+    return np.rint(np.linspace(first, max(first, last), count)).astype(np.int64)
+
+
 def _match_level(
     a: Level,
     b: Level,
@@ -224,23 +233,27 @@ def _match_level(
     shape = (a.image.shape[0], a.image.shape[1])
     drawn, drawn_mask = warp_level(b, shape, warp)
     patch = max(12, min(patch_px, min(shape) // 3))
-    axes = [np.arange(0, max(1, n - patch + 1), max(4, min(stride_px, patch // 2))) for n in shape]
+    # patches may hang over the border by a third, so that the rim is measured too
+    over = patch // 3
+    step = max(4, min(stride_px, patch // 2))
+    axes = [_spread(-over, n - patch + over, step) for n in shape]
     corners = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
     found = match_patches(
-        band_pass(a.image, a.mask, fine_px=1.0, coarse_px=8.0),
-        a.mask,
-        band_pass(drawn, drawn_mask, fine_px=1.0, coarse_px=8.0),
+        np.pad(band_pass(a.image, a.mask, fine_px=FINE_PX, coarse_px=COARSE_PX), over),
+        np.pad(a.mask, over),
+        band_pass(drawn, drawn_mask, fine_px=FINE_PX, coarse_px=COARSE_PX),
         drawn_mask,
-        fixed_corner_yx=corners,
+        fixed_corner_yx=corners + over,
         moving_corner_yx=corners,
         patch_yx_px=(patch, patch),
         reach_px=reach_px,
-        min_cover=0.6,
+        min_cover=0.55,
+        apart_px=APART_PX,
     )
     second = np.maximum(found.second, 0.0) / np.maximum(found.peak, 1e-6)
     good = found.valid & (found.peak >= floor) & (second <= ratio)
     half = (a.factor - 1) / 2.0
-    here = corners[good] + (patch - 1) / 2.0
+    here = (np.maximum(corners[good], 0) + np.minimum(corners[good] + patch, shape) - 1) / 2.0
     there = here + found.shift_yx_px[good]
     matches = Matches(
         a_yx=here * a.factor + half,
