@@ -1,0 +1,160 @@
+"""The table of planning figures is golden: each row is the arithmetic anyone can check by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.model.errors import TaskError
+from functions.model.geometry import tile_box
+from functions.planning import (
+    HOURS_PER_YEAR,
+    KNOWN_TILINGS,
+    Extent,
+    Plan,
+    Tiling,
+    parse_rate,
+    parse_volume,
+    scaled,
+)
+
+CUBIC_MM = Extent.of_volume(parse_volume("1mm3"), (10.0, 10.0, 10.0))
+
+
+def figures(plan: Plan) -> dict[str, float]:
+    return {figure.name: figure.value for figure in plan.figures()}
+
+
+def cube(size: int, overlap: int) -> Tiling:
+    return Tiling(size_zyx=(size, size, size), overlap_zyx=(overlap, overlap, overlap))
+
+
+def test_the_golden_table() -> None:
+    fp32 = figures(Plan(extent=CUBIC_MM, rate=parse_rate("80MVx/h")))
+    goal = figures(
+        Plan(extent=CUBIC_MM, rate=parse_rate("1GVx/h"), gpus=(50_000, 63_744), overlap_factor=1.2)
+    )
+    exa = Extent(voxels=1e18, formula="1 EVx")
+    big = figures(Plan(extent=exa, rate=1e9, gpus=(50_000, 63_744), overlap_factor=1.2))
+
+    assert fp32["voxels"] == 1e15
+    assert fp32["gpu_hours_without_overlap"] == 12.5e6
+    assert goal["gpu_hours_without_overlap"] == 1.0e6
+    assert goal["hours_on_50000_gpus_without_overlap"] == 20.0
+    assert goal["hours_on_50000_gpus"] == 24.0
+    assert round(big["hours_on_50000_gpus"] / HOURS_PER_YEAR, 2) == 2.74
+    assert round(big["hours_on_63744_gpus"] / HOURS_PER_YEAR, 2) == 2.15
+    assert goal["image"] == 1e15
+    assert goal["raw_labels"] == 8e15
+
+
+@pytest.mark.parametrize(
+    ("tiling", "factor"),
+    [
+        (cube(256, 16), 1.214),
+        (cube(512, 32), 1.214),
+        (Tiling(size_zyx=(64, 256, 256), overlap_zyx=(16, 32, 32)), 1.741),
+        (cube(256, 32), 1.493),
+        (cube(512, 48), 1.344),
+    ],
+)
+def test_overlap_factors(tiling: Tiling, factor: float) -> None:
+    assert round(tiling.factor, 3) == factor
+    assert tiling in KNOWN_TILINGS
+
+
+def test_anisotropic_voxels() -> None:
+    assert Extent.of_volume(parse_volume("1mm3"), (40, 4, 4)).voxels == pytest.approx(1.5625e15)
+
+
+@settings(deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 24)] * 3),
+    size=st.tuples(*[st.integers(2, 12)] * 3),
+    overlap=st.tuples(*[st.integers(0, 1)] * 3),
+)
+def test_a_tiling_counts_what_the_segmentation_lays_out(
+    shape: tuple[int, int, int], size: tuple[int, int, int], overlap: tuple[int, int, int]
+) -> None:
+    tiling = Tiling(size_zyx=size, overlap_zyx=overlap)
+    boxes = list(tile_box(shape, size, overlap))
+    assert tiling.count(shape) == len(boxes)
+    assert tiling.voxels(shape) == sum(box.voxels for box in boxes)
+
+
+def test_a_finite_volume_has_its_own_factor() -> None:
+    plan = Plan(extent=Extent.of_shape((128, 128, 128)), rate=1e6, tiling=cube(80, 32))
+    found = figures(plan)
+    assert found["subvolumes"] == 8
+    assert found["overlap_factor"] == pytest.approx(8 * 80**3 / 128**3)
+    assert found["gpu_hours"] == pytest.approx(8 * 80**3 / 1e6)
+
+
+def test_an_unbounded_volume_counts_subvolumes_by_what_each_adds() -> None:
+    found = figures(Plan(extent=CUBIC_MM, rate=1e9, tiling=cube(512, 32)))
+    assert found["subvolumes"] == pytest.approx(1e15 / 480**3)
+
+
+def test_every_figure_has_a_formula() -> None:
+    plan = Plan(extent=CUBIC_MM, rate=1e9, gpus=(1,), tiling=cube(512, 32))
+    assert all(figure.formula and math.isfinite(figure.value) for figure in plan.figures())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1mm3", 1e18), ("0.5 mm^3", 5e17), ("1000um3", 1e12), ("2µm³", 2e9), ("7nm3", 7.0), ("1cm3", 1e21)],
+)
+def test_volumes_parse(text: str, value: float) -> None:
+    assert parse_volume(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("80MVx/h", 8e7), ("1 GVx/h", 1e9), ("20kVx/s", 7.2e7), ("24Vx/d", 1.0)]
+)
+def test_rates_parse(text: str, value: float) -> None:
+    assert parse_rate(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "mm3", "1mm", "1km3", "-1mm3", "1 mm2"])
+def test_a_volume_that_is_none(text: str) -> None:
+    with pytest.raises(TaskError, match="write it like 1mm3"):
+        parse_volume(text)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1GVx", "GVx/h", "1GVx/w"])
+def test_a_rate_that_is_none(text: str) -> None:
+    with pytest.raises(TaskError, match="write it like 80MVx/h"):
+        parse_rate(text)
+
+
+def test_impossible_requests() -> None:
+    with pytest.raises(ValueError, match="overlap y: 256"):
+        Tiling(size_zyx=(64, 256, 256), overlap_zyx=(16, 256, 32))
+    with pytest.raises(ValueError, match="overlap_factor"):
+        Plan(extent=CUBIC_MM, rate=1e9, overlap_factor=0.9)
+    with pytest.raises(ValueError, match="rate"):
+        Plan(extent=CUBIC_MM, rate=0)
+    with pytest.raises(ValueError, match="gpus"):
+        Plan(extent=CUBIC_MM, rate=1, gpus=(0,))
+    with pytest.raises(ValueError, match="shape_zyx"):
+        Extent.of_shape((1, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1e15, "voxels", "1 PVx"),
+        (8e15, "bytes", "8 PB"),
+        (12.5e6, "GPU-h", "12.5 M GPU-h"),
+        (24.0, "h", "24 h"),
+        (24000.0, "h", "2.74 years"),
+        (1.7415, "x", "1.742 x"),
+        (8, "subvolumes", "8 subvolumes"),
+        (0, "bytes", "0 B"),
+    ],
+)
+def test_figures_for_people(value: float, unit: str, text: str) -> None:
+    assert scaled(value, unit) == text
