@@ -126,13 +126,21 @@ def training_moves(recipe: TrainingRecipe, number: int) -> list[Triple]:
 class Trainer:
     """The state of a training run; `step()` does one update, which follows from recipe, volumes and state."""
 
-    def __init__(self, recipe: TrainingRecipe, volumes: Sequence[TrainingVolume]) -> None:
+    def __init__(
+        self,
+        recipe: TrainingRecipe,
+        volumes: Sequence[TrainingVolume],
+        *,
+        initial: FloodFillingNetwork | None = None,
+    ) -> None:
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
         self.network = FloodFillingNetwork(recipe.network)
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         for parameter in self.network.conv_lom.parameters():
             torch.nn.init.zeros_(parameter)  # the first answer is the seed unchanged
+        if initial is not None:
+            self.network.load_state_dict(initial.state_dict())
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.adam = torch.optim.Adam(self.network.parameters(), lr=recipe.optimiser.rate)
         self.done_steps = 0
@@ -208,15 +216,17 @@ def train(
     log_every: int = 100,
     save_every: int = 1000,
     validate: Validate | None = None,
+    initial: FloodFillingNetwork | None = None,
 ) -> FloodFillingNetwork:
     """Trains to the recipe's last step and returns the averaged network.
 
     `folder` receives `log.jsonl` and `state.safetensors`; called again with the same recipe and folder,
     training goes on from the last saved state to the weights it would have had anyway. `validate` is called
-    with the averaged network whenever the state is saved, and its figures are logged.
+    with the averaged network whenever the state is saved, and its figures are logged. `initial` gives
+    the first weights, to go on from a trained network.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, volumes)
+    trainer = Trainer(recipe, volumes, initial=initial)
     state = folder / "state.safetensors"
     if state.is_file():
         load_state(state, trainer)

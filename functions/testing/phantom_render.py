@@ -122,8 +122,8 @@ def smooth_noise(shape: tuple[int, ...], *, scale: float, rng: np.random.Generat
     field = rng.normal(0, 1, [b.shape[1] for b in bases]).astype(np.float32)
     for axis, basis in enumerate(bases):
         field = np.moveaxis(np.tensordot(basis, field, (1, axis)), 0, axis)
-    field = np.ascontiguousarray(field)
-    return np.asarray(field / field.std())
+    deviation = (151 / 315) ** (len(shape) / 2)  # of a cubic B-spline with independent unit coefficients
+    return np.ascontiguousarray(field / np.float32(deviation))
 
 
 def _spline_basis(n: int, scale: float) -> Float:

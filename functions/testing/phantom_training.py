@@ -1,7 +1,7 @@
 """Training volumes made of phantoms, and the recipe file of the demo network.
 
-A network meets tissue after stitching, alignment and rendering: sections shifted, bent and resampled, of
-drifting contrast. `as_rendered` does the same to a phantom, image and labels alike.
+A network meets tissue after stitching, alignment and rendering: sections not quite in place, resampled,
+brought to one mean and deviation. `as_rendered` does the same to a phantom, image and labels alike.
 """
 
 import tomllib
@@ -25,11 +25,12 @@ class PhantomVolumes:
 
     seeds: tuple[int, ...]
     shape_zyx: Triple = (64, 224, 224)
-    section_shift_px: float = 0.6
-    section_warp_px: float = 0.5
-    max_blur_px: float = 0.7
-    section_gain: float = 0.05
-    shading_grey: float = 5.0
+    section_shift_px: float = 0.3
+    section_warp_px: float = 0.3
+    max_blur_px: float = 0.6
+    shading_grey: float = 3.0
+    section_mean_grey: float = 128.0
+    section_std_grey: float = 33.0
 
     def __post_init__(self) -> None:
         require(len(self.seeds) > 0, "seeds", "give at least one")
@@ -74,9 +75,9 @@ def as_rendered(phantom: Phantom, config: PhantomVolumes) -> TrainingVolume:
         where = _stray(section.shape, config, rng)
         seen = ndimage.map_coordinates(section.astype(np.float32), where, order=1, mode="nearest")
         seen = ndimage.gaussian_filter(seen, blur)
-        gain = rng.normal(1, config.section_gain)
-        shading = config.shading_grey * smooth_noise(section.shape, scale=120.0, rng=rng)
-        image[z] = np.clip(np.rint(128 + (seen - 128) * gain + shading), 0, 255)
+        seen += config.shading_grey * smooth_noise(section.shape, scale=120.0, rng=rng)
+        gain = config.section_std_grey / seen.std()
+        image[z] = np.clip(np.rint(config.section_mean_grey + (seen - seen.mean()) * gain), 0, 255)
         labels[z] = ndimage.map_coordinates(truth, where, order=0, mode="nearest")
     return TrainingVolume(image=image, labels=labels)
 
