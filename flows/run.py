@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Listener = Callable[[RunEvent], None]
 RunList = list[RunRecord]
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 
 class Runs:

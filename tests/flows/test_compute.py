@@ -43,7 +43,7 @@ def body(function, *values):
 
 
 def finish(provider, action_id="a"):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while (status := provider.status(action_id)).status == "ACTIVE":
         assert time.monotonic() < deadline
         time.sleep(0.01)

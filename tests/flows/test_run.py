@@ -56,7 +56,7 @@ def counts(run) -> Counter:
     return Counter((Path(run.work_path) / "counts").read_text().splitlines())
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
