@@ -66,8 +66,10 @@ def table(
     from rich.text import Text
 
     drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name in columns:
-        drawn.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for index, name in enumerate(columns):
+        drawn.add_column(
+            name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=index == 0
+        )
     for row in rows:
         drawn.add_row(*(Text(cell_text(cell)) for cell in row))
     return drawn

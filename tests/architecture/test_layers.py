@@ -1,4 +1,4 @@
-"""One direction: typer_cli -> flows -> functions -> ffn, and the layers inside functions (`.importlinter`)."""
+"""One direction: typer_cli -> flows -> functions -> ffn, and the layers inside functions."""
 
 from __future__ import annotations
 

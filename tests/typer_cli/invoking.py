@@ -1,4 +1,4 @@
-"""Running the command line inside a test: one invocation, its exit code, standard output and standard error."""
+"""Running the command line inside a test: one invocation, what it printed and its exit code."""
 
 from __future__ import annotations
 

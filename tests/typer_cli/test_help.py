@@ -41,7 +41,9 @@ def words(path: tuple[str, ...]) -> str:
     lines = [" ".join(("petavoxel", *path)), *(line.strip() for line in (node.help or "").splitlines()), ""]
     for parameter in node.params:
         names = ", ".join((*parameter.opts, *parameter.secondary_opts))
-        default = "" if parameter.default in (None, False) or callable(parameter.default) else parameter.default
+        default = (
+            "" if parameter.default in (None, False) or callable(parameter.default) else parameter.default
+        )
         default = getattr(default, "value", default)
         facts = [str(parameter.metavar or ""), f"[{default}]" if str(default) else ""]
         facts += ["required" if parameter.required else "", parameter.help or ""]

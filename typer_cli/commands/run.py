@@ -68,7 +68,7 @@ def list_runs(site: options.SiteName = "local", output: Output = Format.TEXT) ->
     records = runs_of(site).list()
 
     def render(screen: Console) -> None:
-        rows = [(r.id, r.status, r.acquisition_id, r.label, r.created, r.parent_run) for r in records]
+        rows = [(r.id, r.status, r.acquisition_id, r.label, r.created[:19], r.parent_run) for r in records]
         screen.print(table("run", "status", "acquisition", "label", "created", "rerun of", rows=rows))
 
     show({"runs": [run_document(r) for r in records]}, output, render)

@@ -1,0 +1,131 @@
+"""Commands that need no run: one JSON document on standard output, tables otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.definition import definition
+from tests.typer_cli.invoking import petavoxel
+from typer_cli.boundary import ExitCode
+
+
+@pytest.fixture
+def acquisition(tmp_path: Path) -> Path:
+    stack = np.random.default_rng(5).integers(0, 255, (4, 32, 40), dtype=np.uint8)
+    np.save(tmp_path / "stack.npy", stack)
+    done = petavoxel(
+        "volume", "import", tmp_path / "stack.npy", "--to", tmp_path / "imported", "--voxel-nm", "40,4,4",
+        "--box", "1:4,0:32,8:40", "--output", "json",
+    )  # fmt: skip
+    assert done.code == 0
+    return Path(done.document["acquisition"])
+
+
+def test_import_and_check(acquisition: Path) -> None:
+    done = petavoxel("acquisition", "check", acquisition, "--output", "json")
+    assert done.code == 0
+    assert done.document["complete"] is True
+    assert done.document["sections"] == 3
+    assert done.document["voxel_size_zyx_nm"] == [40, 4, 4]
+
+
+def test_an_incomplete_acquisition_ends_with_3(acquisition: Path) -> None:
+    (acquisition / "tiles" / "z00001.tif").unlink()
+    done = petavoxel("acquisition", "check", acquisition)
+    assert done.code == ExitCode.NO
+    assert "complete" in done.out
+    assert done.err == ""
+    found = petavoxel("acquisition", "check", acquisition, "-o", "json").document
+    assert found["complete"] is False
+    assert "z00001" in json.dumps(found["findings"])
+
+
+def test_plan_as_json_and_as_a_table() -> None:
+    arguments = ["plan", "--volume", "1mm3", "--voxel-nm", "10", "--gpus", "50000", "--overlap-factor", "1.2"]
+    figures = {f["name"]: f["value"] for f in petavoxel(*arguments, "-o", "json").document["figures"]}
+    assert figures["voxels"] == 1e15
+    assert figures["hours_on_50000_gpus"] == 24.0
+    text = petavoxel(*arguments).out
+    assert "1.2 M GPU-h" in text
+    assert "1.741 x" in text
+
+
+def test_plan_by_shape_and_tiling() -> None:
+    done = petavoxel(
+        "plan", "--shape-zyx", "128", "--subvolume", "80", "--overlap", "32", "--rate", "1MVx/h", "-o", "json"
+    )
+    figures = {f["name"]: f["value"] for f in done.document["figures"]}
+    assert figures["subvolumes"] == 8
+    assert figures["overlap_factor"] == pytest.approx(8 * 80**3 / 128**3)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--volume", "1mm3", "--shape-zyx", "1,1,1"],
+        ["--volume", "1mm3", "--subvolume", "64"],
+        ["--volume", "1mm3", "--subvolume", "64", "--overlap", "64"],
+        ["--volume", "1mm3", "--subvolume", "64", "--overlap", "8", "--overlap-factor", "1.2"],
+        ["--volume", "1mm3", "--voxel-nm", "0"],
+        ["--volume", "1mm3", "--voxel-nm", "1,2"],
+        ["--shape-zyx", "0,1,1"],
+    ],
+)
+def test_plan_refuses(arguments: list[str]) -> None:
+    assert petavoxel("plan", *arguments).code == ExitCode.USAGE
+
+
+def test_flow_show() -> None:
+    assert petavoxel("flow", "show").document == json.loads(json.dumps(definition()))
+    diagram = petavoxel("flow", "show", "--format", "mermaid").out
+    assert diagram.startswith("stateDiagram-v2\n    [*] --> StartAt")
+    assert "PlanStitch --> Stitch" in diagram
+
+
+def test_flow_lint(tmp_path: Path) -> None:
+    assert petavoxel("flow", "lint", "-o", "json").document == {"findings": []}
+    flow = json.loads(json.dumps(definition()))
+    flow["States"]["Orphan"] = {"Type": "Pass", "End": True}
+    file = tmp_path / "flow.json"
+    file.write_text(json.dumps(flow))
+    done = petavoxel("flow", "lint", file, "-o", "json")
+    assert done.code == ExitCode.NO
+    assert {f["state"] for f in done.document["findings"]} == {"Orphan"}
+    assert "unreachable" in {f["rule"] for f in done.document["findings"]}
+
+
+def test_model_describe() -> None:
+    document = petavoxel("model", "describe", "demo", "-o", "json").document
+    assert document["network"]["fov_zyx"] == [17, 17, 17]
+    assert document["bytes"] < 1 << 20
+    assert len(document["sha256"]) == 64
+
+
+def test_evaluate(tmp_path: Path) -> None:
+    truth = np.zeros((12, 16, 16), np.uint32)
+    truth[:, :8], truth[:, 8:] = 1, 2
+    split = truth.astype(np.uint64) << np.uint64(40)
+    split[:, :8, 8:] = 7
+    np.savez(tmp_path / "truth.npz", labels=truth)
+    np.save(tmp_path / "seg.npy", split)
+    files = (tmp_path / "seg.npy", tmp_path / "truth.npz")
+    whole = petavoxel("volume", "evaluate", *files, "-o", "json").document
+    assert whole["voi_split_keep"] == pytest.approx(0.5)
+    assert whole["voi_merge_keep"] == pytest.approx(0)
+    half = petavoxel("volume", "evaluate", *files, "--box", "0:12,8:16,0:16", "--rim", "1", "-o", "json")
+    assert half.document["voi_split_keep"] == pytest.approx(0)
+    assert half.document["voxels"] == 10 * 6 * 14
+
+
+@pytest.mark.parametrize("box", ["0:12", "0:99,0:1,0:1"])
+def test_evaluate_names_the_file(tmp_path: Path, box: str) -> None:
+    np.save(tmp_path / "seg.npy", np.zeros((4, 4, 4), np.uint8))
+    done = petavoxel("volume", "evaluate", tmp_path / "seg.npy", tmp_path / "seg.npy", "--box", box)
+    assert done.code == ExitCode.PUT_RIGHT
+    assert "seg.npy" in done.err
+    assert "leaves the shape (4, 4, 4)" in done.err
