@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.fib25 --data ../shared/data --box 46:174,61:189,61:189 --workers 2
 
-The box goes through the real steps: imported as an aligned stack, ingested, stitched, aligned (both keep it),
-segmented with the imported FIB-25 network, matched, reconciled, relabelled. Both segmentations are evaluated
-on the same voxels, without the box's rim, with the same treatment of unlabelled voxels; google/ffn's saw the
-whole block. One JSON document goes to stdout, progress to stderr; what `--work` holds is not done again.
+The box goes through the whole flow on the embedded site: imported as an aligned stack, stitched and aligned
+(both keep it), segmented with the imported FIB-25 network, joined, published. What was published is evaluated,
+beside google/ffn's segmentation of the same voxels, which saw the whole block: both without the box's rim, with
+the same treatment of unlabelled voxels. One JSON document goes to stdout, progress to stderr; what `--work`
+holds is not done again.
 """
 
 from __future__ import annotations
@@ -14,27 +15,26 @@ import argparse
 import json
 import resource
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from ffn.checkpoint import save_model
 from ffn.importing import import_google_ffn
+from flows.inputs import RunRequest
+from flows.records import RunEvent, RunRecord, RunStatus
+from flows.run import Runs
+from flows.site import local_site
 from functions.evaluation import Evaluation, evaluate
 from functions.microscopes.importing import import_stack
 from functions.model.geometry import Box
 from functions.model.parameters import Parameters
-from functions.relabel import opened
-from functions.runtime import execute
 from functions.store.labels import grid_of
 from functions.store.run import Run
-from functions.store.volumes import Volume
-from functions.tasks import STEPS, PlanTask, RunSpec
+from functions.tasks import RunSpec
 
 VOXEL_SIZE_NM = (10.0, 10.0, 10.0)
 RIM_PX = 16
@@ -60,35 +60,29 @@ def read_block(data: Path, box: Box) -> Block:
         )
 
 
-def run_steps(run: Run, workers: int) -> dict[str, float]:
-    """All steps up to relabel through the wire contract; seconds of each."""
-    seconds: dict[str, float] = {}
-    with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
-        for step in STEPS[: STEPS.index("relabel") + 1]:
-            started = time.perf_counter()
-            if step in ("ingest", "align_solve", "reconcile"):
-                results = [execute(step, {"run": run.spec.to_json()})]
-            else:
-                task = PlanTask(run=run.spec, step=step, function_id="benchmark")
-                planned = execute("plan", task.to_json())["tasks"]
-                results = list(
-                    pool.map(execute, [step] * len(planned), [t["kwargs"]["task"] for t in planned])
-                )
-            seconds[step] = round(time.perf_counter() - started, 1)
-            done = sum(r["units"] for r in results)
-            problems = [p for r in results for p in r["problems"]]
-            print(
-                f"{step}: {done} units computed, {seconds[step]} s {problems[:2]}",
-                file=sys.stderr,
-                flush=True,
-            )
-    return seconds
+def run_flow(
+    stack: Path, parameters: Parameters, home: Path, workers: int
+) -> tuple[RunRecord, dict[str, float]]:
+    """The whole flow on the embedded site in `home`; the record and the seconds of each step."""
+    runs = Runs(local_site(home, workers=workers), home=home)
+    request = RunRequest(source=str(stack), parameters=parameters)
+    record = runs.start(request, wait=True, on_event=_tell)
+    if record.status is not RunStatus.SUCCEEDED:
+        raise SystemExit(f"{record.id}: {record.status}: {record.error}")
+    return record, {step.name: step.seconds for step in runs.show(record.id)[1]}
 
 
-def report(run: Run, block: Block, seconds: dict[str, float]) -> dict[str, Any]:
+def _tell(event: RunEvent) -> None:
+    if event.log is not None:
+        print(f"{event.log.time} {event.log.code} {event.log.state_name}", file=sys.stderr, flush=True)
+
+
+def report(record: RunRecord, block: Block, seconds: dict[str, float]) -> dict[str, Any]:
     """Our figures and the published ones, by the same code on the same voxels."""
-    ref, image = opened(run), run.aligned.volume
-    ours = figures(Volume.open(run.work, ref).read(ref.box), block.truth)
+    run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+    published = Path(record.published_path or "") / "volume.zarr"
+    image = zarr.open_array(str(published / "0"), mode="r")[:]
+    ours = figures(zarr.open_array(str(published / "labels/segmentation/0"), mode="r")[:], block.truth)
     theirs = figures(block.published, block.truth)
     marks = [run.cell("segment").mark(s.id).figures for s in grid_of(run)]
     matched = [run.cell("match").mark(p.id).figures for p in grid_of(run).neighbours()]
@@ -96,7 +90,7 @@ def report(run: Run, block: Block, seconds: dict[str, float]) -> dict[str, Any]:
         "ours": ours.to_json(),
         "google_ffn_published": theirs.to_json(),
         "voi_sum_fill_ratio": round(ours.voi_sum_fill / theirs.voi_sum_fill, 4),
-        "image_kept": bool((Volume.open(run.work, image).read(image.box) == block.raw).all()),
+        "image_kept": bool((image == block.raw).all()),
         "subvolumes": len(marks),
         "fovs": sum(m["fovs"] for m in marks),
         "network_seconds": round(sum(m["network_seconds"] for m in marks), 1),
@@ -106,7 +100,7 @@ def report(run: Run, block: Block, seconds: dict[str, float]) -> dict[str, Any]:
         "reconcile": run.cell("reconcile").mark("all").figures,
         "seconds": seconds,
         "peak_gib": round(max(_peak_gib(resource.RUSAGE_SELF), _peak_gib(resource.RUSAGE_CHILDREN)), 2),
-        "labels": str(run.work / ref.path),
+        "published": str(published),
     }  # fmt: skip
 
 
@@ -132,12 +126,6 @@ def _peak_gib(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / 2**20
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def measure(
     data: Path, work: Path, box: Box, *, segment: dict[str, Any], reconcile: dict[str, Any], workers: int
 ) -> dict[str, Any]:
@@ -151,9 +139,8 @@ def measure(
         import_stack(data / "fib25" / BLOCK, stack, voxel_size_zyx_nm=VOXEL_SIZE_NM, box=box)
     groups = {"segment": {"model": str(model), "device": "cpu", **segment}, "reconcile": reconcile}
     parameters = Parameters.model_validate(groups)
-    run = Run(RunSpec(work=str(stack.parent / "work"), acquisition=str(stack), parameters=parameters))
-    seconds = run_steps(run, workers)
-    return report(run, read_block(data, box), seconds)
+    record, seconds = run_flow(stack, parameters, stack.parent / "home", workers)
+    return report(record, read_block(data, box), seconds)
 
 
 def main() -> None:

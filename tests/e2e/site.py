@@ -1,0 +1,109 @@
+"""Drive the embedded site from outside, as processes that can be killed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from functions.store.cells import Cell
+
+START = """
+import sys
+from pathlib import Path
+from flows.inputs import RunRequest
+from flows.run import Runs
+from flows.site import local_site
+home, source, run_id = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+runs = Runs(local_site(home, workers=2), home=home)
+record = runs.rerun(run_id, wait=True) if run_id else runs.start(
+    RunRequest(source=source, parameters=PARAMETERS), wait=True)
+print(record.id, record.status.value, record.error or "")
+sys.exit(record.status.value != "SUCCEEDED")
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteProcess:
+    """The embedded site in a process group of its own: runner and workers die together by `kill`."""
+
+    process: subprocess.Popen[str]
+
+    def kill(self) -> None:
+        """`kill -9` of the runner and every worker."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def finish(self) -> str:
+        """Wait for the end; what it printed.
+
+        Raises:
+            AssertionError: the run did not succeed.
+        """
+        output, _ = self.process.communicate(timeout=540)
+        assert self.process.returncode == 0, output
+        return output
+
+
+def start(home: Path, source: Path, *, parameters: str, run_id: str = "") -> SiteProcess:
+    """Start a run of `source` on the site in `home`, or go on with `run_id`; `parameters` is a JSON text."""
+    code = START.replace("PARAMETERS", f"__import__('functions.model.parameters', fromlist=['Parameters'])"
+                         f".Parameters.model_validate_json({parameters!r})")  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(home), str(source), run_id],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PETAVOXEL_HOME": str(home), "OMP_NUM_THREADS": "1"},
+    )
+    return SiteProcess(process=process)
+
+
+def cells(work: Path) -> Iterator[tuple[str, Cell]]:
+    """Every cell of a work root, with its step."""
+    for folder in sorted(work.glob("*/*/")):
+        if folder.parent.name != "plans":
+            yield folder.parent.name, Cell(folder)
+
+
+def attempts(work: Path) -> dict[tuple[str, str, str], int]:
+    """How often each unit was begun, by step, key and unit."""
+    return {
+        (step, cell.path.name, unit): count
+        for step, cell in cells(work)
+        for unit, count in cell.attempts().items()
+    }
+
+
+def done(work: Path) -> set[tuple[str, str, str]]:
+    """Units with a done mark, by step, key and unit."""
+    return {(s, c.path.name, mark.stem) for s, c in cells(work) for mark in c.path.glob("done/*.json")}
+
+
+def wait_for_attempt(site: SiteProcess, work: Path, step: str, *, seconds: float = 300) -> bool:
+    """Wait until a unit of `step` is begun; False when the run ended before."""
+    limit = time.monotonic() + seconds
+    begun = sum(c for (s, _, _), c in attempts(work).items() if s == step)
+    while time.monotonic() < limit:
+        if sum(c for (s, _, _), c in attempts(work).items() if s == step) > begun:
+            return True
+        if site.process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    raise AssertionError(f"no unit of {step} was begun in {seconds} s")
+
+
+def tree_digest(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder`, by relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
