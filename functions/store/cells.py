@@ -92,7 +92,8 @@ class Cell:
             figures=report.figures,
             problems=report.problems,
         )
-        write_json(self.mark_path(unit), mark.to_json())
+        if mark.status != "failed":  # a failed unit is tried again by the next run
+            write_json(self.mark_path(unit), mark.to_json())
         return mark, True
 
     def _note_attempt(self, unit: str) -> None:

@@ -38,6 +38,15 @@ def test_a_unit_that_failed_is_not_marked_and_is_begun_again(tmp_path: Path) -> 
     assert cell.attempts() == {"u": 2}
 
 
+def test_a_unit_that_reports_failure_is_tried_again(tmp_path: Path) -> None:
+    cell = Cell(tmp_path / "c")
+    mark, _ = cell.run_unit("u", lambda: UnitReport(status="failed"))
+    assert mark.status == "failed"
+    _, fresh = cell.run_unit("u", UnitReport)
+    assert fresh
+    assert cell.is_done("u")
+
+
 def test_a_mark_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(VolumeError, match="unit u is not finished; run its step first"):
         Cell(tmp_path).mark("u")
