@@ -24,6 +24,7 @@ from ffn.config import ConfigError, InferenceConfig, NetworkConfig, Normalisatio
 from ffn.network import FloodFillingNetwork
 
 SCHEMA = "petavoxel.ffn/1"
+METADATA = "model"  # the only key: safetensors writes several in random order
 
 
 class CheckpointError(ValueError):
@@ -77,13 +78,12 @@ def save_model(path: Path, model: Model) -> None:
         inference=model.inference,
         sha256=tensors_sha256(tensors),
     )
-    metadata = {k: json.dumps(v, sort_keys=True) for k, v in to_json(header).items()}
-    metadata["provenance"] = json.dumps(dict(model.provenance), sort_keys=True)
+    about = json.dumps({**to_json(header), "provenance": dict(model.provenance)}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(tensors, name, metadata=metadata)
+        save_file(tensors, name, metadata={METADATA: about})
         Path(name).chmod(0o644)
         os.replace(name, path)
     finally:
@@ -130,11 +130,11 @@ def _read(path: Path) -> tuple[_Header, dict[str, str], dict[str, torch.Tensor]]
             f"{path}: not a safetensors file ({error}); convert it with `petavoxel model import`"
         ) from None
     try:
-        fields: dict[str, Any] = {k: json.loads(v) for k, v in metadata.items()}
+        fields: Any = json.loads(metadata.get(METADATA, "null"))
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: metadata is not JSON ({error}); not a Petavoxel model") from None
-    if fields.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path}: schema: expected {SCHEMA!r}, found {fields.get('schema')!r}")
+        raise CheckpointError(f"{path}: {METADATA}: not JSON ({error}); not a Petavoxel model") from None
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path}: schema: expected {SCHEMA!r}; not a Petavoxel model, import it first")
     provenance = fields.pop("provenance", {})
     if not isinstance(provenance, dict) or not all(isinstance(v, str) for v in provenance.values()):
         raise CheckpointError(f"{path}: provenance: expected an object of strings")
