@@ -1,4 +1,5 @@
-"""Register two sections with each other. A unit is a pair of usable sections; gaps between them are bridged."""
+"""Register two sections with each other. A unit is a pair of usable sections; gaps between them are
+bridged."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ def units(run: Run) -> list[str]:
 
 
 def compute(run: Run, unit: str) -> UnitReport:
-    """Register the pair and write `match.npz`: points a_yx, b_yx (N, 2), peak, ratio (N,) and the affine (2, 3)."""
+    """Register the pair and write `match.npz`: points a_yx, b_yx (N, 2), peak, ratio (N,) and the
+    affine (2, 3)."""
     a, b = (load_layout(run, s.section.id) for s in run.pairs[unit])
     found = register_sections(*read_section(run, a), *read_section(run, b), run.parameters.align)
     kept = found.matches if found.good else found.matches.take(np.zeros(len(found.matches), dtype=np.bool_))

@@ -128,7 +128,7 @@ def _common_shape(layouts: list[SectionLayout]) -> tuple[tuple[int, int], list[d
         problems.append(
             {
                 "code": "section_shapes",
-                "subject": f"aligned stack with sections of {len(shapes)} shapes: {shapes[0]} .. {shapes[-1]}",
+                "subject": f"aligned stack with {len(shapes)} section shapes: {shapes[0]} .. {shapes[-1]}",
                 "remedy": "export all sections with one canvas; they were put corner to corner",
             }
         )

@@ -1,12 +1,13 @@
 """Stitch one section: measure overlaps, solve where the tiles lie, blend them into one image.
 
-A unit is a section. Its cell gets image.zarr and mask.zarr (1, Y, X) and layout.json. Nothing in a section is fatal:
-tiles whose overlaps cannot be registered stay where the stage says, and are reported.
+A unit is a section. Its cell gets image.zarr and mask.zarr (1, Y, X) and layout.json. Nothing in a section
+is fatal: tiles whose overlaps cannot be registered stay where the stage says, and are reported.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
@@ -21,6 +22,8 @@ from functions.store.tiles import TileReader
 from functions.store.transforms import CHUNK_PX, KINDS, section_volume
 from functions.store.volumes import Volume
 
+Floats = NDArray[np.float64]
+
 
 def units(run: Run) -> list[str]:
     """Ids of the usable sections."""
@@ -31,7 +34,8 @@ def compute(run: Run, unit: str) -> UnitReport:
     """Stitch the section named `unit`.
 
     Raises:
-        AcquisitionError: a tile that ingest accepted cannot be read any more, or an aligned stack has sections of
+        AcquisitionError: a tile that ingest accepted cannot be read any more, or an aligned stack has
+        sections of
             several tiles.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
@@ -80,7 +84,7 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
     )
 
 
-def _tile(name: str, tile: PlacedTile, gain: np.ndarray, held: bool) -> TileTransform:  # type: ignore[type-arg]
+def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransform:
     y, x = (tuple(round(float(v), 9) for v in row) for row in tile.warp.affine)
     return TileTransform(
         tile_id=name,
@@ -148,7 +152,7 @@ def _report(run: Run, layout: SectionLayout) -> UnitReport:
     problems = [
         {
             "code": "tile_unmatched",
-            "subject": f"{layout.section}: tile {t.tile_id} could not be registered; it lies where the stage says",
+            "subject": f"{layout.section}: tile {t.tile_id} is not registered; it lies where the stage says",
             "remedy": "look at the tile; raise stage_uncertainty_px if the stage is less exact than stated",
         }
         for t in layout.tiles

@@ -24,7 +24,8 @@ Row = tuple[float, float, float]
 
 
 def spline_basis(points_1d: Points, spacing_px: float, size: int) -> tuple[NDArray[np.int64], Points]:
-    """First knot (N,) and the four cubic weights (N, 4) of each coordinate, which is clamped to the domain."""
+    """First knot (N,) and the four cubic weights (N, 4) of each coordinate, which is clamped to the
+    domain."""
     u = np.clip(points_1d / spacing_px, 0.0, float(size - 3))
     first = np.minimum(np.floor(u).astype(np.int64), size - 4)
     t = u - first
@@ -36,7 +37,8 @@ def spline_basis(points_1d: Points, spacing_px: float, size: int) -> tuple[NDArr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """A smooth displacement field: `coefficients` (2, gy, gx) px on knots `spacing_px` apart, first knot at -1.
+    """A smooth displacement field: `coefficients` (2, gy, gx) px on knots `spacing_px` apart, first knot at
+    -1.
 
     It covers [0, (gy - 3) * spacing_px]; beyond, the value of the nearest edge goes on.
     """
@@ -79,7 +81,8 @@ class Warp:
         return out if self.sheet is None else out + self.sheet(points_yx)
 
     def inverse(self, points_yx: Points, *, iterations: int = 40, tolerance_px: float = 1e-3) -> Points:
-        """Map points (N, 2) back, by fixed point: converges where the sheet is no fold (its slope is below 1)."""
+        """Map points (N, 2) back, by fixed point: converges where the sheet is no fold (its slope is
+        below 1)."""
         back = np.linalg.inv(self.affine[:, :2]).T
         flat = points_yx - self.affine[:, 2]
         out = flat @ back

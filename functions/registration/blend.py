@@ -16,7 +16,8 @@ from functions.registration.warp import MARGIN_PX, dense_coordinates, sample
 Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
 POWER = 4
-"""Weights grow with this power of the distance to the rim: the change-over is narrow and lies in the middle."""
+"""Weights grow with this power of the distance to the rim: the change-over is narrow and lies in the
+middle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

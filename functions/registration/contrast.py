@@ -27,7 +27,8 @@ def histogram(
 
 
 def percentile_range(counts: Histogram, *, low: float = 0.1, high: float = 99.9) -> tuple[float, float]:
-    """Grey values below which `low` and `high` per cent of the non-zero pixels lie (0 marks what is outside)."""
+    """Grey values below which `low` and `high` per cent of the non-zero pixels lie (0 marks what is
+    outside)."""
     inner = np.concatenate([np.zeros(1, np.int64), counts[1:]])
     total = inner.sum()
     if total == 0:
@@ -48,8 +49,8 @@ def sample_cells(
 ) -> Floats:
     """Cell means at points (N, 2); nan outside or where not usable."""
     index = np.floor((points_yx + 0.5) / cell_px).astype(np.int64)
-    inside = ((index >= 0) & (index < np.array(cells.shape))).all(axis=1)
-    index = np.where(inside[:, None], index, 0)
+    inside = np.asarray(((index >= 0) & (index < np.array(cells.shape))).all(axis=1))
+    index = np.asarray(np.where(inside[:, None], index, 0), dtype=np.int64)
     good = inside & usable[index[:, 0], index[:, 1]]
     return np.where(good, cells[index[:, 0], index[:, 1]], np.nan).astype(np.float64)
 
@@ -91,7 +92,7 @@ def equalise_tiles(
 
 def _balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -> Floats:
     """Values v with v[a] - v[b] = d as well as possible and v small (relative weight 0.05 : sigma)."""
-    normal = np.eye(count) / sigma**2
+    normal: Floats = np.eye(count, dtype=np.float64) / sigma**2
     right = np.zeros(count)
     weight = 1.0 / (0.05 * sigma) ** 2
     for a, b, d in rows:
@@ -101,8 +102,7 @@ def _balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -
         normal[b, a] -= weight
         right[a] += weight * d
         right[b] -= weight * d
-    out: Floats = np.linalg.solve(normal, right)
-    return out
+    return np.asarray(np.linalg.solve(normal, right), dtype=np.float64)
 
 
 def section_contrast(

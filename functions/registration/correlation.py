@@ -1,8 +1,8 @@
 """How far two images are shifted against each other, and how sure that is.
 
-Two tools: the masked normalised cross-correlation of two whole images over all shifts (Padfield, "Masked object
-registration in the Fourier domain", IEEE TIP 2012), and many small templates, each in its own search window.
-A shift d says that fixed[p] shows what moving[p + d] shows. All positions are y, x in px.
+Two tools: the masked normalised cross-correlation of two whole images over all shifts (Padfield, "Masked
+object registration in the Fourier domain", IEEE TIP 2012), and many small templates, each in its own search
+window. A shift d says that fixed[p] shows what moving[p + d] shows. All positions are y, x in px.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ BATCH_PIXELS = 1 << 21
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """The best shift, its correlation `peak` (-1..1), the best correlation elsewhere, and the common pixels."""
+    """The best shift, its correlation `peak` (-1..1), the best correlation elsewhere, and the common
+    pixels."""
 
     shift_yx_px: tuple[float, float]
     peak: float
@@ -38,7 +39,8 @@ class Shift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchShifts:
-    """Shifts (N, 2), correlation and second peak (N,) of N templates; `valid` is False where nothing was found."""
+    """Shifts (N, 2), correlation and second peak (N,) of N templates; `valid` is False where nothing
+    was found."""
 
     shift_yx_px: Floats
     peak: Floats
@@ -77,7 +79,8 @@ def masked_correlation(
 
 
 def _centred(image: Image, mask: Mask) -> Floats:
-    """Minus its mean, 0 where masked. A constant image becomes exactly 0, so that rounding shows no pattern."""
+    """Minus its mean, 0 where masked. A constant image becomes exactly 0, so that rounding shows no
+    pattern."""
     values = image.astype(np.float64)
     mean = float(values[mask].mean()) if mask.any() else 0.0
     out = np.where(mask, values - mean, 0.0)
@@ -96,8 +99,9 @@ def find_shift(
 ) -> Shift | None:
     """The shift of highest significance within `reach_yx_px` of the expected one; None if nothing overlaps.
 
-    Significance is correlation times the root of the common area, so that a corner of a few pixels that happens to
-    agree does not win. Shifts with less than `min_common` of the largest common area in reach are not considered.
+    Significance is correlation times the root of the common area, so that a corner of a few pixels that
+    happens to agree does not win. Shifts with less than `min_common` of the largest common area in reach
+    are not considered.
     """
     ncc, count = masked_correlation(fixed, fixed_mask, moving, moving_mask)
     zero = (fixed.shape[0] - 1, fixed.shape[1] - 1)
@@ -205,7 +209,8 @@ def _batch_ncc(
     wm: NDArray[np.generic],
     min_cover: float,
 ) -> Floats:
-    """Zero-mean normalised correlation (B, 2r + 1, 2r + 1) of templates (B, h, w) in windows; -1 if not usable."""
+    """Zero-mean normalised correlation (B, 2r + 1, 2r + 1) of templates (B, h, w) in windows; -1 if not
+    usable."""
     shape = (t.shape[1], t.shape[2])
     area = float(shape[0] * shape[1])
     template = t.astype(np.float64)

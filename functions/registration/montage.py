@@ -1,8 +1,8 @@
 """Where the tiles of a section lie: one sparse robust least-squares problem from all measured overlaps.
 
-First translations, in which wrong overlaps show by contradicting the others; then, from patches, for each tile an
-affine map and a smooth sheet, plus one lens sheet that all tiles share. The gauge is held by weak priors: tiles
-keep their shape, and the mean position stays the stage's.
+First translations, in which wrong overlaps show by contradicting the others; then, from patches, for each
+tile an affine map and a smooth sheet, plus one lens sheet that all tiles share. The gauge is held by weak
+priors: tiles keep their shape, and the mean position stays the stage's.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Montage:
-    """Solved warps, tile px to section px, and residuals of every match (one array a pair; weights 0 = rejected)."""
+    """Solved warps, tile px to section px, and residuals of every match (one array a pair; weights 0 =
+    rejected)."""
 
     warps: tuple[Warp, ...]
     residuals_px: tuple[Floats, ...]
@@ -63,7 +64,8 @@ def place_tiles(
     *,
     uncertainty_px: float,
 ) -> Placement:
-    """Solve translations; overlaps that contradict the others are rejected and replaced by the stage's offset.
+    """Solve translations; overlaps that contradict the others are rejected and replaced by the stage's
+    offset.
 
     An offset that no loop checks must at least stand out clearly.
     """
@@ -101,7 +103,8 @@ def _translations(
     uncertainty_px: float,
     bridge: bool = False,
 ) -> tuple[Floats, Floats]:
-    """Positions (N, 2) and the residual (E,) of every pair; unkept pairs pull like a stage step, or not at all."""
+    """Positions (N, 2) and the residual (E,) of every pair; unkept pairs pull like a stage step, or not
+    at all."""
     count, edges = len(stage), len(pairs)
     ends = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     rows = np.repeat(np.arange(edges), 2)
@@ -112,8 +115,8 @@ def _translations(
     weight = np.where(kept, strong, soft if bridge else 0.0)
     prior = sparse.identity(count, format="csr") * (soft * 1e-4)
     solution = solve_robust(
-        design, step, weight=weight, prior=prior, prior_right=stage * (soft * 1e-4), floor_px=COARSE_SIGMA_PX, cut=6.0,
-        rounds=2 if bridge else 12,
+        design, step, weight=weight, prior=prior, prior_right=stage * (soft * 1e-4),
+        floor_px=COARSE_SIGMA_PX, cut=6.0, rounds=2 if bridge else 12,
     )  # fmt: skip
     return solution.unknowns, solution.residual_px
 
@@ -124,8 +127,7 @@ def _stage_map(stage_step: Floats, step: Floats) -> Floats:
         return np.eye(2)
     ridge = np.eye(2, dtype=np.float64) * (1e-2 * float((stage_step**2).sum()) / len(step))
     normal = stage_step.T @ stage_step + ridge
-    out: Floats = np.linalg.solve(normal, stage_step.T @ step + ridge).T
-    return out
+    return np.asarray(np.linalg.solve(normal, stage_step.T @ step + ridge).T, dtype=np.float64)
 
 
 def _loose(count: int, pairs: Sequence[Pair], kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -209,7 +211,8 @@ def solve_montage(
 def _without_common_affine(
     warps: Sequence[Warp], shapes_yx: Sequence[tuple[int, int]], positions_yx: Floats
 ) -> tuple[Warp, ...]:
-    """Fix the gauge: tiles are on average neither scaled, sheared nor turned, and stay where they were on average.
+    """Fix the gauge: tiles are on average neither scaled, sheared nor turned, and stay where they were on
+    average.
 
     Overlaps cannot see an affine map of the whole section, so the solve leaves it to its weak priors.
     """

@@ -35,7 +35,8 @@ class ReducedTile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matches:
-    """N points seen in both tiles of a pair (N, 2), with correlation and ratio of second to first peak (N,)."""
+    """N points seen in both tiles of a pair (N, 2), with correlation and ratio of second to first peak
+    (N,)."""
 
     a_yx: Floats
     b_yx: Floats
@@ -201,7 +202,8 @@ def fine_matches(
 
 
 def _common_box(mask_a: Mask, mask_b: Mask, offset_yx: Floats, extent: Floats) -> tuple[Floats, Floats]:
-    """Corner and extent, in a, of the part of an overlap that both tiles have usable: margins are left out."""
+    """Corner and extent, in a, of the part of an overlap that both tiles have usable: margins are left
+    out."""
     corner = np.ceil(np.maximum(0.0, offset_yx)).astype(int)
     there = np.maximum(0, corner - np.rint(offset_yx).astype(int))
     size = np.minimum(np.floor(extent).astype(int) - 1, np.array(mask_b.shape) - there)

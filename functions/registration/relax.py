@@ -1,9 +1,9 @@
 """Where every section of a stack lies: one joint solve over all pairs.
 
-First rigid motions (rotations, then translations, both linear and robust), then a sheet for each section, all in one
-sparse least-squares problem. No section is the anchor: the gauge is that rotations and translations are zero on
-average and sheets are as small as the matches allow, so that no section imprints its distortion on the stack and the
-stack neither shrinks nor drifts.
+First rigid motions (rotations, then translations, both linear and robust), then a sheet for each section,
+all in one sparse least-squares problem. No section is the anchor: the gauge is that rotations and
+translations are zero on average, and that sections keep their size and shape on average, so that no section
+imprints its distortion on the stack and the stack neither shrinks nor drifts.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class StackPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """Solved warps, section px to a common frame; which sections hang on matches; residuals of each pair's matches."""
+    """Solved warps, section px to a common frame; which sections hang on matches; residuals of each
+    pair's matches."""
 
     warps: tuple[Warp, ...]
     held: tuple[bool, ...]
@@ -87,7 +88,9 @@ def solve_stack(
     if rigid_only or not pairs:
         warps = [Warp(affine=a) for a in rigid]
     else:
-        warps = _without_common_affine(sections, _elastic(sections, pairs, rigid, spacing_px, stiffness), rigid)
+        warps = _without_common_affine(
+            sections, _elastic(sections, pairs, rigid, spacing_px, stiffness), rigid
+        )
         warps = [w if any(k in (p.a, p.b) for p in pairs) else _between(k, sections, warps, pairs)
                  for k, w in enumerate(warps)]  # fmt: skip
     residuals = tuple(
@@ -130,7 +133,8 @@ def _pair_turn(matches: Matches) -> float:
 def _rigid(
     sections: Sequence[StackSection], pairs: Sequence[StackPair], label: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Angles (N,) and moves (N, 2). Groups without a pair between them are tied by stage positions, weakly."""
+    """Angles (N,) and moves (N, 2). Groups without a pair between them are tied by stage positions,
+    weakly."""
     count = len(sections)
     edges = [(p.a, p.b, -_pair_turn(p.matches), 1.0 / abs(sections[p.b].z - sections[p.a].z)) for p in pairs]
     edges += [(k, k + 1, 0.0, 1e-4) for k in range(count - 1) if label[k] != label[k + 1]]
@@ -248,7 +252,9 @@ def _without_common_affine(
     jacobians, moves = [], []
     for section, warp, motion in zip(sections, warps, rigid, strict=True):
         axes = [np.linspace(0.0, n - 1.0, 9) for n in section.shape_yx]
-        points = Warp(affine=motion).apply(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2))
+        points = Warp(affine=motion).apply(
+            np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+        )
         placed = warp.apply(Warp(affine=motion).inverse(points))
         middle = points.mean(axis=0)
         jacobians.append(np.linalg.lstsq(points - middle, placed - placed.mean(axis=0), rcond=None)[0].T)
@@ -268,7 +274,8 @@ def _without_common_affine(
 def _between(
     index: int, sections: Sequence[StackSection], warps: Sequence[Warp], pairs: Sequence[StackPair]
 ) -> Warp:
-    """The sheet of a section without matches: the weighted mean of the nearest held sections on both sides."""
+    """The sheet of a section without matches: the weighted mean of the nearest held sections on both
+    sides."""
     tied = sorted({k for p in pairs for k in (p.a, p.b)})
     sides = [
         max((k for k in tied if k < index), default=None),

@@ -1,4 +1,5 @@
-"""Sparse linear least squares that wrong measurements cannot bend (iteratively reweighted; Holland & Welsch, 1977)."""
+"""Sparse linear least squares that wrong measurements cannot bend (iteratively reweighted; Holland &
+Welsch, 1977)."""
 
 from __future__ import annotations
 
@@ -50,8 +51,9 @@ def solve_robust(
 ) -> Solution:
     """Minimise sum w rho(|design x - target|) + x' prior x - 2 x' prior_right.
 
-    The loss goes from Huber (first half of the rounds: finds the basin) to Tukey's biweight (then: ignores what is
-    further off than `cut` robust standard deviations). The scale is the median residual, at least `floor_px`.
+    The loss goes from Huber (first half of the rounds: finds the basin) to Tukey's biweight (then: ignores
+    what is further off than `cut` robust standard deviations). The scale is the median residual, at least
+    `floor_px`.
 
     Args:
         design: sparse (M, P), shared by both axes.

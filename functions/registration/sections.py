@@ -1,7 +1,7 @@
 """How two sections lie on each other: rotation scan on thumbnails, affine refinement, then a block-wise flow.
 
-Maps lead from the pixels of section a to those of section b. Levels are halvings: pixel r of level f is the mean of
-f x f pixels and has its centre at r * f + (f - 1) / 2.
+Maps lead from the pixels of section a to those of section b. Levels are halvings: pixel r of level f is the
+mean of f x f pixels and has its centre at r * f + (f - 1) / 2.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ MIN_COMMON = 0.4
 MIN_SCORE = 0.12
 MIN_MARGIN = 0.12
 MIN_INLIERS = 8
+MIN_GOOD_SHARE = 0.25
+"""Sections of different tissue keep up to 0.18 of their patches, and score up to 0.18, by chance."""
+MIN_GOOD_SCORE = 0.2
 LEVEL_PATCH_PX = 48
 APART_PX = 8
 FINE_PX = 1.5
@@ -45,7 +48,8 @@ class Guess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairMatch:
-    """What is known about a pair: the affine map a -> b, matches of the flow, their residual to a smooth map."""
+    """What is known about a pair: the affine map a -> b, matches of the flow, their residual to a
+    smooth map."""
 
     affine: Floats
     score: float
@@ -57,7 +61,9 @@ class PairMatch:
     @property
     def good(self) -> bool:
         """Whether the pair may pull on the stack."""
-        return len(self.matches) >= MIN_INLIERS and len(self.matches) >= 0.1 * self.tried
+        share = len(self.matches) / max(1, self.tried)
+        sure = self.score >= MIN_GOOD_SCORE or share >= 2 * MIN_GOOD_SHARE
+        return len(self.matches) >= MIN_INLIERS and share >= MIN_GOOD_SHARE and sure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,8 @@ def reduce_section(image: Gray, mask: Mask, factor: int) -> Level:
 
 
 def register_sections(a: Gray, mask_a: Mask, b: Gray, mask_b: Mask, parameters: AlignParameters) -> PairMatch:
-    """Register section b with section a. Without a common pattern the result has no matches (`good` is False)."""
+    """Register section b with section a. Without a common pattern the result has no matches (`good` is
+    False)."""
     none = PairMatch(
         affine=np.eye(2, 3), score=0.0, margin=0.0, matches=NO_MATCHES, residual_px_p95=None, tried=0
     )
@@ -130,7 +137,8 @@ def _powers(factor: int) -> list[int]:
 
 
 def scan_rotations(a: Level, b: Level, *, max_rotation_deg: float) -> Guess | None:
-    """Try rotations, all translations for each by FFT; all the way round only if none of the near ones stands out."""
+    """Try rotations, all translations for each by FFT; all the way round only if none of the near ones
+    stands out."""
     f = a.factor
     fixed = band_pass(a.image, a.mask, fine_px=1.0, coarse_px=6.0)
     shape = tuple(n + m + 1 for n, m in zip(a.image.shape, (_diagonal(b),) * 2, strict=True))
@@ -165,7 +173,8 @@ def _diagonal(b: Level) -> int:
 
 
 def _turned(b: Level, degrees: float) -> tuple[Floats, int]:
-    """Map (2, 3) from the pixels of a square that holds the turned thumbnail to the thumbnail, and its side."""
+    """Map (2, 3) from the pixels of a square that holds the turned thumbnail to the thumbnail, and its
+    side."""
     side = _diagonal(b)
     t = np.deg2rad(degrees)
     linear = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
@@ -319,7 +328,8 @@ def flow(
 def fit_warp(
     found: Matches, affine: Floats, *, spacing_px: float, shape_yx: tuple[int, ...]
 ) -> tuple[Warp, Floats, Floats]:
-    """The smooth map nearest to the matches; their robust weights (0: contradicts its neighbours) and residuals."""
+    """The smooth map nearest to the matches; their robust weights (0: contradicts its neighbours) and
+    residuals."""
     knots = sheet_shape((shape_yx[0], shape_yx[1]), spacing_px)
     columns, weights = basis_rows(found.a_yx, spacing_px=spacing_px, shape=knots)
     n = len(found)

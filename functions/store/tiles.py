@@ -41,7 +41,11 @@ class TileReader:
             self._cache.move_to_end(index)
             return self._cache[index]
         raw = read_tile(self._paths[index])
-        image = to_eight_bit(raw, *self._gray_range()) if raw.dtype == np.uint16 else raw.astype(np.uint8)
+        image = (
+            to_eight_bit(raw.astype(np.uint16), *self._gray_range())
+            if raw.dtype == np.uint16
+            else raw.astype(np.uint8)
+        )
         self._cache[index] = image
         while len(self._cache) > 1 and sum(i.nbytes for i in self._cache.values()) > self._cache_bytes:
             self._cache.popitem(last=False)

@@ -24,7 +24,8 @@ KINDS: tuple[Kind, Kind] = ("image", "mask")
 
 
 class TransformHeader(Document):
-    """`transforms/<section id>.json`: what is small of a section's transform; the sheet lies beside it as npz."""
+    """`transforms/<section id>.json`: what is small of a section's transform; the sheet lies beside it
+    as npz."""
 
     section: str
     shape_yx: tuple[int, int]

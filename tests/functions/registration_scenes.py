@@ -1,4 +1,5 @@
-"""Small scenes with known truth for the tests of stitch and align: textured planes cut into tiles or sections."""
+"""Small scenes with known truth for the tests of stitch and align: textured planes cut into tiles or
+sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Shifts are found where they are, to a fraction of a pixel, and are not made up where nothing is to be seen."""
+"""Shifts are found where they are, to a fraction of a pixel, and are not made up where nothing is to be
+seen."""
 
 from __future__ import annotations
 
@@ -73,7 +74,14 @@ def test_patches_find_subpixel_shifts(dy: float, dx: float) -> None:
     full = np.ones(scene.shape, dtype=bool)
     corners = np.array([[40, 40], [60, 80], [30, 90]])
     found = match_patches(
-        scene, full, moved, full, fixed_corner_yx=corners, moving_corner_yx=corners, patch_yx_px=(40, 32), reach_px=6
+        scene,
+        full,
+        moved,
+        full,
+        fixed_corner_yx=corners,
+        moving_corner_yx=corners,
+        patch_yx_px=(40, 32),
+        reach_px=6,
     )
     assert found.valid.all()
     np.testing.assert_allclose(found.shift_yx_px, [[dy, dx]] * 3, atol=0.15)
@@ -84,6 +92,13 @@ def test_masked_patches_are_not_valid() -> None:
     full, none = np.ones(scene.shape, dtype=bool), np.zeros(scene.shape, dtype=bool)
     corner = np.array([[30, 30]])
     found = match_patches(
-        scene, full, scene, none, fixed_corner_yx=corner, moving_corner_yx=corner, patch_yx_px=(32, 32), reach_px=5
+        scene,
+        full,
+        scene,
+        none,
+        fixed_corner_yx=corner,
+        moving_corner_yx=corner,
+        patch_yx_px=(32, 32),
+        reach_px=5,
     )
     assert not found.valid.any()

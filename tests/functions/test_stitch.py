@@ -28,7 +28,9 @@ def seam_errors(run: Run, section: Section, corners: np.ndarray) -> np.ndarray:
             axes = [np.linspace(lo, hi, 6) for lo, hi in zip(low, high, strict=True)]
             points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
             here = layout.place(section.tiles[a].id, points - corners[a])
-            errors.append(np.linalg.norm(here - layout.place(section.tiles[b].id, points - corners[b]), axis=1))
+            errors.append(
+                np.linalg.norm(here - layout.place(section.tiles[b].id, points - corners[b]), axis=1)
+            )
     return np.concatenate(errors)
 
 
@@ -71,7 +73,7 @@ def test_black_margins_are_not_registered(tmp_path: Path) -> None:
     assert stitch.compute(run, "z00000").status == "ok"
     assert np.percentile(seam_errors(run, section, corners), 95) < 0.5
     layout = load_layout(run, "z00000")
-    image, mask = read_section(run, layout)
+    _, mask = read_section(run, layout)
     assert not mask[:, :16].any()
 
 
@@ -116,7 +118,9 @@ def test_constant_tiles_are_reported(tmp_path: Path, gray: int) -> None:
     assert report.status == "look"
     assert {"tile_unmatched", "no_texture"} <= {p["code"] for p in report.problems}
     layout = load_layout(run, "z00000")
-    assert layout.tiles[1].warp.affine[:, 2] - layout.tiles[0].warp.affine[:, 2] == pytest.approx((0, 64), abs=1)
+    assert layout.tiles[1].warp.affine[:, 2] - layout.tiles[0].warp.affine[:, 2] == pytest.approx(
+        (0, 64), abs=1
+    )
 
 
 def test_tiles_without_overlap_and_of_another_size(tmp_path: Path) -> None:
