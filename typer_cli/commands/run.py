@@ -138,10 +138,10 @@ def rerun(
 
     runs = runs_of(site, workers=workers)
     record, _ = runs.show(run)
-    request = runs.request(record.id)
-    parameters = parse_settings(settings, base=request.parameters) if settings else None
-    planned = request if parameters is None else request.model_copy(update={"parameters": parameters})
-    reuse = runs.reuse(planned)
+    parameters = parse_settings(settings, base=runs.request(record.id).parameters) if settings else None
+    reuse = runs.reuse(
+        runs.rerun_request(record.id, start_at=start_at, stop_after=stop_after, parameters=parameters)
+    )
     draw_reuse(console(error=True), reuse)
     with RunProgress() as progress:
         record = runs.rerun(
