@@ -271,6 +271,8 @@ def _reusable(run: Run, step: StepName) -> Reuse:
             from functions.plan import unit_ids
 
             units = unit_ids(run, step)
+        elif step == "ingest":  # looks at the folder each time, and at tiles that changed
+            return Reuse(step=step, units=len(run.sections), reusable=len(run.sections))
         else:
             units = ["all"]
         done = sum(run.cell(step, unit).is_done(unit) for unit in units)

@@ -1,7 +1,7 @@
 """The registered functions: each travels to the endpoint as source text and is run there alone.
 
-Self-contained, undecorated, imports in the body, one JSON object in, one small JSON object out. They say nothing
-but which step to run, so a new release of the package needs no new registration.
+Self-contained, undecorated, imports in the body, one JSON object in, one small JSON object out. They say
+nothing but which step to run, so a new release of the package needs no new registration.
 """
 
 from __future__ import annotations

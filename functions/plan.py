@@ -22,8 +22,8 @@ UPSTREAM: dict[FanOutName, tuple[StepName, ...]] = {
 def perform(task: PlanTask) -> PlanResult:
     """Deal the unfinished units of a step out to at most `task.shards` shards, in round robin.
 
-    Units are spread so that neighbours go to different shards: a slow region is shared. There is always at least
-    one shard, since a Compute action needs one; with nothing to do it is empty.
+    Units are spread so that neighbours go to different shards: a slow region is shared. There is always at
+    least one shard, since a Compute action needs one; with nothing to do it is empty.
 
     Raises:
         UpstreamError: a step that this one reads is not finished.

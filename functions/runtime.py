@@ -1,13 +1,13 @@
 """Run one task: parse it, run the step, time it, wrap what went wrong, return small JSON.
 
-A fan-out step is a module with `units(run)` and `compute(run, unit)`; a single step has `perform(run)`. The modules
-are imported by name when they are needed, so that planning does not load torch.
+A fan-out step is a module with `units(run)` and `compute(run, unit)`; a single step has `perform(run)`. The
+modules are imported by name when they are needed, so that planning does not load torch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +31,7 @@ from functions.tasks import (
 SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
 
 
-class StepFailed(RuntimeError):
+class StepFailed(RuntimeError):  # noqa: N818 - the flow's log shows this name
     """A step could not be carried out; the text is what the flow's log and the user see."""
 
 
@@ -39,8 +39,7 @@ def execute(step: str, payload: object) -> dict[str, Any]:
     """Run `step` on a task document and return a JSON document of at most a few kilobytes.
 
     Raises:
-        StepFailed: with a message that names what was wrong and the remedy. It is a RuntimeError with one string
-            inside, so that it can be unpickled where this package is not installed.
+        StepFailed: with a message that names what was wrong and the remedy, as one string.
     """
     started = time.perf_counter()
     try:
@@ -83,8 +82,7 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
     for unit in manifest.shards[task.shard]:
         if is_cancelled(run):
             raise StepFailed(f"{step}: cancelled; start the run again to go on")
-        compute: Callable[..., Any] = module.compute
-        mark, fresh = run.cell(step, unit).run_unit(unit, lambda unit=unit: compute(run, unit))  # type: ignore[misc]
+        mark, fresh = run.cell(step, unit).run_unit(unit, partial(module.compute, run, unit))
         marks.append(mark)
         computed += fresh
     return summarise(step, marks, computed=computed)

@@ -3,8 +3,8 @@
 Every key follows from the acquisition's content and the parameters alone, so any step can be started on any
 worker at any time and finds what came before it; nothing but paths and parameters travels through the flow.
 
-    section tiles ─► stitch(z) ─┬► pair(a,b) ─► solve ─► render ─► segment ─► match ─► reconcile ─► relabel ─► finish
-                                └────────────────────────┘
+    tiles ─► stitch(z) ─┬► pair(a,b) ─► solve ─► render ─► segment ─► match ─► reconcile ─► relabel ─► finish
+                        └────────────────────────┘
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Volume:
 
     @classmethod
     def create(cls, work: Path, ref: VolumeRef) -> Volume:
-        """Create the array with nothing in it; an existing one of the same shape and type is opened instead."""
+        """Create the array with nothing in it; one of the same shape and type is opened instead."""
         path = work / ref.path
         if not path.exists():
             with atomic_path(path) as partial:

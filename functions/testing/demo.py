@@ -7,7 +7,7 @@ score(run, published)    -> residuals in px against the truth, and figures of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import numpy as np
 from functions.evaluation import Evaluation, evaluate
 from functions.model.acquisition import Tile
 from functions.model.errors import VolumeError
-from functions.model.parameters import Parameters
+from functions.model.geometry import ZYX
+from functions.model.parameters import Parameters, SegmentParameters
 from functions.publication.bundle import open_levels
 from functions.store.files import atomic_path
 from functions.store.run import Run
@@ -49,14 +50,26 @@ class Recipe:
     acquisition: AcquisitionConfig
     sections: int
     phantom_seed: int = 1
-    parameters: Parameters = field(default_factory=Parameters)
+    parameters: Parameters
+
+
+def _parameters(subvolume_zyx_px: ZYX, overlap_zyx_px: ZYX) -> Parameters:
+    """Subvolumes so small that there are several; the volume's faces are mirrored, since it is thin."""
+    return Parameters(
+        segment=SegmentParameters(
+            subvolume_zyx_px=subvolume_zyx_px, overlap_zyx_px=overlap_zyx_px, mirror_border=True
+        )
+    )
 
 
 RECIPES = {
-    Size.FULL: Recipe(acquisition=DEMO, sections=DEMO_SECTIONS),
+    Size.FULL: Recipe(
+        acquisition=DEMO, sections=DEMO_SECTIONS, parameters=_parameters((44, 156, 156), (20, 40, 40))
+    ),
     Size.SMALL: Recipe(
         acquisition=AcquisitionConfig(seed=7, id="demo-small", tile_shape_yx=(128, 128), grid=(1, 2)),
         sections=20,
+        parameters=_parameters((20, 160, 160), (8, 40, 40)),
     ),
 }
 

@@ -1,12 +1,12 @@
 """FIB-25 in pieces: a box segmented in overlapping subvolumes and joined, beside google/ffn's own result.
 
-    python -m tests.benchmarks.fib25 --data ../shared/data --box 46:174,61:189,61:189 --workers 2
+    python -m tests.benchmarks.fib25 --data ../shared/data --box 45:173,61:189,61:189 --workers 2
 
 The box goes through the whole flow on the embedded site: imported as an aligned stack, stitched and aligned
-(both keep it), segmented with the imported FIB-25 network, joined, published. What was published is evaluated,
-beside google/ffn's segmentation of the same voxels, which saw the whole block: both without the box's rim, with
-the same treatment of unlabelled voxels. One JSON document goes to stdout, progress to stderr; what `--work`
-holds is not done again.
+(both keep it), segmented with the imported FIB-25 network, joined, published. What was published is
+evaluated, beside google/ffn's segmentation of the same voxels, which saw the whole block: both without the
+box's rim, with the same treatment of unlabelled voxels. One JSON document goes to stdout, progress to stderr;
+what `--work` holds is not done again.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def main() -> None:
         description="FIB-25 in overlapping subvolumes, beside google/ffn's result"
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--box", type=parse_box, default=parse_box("46:174,61:189,61:189"))
+    parser.add_argument("--box", type=parse_box, default=parse_box("45:173,61:189,61:189"))
     parser.add_argument("--subvolume", type=parse_triple, default=(96, 96, 96))
     parser.add_argument("--overlap", type=parse_triple, default=(64, 64, 64))
     parser.add_argument("--min-move-distance", type=int, default=0, help="6 saves 40 % of the fields of view")

@@ -87,17 +87,28 @@ def done(work: Path) -> set[tuple[str, str, str]]:
     return {(s, c.path.name, mark.stem) for s, c in cells(work) for mark in c.path.glob("done/*.json")}
 
 
-def wait_for_attempt(site: SiteProcess, work: Path, step: str, *, seconds: float = 300) -> bool:
-    """Wait until a unit of `step` is begun; False when the run ended before."""
-    limit = time.monotonic() + seconds
-    begun = sum(c for (s, _, _), c in attempts(work).items() if s == step)
+def begun(home: Path, acquisition: str, step: str) -> int:
+    """How much of a step has been begun: units, or files for the steps that copy or check files."""
+    scratch, published = home / "scratch" / acquisition, home / "published"
+    if step == "transfer":
+        return sum(1 for _ in scratch.glob(".raw*/**/*.tif"))
+    if step == "ingest":
+        return sum(1 for _ in scratch.glob("work/ingest/*/checks/*.json"))
+    if step == "publish":
+        return sum(1 for _ in published.glob("**/.*.partial/**/zarr.json"))
+    return sum(count for (s, _, _), count in attempts(scratch / "work").items() if s == step)
+
+
+def wait_until_begun(site: SiteProcess, home: Path, acquisition: str, step: str) -> bool:
+    """Wait until more of `step` is begun than now; False when the run ended before."""
+    before, limit = begun(home, acquisition, step), time.monotonic() + 900
     while time.monotonic() < limit:
-        if sum(c for (s, _, _), c in attempts(work).items() if s == step) > begun:
+        if begun(home, acquisition, step) > before:
             return True
         if site.process.poll() is not None:
             return False
-        time.sleep(0.005)
-    raise AssertionError(f"no unit of {step} was begun in {seconds} s")
+        time.sleep(0.002)
+    raise AssertionError(f"nothing of {step} was begun in 900 s")
 
 
 def tree_digest(folder: Path) -> dict[str, str]:

@@ -4,15 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from flows.records import FLOW_STEPS
 from flows.run import Runs
 from flows.site import local_site
 from tests.e2e import site
 from tests.e2e.worlds import SMALL, write_small_acquisition
-
-STEPS = (
-    "ingest", "stitch", "align_pairs", "align_solve", "align_render",
-    "segment", "match", "reconcile", "relabel", "finish",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +32,10 @@ def test_killed_in_every_step_the_published_volume_is_the_same_to_the_byte(
     run_id = ""
     killed_in: list[str] = []
     finished_before: dict[tuple[str, str, str], int] = {}
-    for step in STEPS:
+    for step in FLOW_STEPS:
         process = site.start(tmp_path, acquisition, parameters=SMALL, run_id=run_id)
-        work = tmp_path / "scratch" / acquisition.name / "work"
-        alive = site.wait_for_attempt(process, work, step)
-        assert alive, process.finish()
+        alive = site.wait_until_begun(process, tmp_path, acquisition.name, step)
+        assert alive, (step, process.finish())
         process.kill()
         killed_in.append(step)
         run_id = runs.list()[0].id
@@ -51,7 +46,7 @@ def test_killed_in_every_step_the_published_volume_is_the_same_to_the_byte(
     site.start(tmp_path, acquisition, parameters=SMALL, run_id=run_id).finish()
 
     record, _ = runs.show(run_id)
-    assert killed_in == list(STEPS)
+    assert killed_in == list(FLOW_STEPS)
     assert len(runs.list()) == 1
     begun = site.attempts(Path(record.work_path))
     assert {unit: begun[unit] for unit in finished_before} == finished_before

@@ -1,5 +1,7 @@
 """Boxes and the tiling of axes."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_tiled_axis_is_covered_with_at_least_the_overlap(length: int, size: int,
     assert tiles[0][0] == 0
     assert tiles[-1][1] == length
     assert {stop - start for start, stop in tiles} == {min(size, length)}
-    for (_, stop), (start, _) in zip(tiles, tiles[1:], strict=False):
+    for (_, stop), (start, _) in pairwise(tiles):
         assert stop - start >= overlap
 
 
