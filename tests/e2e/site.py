@@ -38,7 +38,7 @@ class SiteProcess:
     def kill(self) -> None:
         """`kill -9` of the runner and every worker."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.communicate()
 
     def finish(self) -> str:
         """Wait for the end; what it printed.
@@ -107,7 +107,7 @@ def wait_until_begun(site: SiteProcess, home: Path, acquisition: str, step: str)
             return True
         if site.process.poll() is not None:
             return False
-        time.sleep(0.002)
+        time.sleep(0.01)
     raise AssertionError(f"nothing of {step} was begun in 900 s")
 
 

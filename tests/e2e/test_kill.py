@@ -45,10 +45,11 @@ def test_killed_in_every_step_the_published_volume_is_the_same_to_the_byte(
             assert finished_before.setdefault(unit, begun[unit]) == begun[unit], f"{unit} was redone"
     site.start(tmp_path, acquisition, parameters=SMALL, run_id=run_id).finish()
 
-    record, _ = runs.show(run_id)
+    record, steps = runs.show(run_id)
     assert killed_in == list(FLOW_STEPS)
     assert len(runs.list()) == 1
     begun = site.attempts(Path(record.work_path))
     assert {unit: begun[unit] for unit in finished_before} == finished_before
+    assert next(step.figures["segments"] for step in steps if step.name == "finish") > 5
     assert record.published_path
     assert site.tree_digest(Path(record.published_path) / "volume.zarr") == undisturbed
