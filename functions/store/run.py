@@ -93,10 +93,11 @@ class Run:
 
     # -- keys -----------------------------------------------------------------------------------------------
     def stitch_key(self, section: IngestedSection) -> str:
-        """Key of a stitched section: its tiles and the stitch parameters."""
-        voxel = self.manifest.acquisition.voxel_size_zyx_nm
+        """Key of a stitched section: its tiles, how exact their places are, and the stitch parameters."""
+        whole = self.manifest.acquisition
+        frame = (whole.voxel_size_zyx_nm, whole.stage_uncertainty_px, whole.aligned)
         return fingerprint(
-            "stitch", section.fingerprint, voxel, self.parameters.stitch.to_json(), CODE_VERSION
+            "stitch", section.fingerprint, frame, self.parameters.stitch.to_json(), CODE_VERSION
         )
 
     @cached_property
@@ -144,8 +145,13 @@ class Run:
 
     @cached_property
     def finish_key(self) -> str:
-        """Key of the bundle to publish."""
-        return fingerprint("finish", self.reconcile_key, self.parameters.finish.to_json(), CODE_VERSION)
+        """Key of the bundle to publish: the labels, and what its documents say about the acquisition."""
+        whole = self.manifest.acquisition
+        told = (whole.id, whole.instrument, whole.layout, whole.missing_sections, len(whole.sections))
+        findings = [finding.to_json() for finding in self.manifest.findings]
+        return fingerprint(
+            "finish", self.reconcile_key, told, findings, self.parameters.finish.to_json(), CODE_VERSION
+        )
 
     # -- cells ----------------------------------------------------------------------------------------------
     def cell(self, step: StepName, unit: str = "") -> Cell:
