@@ -15,22 +15,27 @@ FINGERPRINT_LENGTH = 16
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, keep_older: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling (nothing there yet) that becomes `path` when the block ends without error.
 
-    The caller may create a file or a folder there. A folder replaces an older folder of that name.
+    The caller may create a file or a folder there. A folder replaces an older folder of that name; with
+    `keep_older` it gives way to one, also to one that another process put there meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         yield partial
         if partial.is_dir():
-            if path.exists():
+            if path.exists() and not keep_older:
                 shutil.rmtree(path)
         else:
             with open(partial, "rb") as handle:
                 os.fsync(handle.fileno())
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except OSError:  # a folder that is not empty is never replaced
+            if not (keep_older and path.is_dir()):
+                raise
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

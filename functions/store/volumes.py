@@ -28,7 +28,7 @@ class Volume:
         """Create the array with nothing in it; one of the same shape and type is opened instead."""
         path = work / ref.path
         if not path.exists():
-            with atomic_path(path) as partial:
+            with atomic_path(path, keep_older=True) as partial:  # several workers may get here at once
                 zarr.create_array(
                     store=str(partial),
                     shape=ref.shape_zyx,

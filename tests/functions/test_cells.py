@@ -81,3 +81,14 @@ def test_equal_documents_have_equal_bytes_and_fingerprints(tmp_path: Path) -> No
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert fingerprint({"x": 1, "y": 2}) == fingerprint({"y": 2, "x": 1})
     assert fingerprint("a", "bc") != fingerprint("ab", "c")
+
+
+def test_atomic_path_can_give_way_to_a_folder_that_came_meanwhile(tmp_path: Path) -> None:
+    target = tmp_path / "array"
+    with atomic_path(target, keep_older=True) as partial:
+        partial.mkdir()
+        (partial / "mine").touch()
+        target.mkdir()
+        (target / "theirs").touch()
+    assert [p.name for p in tmp_path.iterdir()] == ["array"]
+    assert [p.name for p in target.iterdir()] == ["theirs"]
