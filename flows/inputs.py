@@ -42,6 +42,14 @@ class RunRequest(Document):
     acquisition_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     """Name of the acquisition at the site; by default `id` of acquisition.json, else the folder's name."""
 
+    @property
+    def all_parameters(self) -> Parameters:
+        """`parameters` with `sections` put in."""
+        if self.sections is None:
+            return self.parameters
+        ingest = self.parameters.ingest.model_copy(update={"sections": self.sections})
+        return self.parameters.model_copy(update={"ingest": ingest})
+
 
 class Place(Document):
     """A folder of a collection."""
@@ -128,10 +136,6 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
         raise InputError(f"{source}: not a folder", remedy="give the folder that the microscope wrote")
     name = request.acquisition_id or acquisition_name(source)
     scratch = Path(site.scratch.base_path) / name
-    parameters = request.parameters
-    if request.sections is not None:
-        ingest = parameters.ingest.model_copy(update={"sections": request.sections})
-        parameters = parameters.model_copy(update={"ingest": ingest})
     publication = Path(site.publication.base_path) / name
     search = (
         SearchInput(index=site.search_index, visible_to=site.search_visible_to) if site.search_index else None
@@ -143,7 +147,9 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
         start_at=request.start_at,
         stop_after=request.stop_after,
         shards=site.shards,
-        run=RunSpec(work=str(scratch / "work"), acquisition=str(scratch / "raw"), parameters=parameters),
+        run=RunSpec(
+            work=str(scratch / "work"), acquisition=str(scratch / "raw"), parameters=request.all_parameters
+        ),
         source=Place(id=site.instrument.id, path=site.instrument.collection_path(source)),
         raw=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "raw")),
         work=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "work")),

@@ -51,6 +51,7 @@ class Runs:
 
         Raises:
             InputError: the request cannot become an input.
+            RunError: another run is at work on the same acquisition.
         """
         run_id = self._add(request)
         return self._go(run_id, wait=wait, on_event=on_event)
@@ -86,6 +87,7 @@ class Runs:
             work_path=facts["run"]["work"],
         )
         self._refuse_other_source(record)
+        self._refuse_company(record)
         stored = StoredRun(
             record=record, site=self.site, request=request, definition=definition(), execution=None
         )
@@ -104,6 +106,20 @@ class Runs:
                         remedy="give one of them another acquisition id",
                     )
                 return
+
+    def _refuse_company(self, record: RunRecord) -> None:
+        """Runs of one acquisition share a work root, and `cancel` stops whatever works there."""
+        for run_id in self._store.run_ids():
+            other = self._record(run_id)
+            if (
+                other.id != record.id
+                and other.work_path == record.work_path
+                and other.status is RunStatus.ACTIVE
+            ):
+                raise RunError(
+                    f"acquisition {record.acquisition_id}: run {other.id} is at work on it",
+                    remedy="follow that run, or cancel it first",
+                )
 
     def _go(self, run_id: str, *, wait: bool, on_event: Listener | None) -> RunRecord:
         """Carry a run out here, or have it carried out."""
@@ -219,12 +235,13 @@ class Runs:
         """Go on with an interrupted run (same id, when nothing is overridden), else start a linked new one.
 
         Raises:
-            RunError: the run is still active.
+            RunError: the run, or another one of its acquisition, is still active.
         """
         record, _ = self.show(run_id)
         if record.status is RunStatus.ACTIVE:
             raise RunError(f"{record.id}: is running", remedy="follow it, or cancel it first")
         if record.status is RunStatus.INTERRUPTED and (start_at, stop_after, parameters) == (None,) * 3:
+            self._refuse_company(record)
             return self._go(record.id, wait=wait, on_event=on_event)
         request = self.rerun_request(
             record.id, start_at=start_at, stop_after=stop_after, parameters=parameters
@@ -239,7 +256,11 @@ class Runs:
         stop_after: str | None = None,
         parameters: Parameters | None = None,
     ) -> RunRequest:
-        """The request that a rerun with these overrides starts: also what `reuse` can be asked about."""
+        """The request that a rerun with these overrides starts: also what `reuse` can be asked about.
+
+        `parameters` replaces all parameters, the choice of sections among them: change a copy of
+        `request(run_id).all_parameters`.
+        """
         record, _ = self.show(run_id)
         overrides: dict[str, object] = {"parent": record.id, "acquisition_id": record.acquisition_id}
         if start_at is not None:

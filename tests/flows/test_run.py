@@ -207,6 +207,27 @@ def test_cancel_stops_the_runner(runs, source):
     assert not (Path(run.work_path) / "CANCEL").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+def test_one_run_at_a_time_works_on_an_acquisition(runs, source):
+    run = runs.start(ask(source, "slow"))
+    with pytest.raises(RunError, match=f"run {run.id} is at work on it; follow that run, or cancel it first"):
+        runs.start(ask(source, stop_after="transfer"), wait=True)
+    assert [record.id for record in runs.list()] == [run.id]
+    assert runs.cancel(run.id).status is RunStatus.CANCELLED
+    assert runs.start(ask(source, stop_after="transfer"), wait=True).status is RunStatus.SUCCEEDED
+
+
+def test_a_rerun_with_other_parameters_keeps_the_chosen_sections(runs, source):
+    run = runs.start(ask(source, stop_after="transfer", sections=(3, 9)), wait=True)
+    asked = runs.request(run.id).all_parameters
+    assert asked.ingest.sections == (3, 9)
+    other = asked.model_copy(update={"segment": SegmentParameters(model="other")})
+    again = runs.rerun_request(run.id, parameters=other).all_parameters
+    assert (again.ingest.sections, again.segment.model) == ((3, 9), "other")
+    everything = asked.model_copy(update={"ingest": Parameters().ingest})
+    assert runs.rerun_request(run.id, parameters=everything).all_parameters.ingest.sections is None
+
+
 def test_two_folders_do_not_share_an_acquisition_id(runs, source, tmp_path):
     runs.start(ask(source, stop_after="transfer"), wait=True)
     other = tmp_path / "other" / "acq"

@@ -138,7 +138,7 @@ def rerun(
 
     runs = runs_of(site, workers=workers)
     record, _ = runs.show(run)
-    parameters = parse_settings(settings, base=runs.request(record.id).parameters) if settings else None
+    parameters = parse_settings(settings, base=runs.request(record.id).all_parameters) if settings else None
     reuse = runs.reuse(
         runs.rerun_request(record.id, start_at=start_at, stop_after=stop_after, parameters=parameters)
     )
