@@ -233,7 +233,7 @@ def parse_volume(text: str) -> float:
     """Cubic nanometres of `1mm3`, `0.5 mm3`, `1000um3` or `1mm^3`.
 
     Raises:
-        TaskError: the text is not a number with one of the units.
+        TaskError: the text is not a positive number with one of the units.
     """
     match = re.fullmatch(rf"{_NUMBER}\s*(nm|um|µm|mm|cm)\^?[3³]", text.strip())
     if not match:
@@ -241,19 +241,25 @@ def parse_volume(text: str) -> float:
             f"volume: {text!r} is not a number with a unit",
             remedy="write it like 1mm3, with nm3, um3, mm3 or cm3",
         )
-    return float(match[1]) * _CUBIC[match[2].replace("µ", "u") + "3"]
+    volume = float(match[1]) * _CUBIC[match[2].replace("µ", "u") + "3"]
+    if not 0 < volume < math.inf:
+        raise TaskError(f"volume: {text!r} is not a finite positive volume", remedy="write it like 1mm3")
+    return volume
 
 
 def parse_rate(text: str) -> float:
     """Voxels an hour of `80MVx/h`, `1GVx/h`, `250kVx/s`.
 
     Raises:
-        TaskError: the text is not a rate.
+        TaskError: the text is not a positive rate.
     """
     match = re.fullmatch(rf"{_NUMBER}\s*([kMGTPE]?)[Vv]x/(s|h|d)", text.strip())
     if not match:
         raise TaskError(f"rate: {text!r} is not a rate", remedy="write it like 80MVx/h, 1GVx/h or 20kVx/s")
-    return float(match[1]) * _PREFIX[match[2]] * {"s": 3600.0, "h": 1.0, "d": 1 / 24}[match[3]]
+    rate = float(match[1]) * _PREFIX[match[2]] * {"s": 3600.0, "h": 1.0, "d": 1 / 24}[match[3]]
+    if not 0 < rate < math.inf:
+        raise TaskError(f"rate: {text!r} is not a finite positive rate", remedy="write it like 1GVx/h")
+    return rate
 
 
 def scaled(value: float, unit: str) -> str:

@@ -35,7 +35,7 @@ MAGIC: dict[bytes, str] = {
 END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 TAIL_BYTES = 4096
 GRAY_WEIGHTS = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, as Pillow's convert("L")
-MINISWHITE = 0
+MINISWHITE, PALETTE = 0, 3
 REMEDIES: dict[Reason, str] = {
     "missing": "transfer the file again or correct the path",
     "truncated": "transfer the file again",
@@ -169,6 +169,8 @@ def _checked_page(path: Path, tiff: tifffile.TiffFile) -> Any:
         raise TileReadError(path, "format", f"shape {page.shape} is not one plane")
     if page.dtype not in (np.uint8, np.uint16):
         raise TileReadError(path, "format", f"pixels are {page.dtype}, expected uint8 or uint16")
+    if int(page.photometric) == PALETTE:
+        raise TileReadError(path, "format", "pixels are indices of a colour palette, expected gray")
     _check_size(path, page.shape[0], page.shape[1])
     # tifffile fills what is not there with zeros, so look before decoding
     size = path.stat().st_size

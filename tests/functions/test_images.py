@@ -131,7 +131,13 @@ def test_planes_types_and_palettes_that_are_not_tiles(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", np.zeros((3, 20, 20), np.uint8), photometric="minisblack")
     tifffile.imwrite(tmp_path / "float.tif", np.zeros((20, 20), np.float32))
     Image.fromarray(GRAY8).convert("P").save(tmp_path / "palette.png")
-    for name, what in (("pages.tif", "3 pages"), ("float.tif", "float32"), ("palette.png", "mode P")):
+    Image.fromarray(GRAY8).convert("P").save(tmp_path / "palette.tif")
+    for name, what in (
+        ("pages.tif", "3 pages"),
+        ("float.tif", "float32"),
+        ("palette.png", "mode P"),
+        ("palette.tif", "colour palette"),
+    ):
         with pytest.raises(TileReadError, match=what):
             read_tile(tmp_path / name)
 
