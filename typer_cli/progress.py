@@ -32,7 +32,7 @@ class _Shown:
 
 
 class RunProgress:
-    """A context in which `on_event` draws. `quiet` draws nothing."""
+    """A context in which `on_event` draws."""
 
     def __init__(self) -> None:
         self._screen = console(error=True)

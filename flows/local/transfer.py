@@ -1,4 +1,4 @@
-"""The Transfer action providers: a real copy with checksum verification, stat, and recorded permissions.
+"""The Transfer action providers: a real copy with checksum verification, and stat.
 
 A file appears at its destination whole or not at all. A folder whose destination does not exist yet is built
 in a hidden sibling `.<name>.partial` and renamed at the end, so nothing half-copied is taken for whole; an
@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,7 +61,6 @@ class _Tally:
     transferred: int = 0
     skipped: int = 0
     bytes: int = 0
-    sums: dict[str, str] = field(default_factory=dict)
 
 
 def transfer(collections: Collections, body: Json, progress: Progress) -> Json:
