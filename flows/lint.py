@@ -16,7 +16,7 @@ from typing import Any, Literal
 from flows.dataflow import BrokenExpression, available_paths, reads_of, successors
 from flows.paths import PathError, parse_path
 from flows.states import COMPUTE, State, States
-from functions.tasks import MAX_SHARDS
+from functions.tasks import MAX_SHARDS, SHARD_RESULT_BYTES
 
 Severity = Literal["error", "warning"]
 RULES = {
@@ -44,8 +44,6 @@ _PUBLIC_KEYS = ("visible_to", "principal", "principal_type", "flow_viewers", "fl
 PATH_BYTES = 120
 INPUT_BYTES = 6_000
 PLANNED_TASK_BYTES = 110 + PATH_BYTES
-SHARD_RESULT_BYTES = 150 + 40
-"""A shard's answer without problems, plus a margin; see `functions.tasks.StepResult`."""
 SINGLE_BYTES = 1_500
 
 
@@ -234,18 +232,13 @@ def state_size_bytes(states: States, *, shards: int) -> int:
     A Compute action stores each output twice (`result` and `results`).
     """
     largest: dict[str, int] = {}
-    planned = {
-        _result_root(state)
-        for state in states.values()
-        if '"function_id.$": "$.input.compute.functions.plan"' in json.dumps(state)
-    }
     for state in states.values():
         if state["Type"] != "Action":
             continue
-        path = state.get("ResultPath", "$")
+        path = str(state.get("ResultPath", "$"))
         parameters = state.get("Parameters", {})
         size = SINGLE_BYTES
-        if path in planned:
+        if '"function_id.$": "$.input.compute.functions.plan"' in json.dumps(state):
             size = 2 * (shards * PLANNED_TASK_BYTES + SINGLE_BYTES)
         elif state.get("ActionUrl") == COMPUTE and "tasks.$" in parameters:
             size = 2 * shards * SHARD_RESULT_BYTES + shards * 60
@@ -253,7 +246,3 @@ def state_size_bytes(states: States, *, shards: int) -> int:
             size = 2 * SINGLE_BYTES
         largest[path] = max(largest.get(path, 0), size)
     return INPUT_BYTES + sum(largest.values())
-
-
-def _result_root(state: State) -> str:
-    return str(state.get("ResultPath", "$"))

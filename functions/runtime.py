@@ -17,7 +17,7 @@ from functions.store.cells import Mark
 from functions.store.run import Run
 from functions.tasks import (
     FAN_OUTS,
-    MAX_PROBLEMS,
+    SHARD_PROBLEM_CHARACTERS,
     STEPS,
     FanOutName,
     PlanTask,
@@ -89,7 +89,7 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
 
 
 def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
-    """Add up the marks of units: worst status, summed counters, the first few problems."""
+    """Add up the marks of units: worst status, summed counters, and the first problem, shortened."""
     problems = [Problem.parse(p, source=f"mark {m.unit}") for m in marks for p in m.problems]
     order = ("ok", "look", "failed")
     worst = max((m.status for m in marks), key=order.index, default="ok")
@@ -99,9 +99,19 @@ def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
         units=len(marks),
         computed=computed,
         reused=len(marks) - computed,
-        problems=tuple(problems[:MAX_PROBLEMS]),
+        problems=tuple(_shortened(problem) for problem in problems[:1]),
         problem_count=len(problems),
     )
+
+
+def _shortened(problem: Problem) -> Problem:
+    """The problem in few bytes: up to 200 answers share a flow's state with it."""
+
+    def cut(text: str) -> str:
+        most = SHARD_PROBLEM_CHARACTERS
+        return text if len(text) <= most else f"{text[: most - 3]}..."
+
+    return Problem(code=problem.code, subject=cut(problem.subject), remedy=cut(problem.remedy))
 
 
 def read_manifest(path: Path) -> ShardManifest:

@@ -1,7 +1,7 @@
 """The wire contract: what a flow sends to each step, and the small JSON it gets back.
 
-A task names paths and parameters; it never carries pixels, labels or secrets. Results stay under 1 KB, so
-that a flow's state (200 KB) holds a fan-out of 200 shards twice, as Globus Flows stores it.
+A task names paths and parameters; it never carries pixels, labels or secrets. A shard's result stays under
+`SHARD_RESULT_BYTES`, so that a flow's state (200 KB) holds 200 of them twice, as Globus Flows stores them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from functions.model.parameters import Parameters
 
 MAX_SHARDS = 200
 MAX_PROBLEMS = 3
+SHARD_RESULT_BYTES = 420
+"""A shard's answer tells one problem, shortened; the marks and the report have them all."""
+SHARD_PROBLEM_CHARACTERS = 80
 
 StepName = Literal[
     "ingest", "stitch", "align_pairs", "align_solve", "align_render",

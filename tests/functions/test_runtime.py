@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from functions import plan
-from functions.runtime import StepFailed, execute, read_manifest
-from functions.store.cells import UnitReport
-from functions.tasks import PlanResult, PlanTask
+from functions.runtime import StepFailed, execute, read_manifest, summarise
+from functions.store.cells import Mark, UnitReport
+from functions.tasks import SHARD_RESULT_BYTES, PlanResult, PlanTask
 from tests.functions.worlds import ingested
 
 
@@ -38,6 +38,16 @@ def test_the_result_of_a_full_plan_stays_small(tmp_path: Path) -> None:
     result, shards = plan_of(tmp_path, shards=200, sections=1000)
     assert len(shards) == 200
     assert len(json.dumps(result.to_json())) < 60_000
+
+
+def test_the_result_of_a_shard_full_of_problems_stays_small() -> None:
+    problem = {"code": "section_unmatched", "subject": "z00012: " + "x" * 500, "remedy": "look; " + "y" * 500}
+    mark = Mark(unit="z", seconds=1.0, started=1.0, status="look", problems=(problem,) * 3)
+    result = summarise("align_render", [mark] * 5000, computed=5000)
+    assert (result.status, result.problem_count, len(result.problems)) == ("look", 15_000, 1)
+    timed = result.model_copy(update={"seconds": 1_234_567.891})
+    assert len(json.dumps(timed.to_json())) <= SHARD_RESULT_BYTES
+    assert result.problems[0].subject.startswith("z00012: xxx")
 
 
 def test_a_step_before_its_upstream_says_where_to_start(tmp_path: Path) -> None:
