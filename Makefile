@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)   ## phantom tiles in, published volume out, with every figure measured
 	$(BIN)/petavoxel demo
 
-test: $(STAMP)   ## all tests but the slow ones
+test: $(STAMP)   ## all tests but those that take minutes (test-slow)
 	$(BIN)/pytest -m 'not slow'
 
 test-slow: $(STAMP)  ## the tests that take minutes

@@ -24,7 +24,7 @@ RULES = {
     "unreachable": "every state can be reached",
     "target": "Next, Default and Catch lead to states",
     "next": "a state has exactly one of Next and End",
-    "type": "Type is one of the flow language",
+    "type": "Type is one of the flow language, fields have the type it gives them",
     "path": "a path that is read was written on every way to it",
     "dead-url": "action URLs are alive",
     "wait-time": "every Action says how long it may take",
@@ -36,6 +36,15 @@ RULES = {
 }
 STATE_LIMIT_BYTES = 200_000
 TYPES = ("Action", "Choice", "Pass", "Wait", "ExpressionEval", "Fail", "CreateWebInput", "AwaitWebInput")
+_FIELDS: dict[str, tuple[type, str]] = {
+    "Parameters": (dict, "an object"),
+    "Choices": (list, "a list"),
+    "Catch": (list, "a list"),
+    "Next": (str, "a name"),
+    "Default": (str, "a name"),
+    "ResultPath": (str, "a path"),
+    "ActionUrl": (str, "an address"),
+}
 _DEAD = re.compile(r"^https://actions\.(automate\.)?globus\.org/transfer(/|$)")
 _SECRET_KEY = re.compile(r"(password|secret|token|credential|api_?key|private_key)", re.IGNORECASE)
 _PUBLIC = ("public", "all_authenticated_users", "anonymous")
@@ -67,6 +76,8 @@ def lint(definition: dict[str, Any], *, schema: dict[str, Any], shards: int = MA
     start = definition.get("StartAt")
     if start not in states:
         return [_finding("start", "", f"StartAt {start!r} is not a state", "name the first state")]
+    if shapes := [finding for name, state in states.items() for finding in _shapes(name, state)]:
+        return shapes  # the rest reads these fields
     structure = [finding for name, state in states.items() for finding in _structure(name, state, states)]
     if any(finding.rule in ("target", "type") for finding in structure):
         return structure  # the rest follows the edges
@@ -84,6 +95,19 @@ def _finding(rule: str, state: str, message: str, remedy: str, severity: Severit
 
 
 # -- structure ----------------------------------------------------------------------------------------------
+def _shapes(name: str, state: State) -> Iterator[Finding]:
+    """Fields that are not of the JSON type that the language gives them."""
+    for field, (kind, word) in _FIELDS.items():
+        if field in state and not isinstance(state[field], kind):
+            yield _finding("type", name, f"{field} is not {word}", f"write {word}")
+    for field in ("Choices", "Catch"):
+        entries = state.get(field, [])
+        if isinstance(entries, list) and not all(
+            isinstance(entry, dict) and isinstance(entry.get("Next"), str) for entry in entries
+        ):
+            yield _finding("type", name, f"{field}: an entry names no Next", "give each entry a Next")
+
+
 def _structure(name: str, state: State, states: States) -> Iterator[Finding]:
     kind = state.get("Type")
     if kind not in TYPES:

@@ -63,10 +63,11 @@ class Runs:
         from flows.local.store import StoredRun
 
         document = build_input(request, self.site, functions=function_ids(self.site.entry_points))
-        if problems := check_input(document):
-            raise InputError("; ".join(problems), remedy="correct the named fields")
         facts = document["input"]
         run_id = str(uuid.uuid4())
+        facts["run"]["sentinel"] = f"CANCEL-{run_id}"
+        if problems := check_input(document):
+            raise InputError("; ".join(problems), remedy="correct the named fields")
         now = iso(time.time())
         record = RunRecord(
             id=run_id,
@@ -206,10 +207,10 @@ class Runs:
         if record.status.ended and record.status is not RunStatus.INTERRUPTED:
             return record
         self._store.request_stop(found)
-        work = Path(record.work_path)
-        work.mkdir(parents=True, exist_ok=True)
+        sentinel = RunSpec.parse(record.input["input"]["run"], source=f"run {found}").sentinel_path
+        sentinel.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + STOP_SECONDS
-        (work / "CANCEL").touch()
+        sentinel.touch()
         while (lock := RunLock.take(self.home, found)) is None:
             if time.monotonic() > deadline:
                 raise RunError(f"{found}: its process does not stop", remedy="end it, then cancel again")
@@ -217,7 +218,7 @@ class Runs:
         try:
             if self._store.load(found).record.status is RunStatus.ACTIVE:
                 carry_out(self.home, found, store=self._store)  # it sees the request and ends at once
-                (work / "CANCEL").touch()
+                sentinel.touch()
         finally:
             lock.release()
         return self._record(found)
@@ -237,9 +238,7 @@ class Runs:
         Raises:
             RunError: the run, or another one of its acquisition, is still active.
         """
-        record, _ = self.show(run_id)
-        if record.status is RunStatus.ACTIVE:
-            raise RunError(f"{record.id}: is running", remedy="follow it, or cancel it first")
+        record = self.idle(run_id)
         if record.status is RunStatus.INTERRUPTED and (start_at, stop_after, parameters) == (None,) * 3:
             self._refuse_company(record)
             return self._go(record.id, wait=wait, on_event=on_event)
@@ -247,6 +246,17 @@ class Runs:
             record.id, start_at=start_at, stop_after=stop_after, parameters=parameters
         )
         return self.start(request, wait=wait, on_event=on_event)
+
+    def idle(self, run_id: str) -> RunRecord:
+        """A run that nobody carries out now.
+
+        Raises:
+            RunError: no such run, or it is still active.
+        """
+        record, _ = self.show(run_id)
+        if record.status is RunStatus.ACTIVE:
+            raise RunError(f"{record.id}: is running", remedy="follow it, or cancel it first")
+        return record
 
     def rerun_request(
         self,

@@ -7,6 +7,7 @@ that a grown acquisition costs only its new tiles.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,10 +240,11 @@ def _section_check(run: Run, section: Section) -> tuple[SectionCheck, bool]:
 
 
 def _stamp(folder: Path, section: Section, tile: Tile) -> str:
+    """What a kept check is good for: this description of the tile, this file, readable or not."""
     path = safe_join(folder, tile.path, field=f"section {section.z} tile {tile.id}: path")
     try:
         stat = path.stat()
-        file: object = (str(path), stat.st_size, stat.st_mtime_ns)
+        file: object = (str(path), stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK))
     except OSError:
         file = (str(path), None)
     return fingerprint(section.z, tile.to_json(), file)

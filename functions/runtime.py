@@ -127,5 +127,5 @@ def read_manifest(path: Path) -> ShardManifest:
 
 
 def is_cancelled(run: Run) -> bool:
-    """Whether a sentinel file asks the shards of this work root to stop."""
-    return (run.work / "CANCEL").exists()
+    """Whether a sentinel file asks the shards of this run to stop."""
+    return run.spec.sentinel_path.exists()

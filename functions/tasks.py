@@ -6,6 +6,7 @@ A task names paths and parameters; it never carries pixels, labels or secrets. A
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -36,6 +37,13 @@ class RunSpec(Document):
     acquisition: str
     """The acquisition's folder on scratch."""
     parameters: Parameters = Parameters()
+    sentinel: Annotated[str, Field(pattern=r"^CANCEL(-[0-9a-f-]{36})?$")] = "CANCEL"
+    """File of the work root that asks this run's shards to stop; other runs of the acquisition go on."""
+
+    @property
+    def sentinel_path(self) -> Path:
+        """Where the sentinel lies."""
+        return Path(self.work) / self.sentinel
 
 
 class StepTask(Document):

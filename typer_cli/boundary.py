@@ -18,9 +18,12 @@ import typer
 from typer.core import TyperGroup
 
 from typer_cli.options import state_of
-from typer_cli.output import Failure, show_failure
+from typer_cli.output import Failure, print_json, show_failure
 
 TRACKER = "report it with the output of the same command under `petavoxel --debug`"
+
+
+USAGE_REMEDY = "see the command's --help"
 
 
 class ExitCode(IntEnum):
@@ -42,9 +45,13 @@ class BoundaryGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
+            state = state_of(ctx)
+            if _is_usage(error) and _wants_json(ctx):
+                print_json(
+                    {"error": {"code": "usage", "message": _usage_text(error), "remedy": USAGE_REMEDY}}
+                )
             if isinstance(error, typer.Exit) or _is_usage(error):
                 raise
-            state = state_of(ctx)
             if state.debug:
                 traceback.print_exc()
             failure, code = explain(error)
@@ -52,7 +59,11 @@ class BoundaryGroup(TyperGroup):
             raise typer.Exit(code) from None
         except KeyboardInterrupt:
             show_failure(
-                Failure(code="interrupted", message="interrupted", remedy="`petavoxel run rerun` goes on"),
+                Failure(
+                    code="interrupted",
+                    message="interrupted",
+                    remedy="`petavoxel run rerun last` goes on with a run",
+                ),
                 state_of(ctx).output,
             )
             raise typer.Exit(ExitCode.INTERRUPTED) from None

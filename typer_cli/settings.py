@@ -26,7 +26,7 @@ def parse_settings(settings: Sequence[str], *, base: Parameters | None = None) -
         if not equals or not dot:
             raise TaskError(f"--set {setting}: not a setting", remedy="write it like segment.device=cpu")
         group: Document = getattr(parameters, _known(group_name, Parameters, path))
-        _known(name, type(group), path)
+        name = _known(name, type(group), path)
         parameters = parameters.model_copy(update={group_name: _replace(group, name, text.strip(), path)})
     return parameters
 
@@ -52,8 +52,10 @@ def names() -> list[str]:
 
 
 def _known(name: str, kind: type[Document], path: str) -> str:
-    if name in kind.model_fields:
-        return name
+    """The parameter's name; `zyx_` may be left out, so that `overlap_px` stands for `overlap_zyx_px`."""
+    for full in (name, f"{name.removesuffix('_px')}_zyx_px"):
+        if full in kind.model_fields:
+            return full
     close = get_close_matches(path.strip(), names(), n=3, cutoff=0.5)
     group = path.partition(".")[0].strip()
     known = close or [n for n in names() if n.startswith(f"{group}.")] or sorted(Parameters.model_fields)

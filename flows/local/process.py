@@ -29,6 +29,7 @@ from flows.records import RunEvent
 from flows.site import Site
 from flows.states import COMPUTE, PERMISSION, SEARCH, STAT
 from flows.states import TRANSFER as TRANSFER_URL
+from functions.tasks import RunSpec
 
 STORE_NAME = "runs.sqlite"
 INDEX_NAME = "index.sqlite"
@@ -112,7 +113,8 @@ def carry_out(
     stored = store.load(run_id)
     site = stored.site
     clock = SystemClock()
-    (Path(stored.record.work_path) / "CANCEL").unlink(missing_ok=True)
+    spec = RunSpec.parse(stored.record.input["input"]["run"], source=f"run {run_id}")
+    spec.sentinel_path.unlink(missing_ok=True)
     compute = ComputeProvider(
         registered_functions(site.entry_points), new_executor=lambda: process_pool(site.workers)
     )

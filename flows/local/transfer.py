@@ -116,6 +116,8 @@ def _files(item: _Item) -> Iterator[Path]:
                 raise ActionError(
                     f"{path}: a link that leaves the folder", remedy="put the file itself there"
                 )
+            if path.is_dir():
+                raise ActionError(f"{path}: a link to a folder", remedy="put the folder itself there")
             if path.is_file():
                 yield path.relative_to(root)
 

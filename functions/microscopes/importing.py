@@ -102,6 +102,8 @@ def _planes(source: Path) -> NDArray[np.generic] | _Folder:
         if not images:
             raise AcquisitionError(f"{source}: no TIFF, PNG or JPEG in it", remedy="give a folder of images")
         return _Folder(sorted(images, key=_natural))
+    if not source.exists():
+        raise AcquisitionError(f"{source}: no such file or folder", remedy="give the stack of images")
     try:
         array = _load(source)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tifffile.TiffFileError) as error:
@@ -120,7 +122,7 @@ def _planes(source: Path) -> NDArray[np.generic] | _Folder:
 
 def _load(source: Path) -> NDArray[np.generic]:
     if source.suffix == ".npy":
-        return np.asarray(np.load(source, mmap_mode="r", allow_pickle=False))
+        return np.asarray(np.lib.format.open_memmap(source, mode="r"))  # never reads pickles
     if source.suffix == ".npz":
         with np.load(source, allow_pickle=False) as arrays:
             names = [n for n in RAW_NAMES if n in arrays.files] or list(arrays.files)

@@ -37,10 +37,15 @@ def read_labels(path: Path, *, box: Box | None = None) -> Labels:
         whole = Box(offset_zyx=(0, 0, 0), shape_zyx=(z, y, x))
         taken = box or whole
         if not whole.contains(taken):
-            raise ValueError(f"box {taken.offset_zyx} to {taken.end_zyx} leaves the shape {whole.shape_zyx}")
+            raise VolumeError(
+                f"{path}: box {taken.offset_zyx} to {taken.end_zyx} leaves the shape {whole.shape_zyx}",
+                remedy="give a box inside it",
+            )
         if taken.voxels > MOST_VOXELS:
             raise ValueError(f"{taken.voxels} voxels, at most {MOST_VOXELS} are read at once; give a box")
         labels: Labels = np.asarray(array[taken.slices])
+    except VolumeError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise VolumeError(
             f"{path}: {error}", remedy="give label images as .npy, .npz, zarr array or published volume"
@@ -53,12 +58,14 @@ def read_labels(path: Path, *, box: Box | None = None) -> Labels:
 
 def _open(path: Path) -> Any:
     """Something with shape, dtype and slices."""
+    if not path.exists():
+        raise OSError("no such file or folder")
     if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")  # never reads pickles
     if path.suffix == ".npz":
         return _of_archive(path)
     if not path.is_dir():
-        raise OSError("no such file or folder" if not path.exists() else "not a known kind of file")
+        raise OSError("not a known kind of file")
     return _of_zarr(path)
 
 

@@ -129,12 +129,12 @@ class Run:
 
     @cached_property
     def segment_key(self) -> str:
-        """Key of the local labels: the aligned volume, the network and the segment parameters."""
+        """Key of the local labels: the aligned volume, the network (not its path) and the parameters."""
         return fingerprint(
             "segment",
             self.solve_key,
             sha256_file(self.model_path),
-            self.parameters.segment.to_json(),
+            self.parameters.segment.model_dump(mode="json", exclude={"model"}),
             CODE_VERSION,
         )
 

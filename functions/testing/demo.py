@@ -7,7 +7,7 @@ score(run, published)    -> residuals in px against the truth, and figures of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX
 from functions.model.parameters import Parameters, SegmentParameters
 from functions.publication.bundle import open_levels
-from functions.store.files import atomic_path
+from functions.store.files import atomic_path, fingerprint
 from functions.store.run import Run
 from functions.store.transforms import load_layout, load_transform
 from functions.tasks import RunSpec
@@ -51,6 +51,11 @@ class Recipe:
     sections: int
     phantom_seed: int = 1
     parameters: Parameters
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of what decides the acquisition: another recipe never meets an old phantom."""
+        return fingerprint(asdict(self.acquisition), self.sections, self.phantom_seed)
 
 
 def _parameters(subvolume_zyx_px: ZYX, overlap_zyx_px: ZYX) -> Parameters:
@@ -95,7 +100,7 @@ class Score:
 def make_acquisition(folder: Path, size: Size) -> Made:
     """Write the phantom acquisition whole or not at all; one that is there is kept."""
     recipe = RECIPES[size]
-    home = folder / f"phantom-{size.value}"
+    home = folder / f"phantom-{size.value}-{recipe.key}"
     if not home.exists():
         shape = phantom_shape_zyx(recipe.acquisition, recipe.sections)
         phantom = make_phantom(PhantomConfig(seed=recipe.phantom_seed, shape_zyx=shape))

@@ -198,13 +198,13 @@ def test_cancel_stops_the_runner(runs, source):
     pid = runner_of(run.id)
     cancelled = runs.cancel(run.id)
     assert cancelled.status is RunStatus.CANCELLED
-    assert (Path(run.work_path) / "CANCEL").exists()
+    assert (Path(run.work_path) / f"CANCEL-{run.id}").exists()
     wait_until(lambda: gone(pid))
     assert runs.cancel(run.id).status is RunStatus.CANCELLED
     assert runs.logs(run.id)[-1].code == "FlowCanceled"
     again = runs.rerun(run.id, stop_after="stitch", wait=True)
     assert (again.status, again.parent_run) == (RunStatus.SUCCEEDED, run.id)
-    assert not (Path(run.work_path) / "CANCEL").exists()
+    assert not (Path(run.work_path) / f"CANCEL-{again.id}").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")

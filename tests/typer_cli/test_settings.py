@@ -31,6 +31,12 @@ def test_values_take_the_parameters_types() -> None:
     assert found.stitch == Parameters().stitch
 
 
+def test_zyx_may_be_left_out_of_a_name() -> None:
+    found = parse_settings(["segment.overlap_px=24,24,24", "segment.subvolume_px=48,64,64"])
+    assert found.segment.overlap_zyx_px == (24, 24, 24)
+    assert found.segment.subvolume_zyx_px == (48, 64, 64)
+
+
 def test_none_and_base() -> None:
     base = parse_settings(["ingest.sections=3,9", "segment.device=cuda"])
     found = parse_settings(["ingest.sections=none"], base=base)
@@ -46,7 +52,7 @@ def test_every_parameter_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("segment.overlap_px=24,24,24", "did you mean segment.overlap_zyx_px"),
+        ("segment.overlap_voxels=24,24,24", "did you mean segment.overlap_zyx_px"),
         ("segmnt.overlap_zyx_px=24", "did you mean segment.overlap_zyx_px"),
         ("nothing.at_all=1", "no such parameter"),
         ("segment.overlap_zyx_px=24,24", "segment.overlap_zyx_px=24,24: overlap_zyx_px"),

@@ -57,8 +57,11 @@ def import_model(
     from ffn.checkpoint import save_model
     from ffn.config import Normalisation
     from ffn.importing import import_google_ffn
+    from functions.model.errors import ModelError
     from typer_cli.numbers import sizes_nm
 
+    if not source.is_file():
+        raise ModelError(f"{source}: no such file", remedy="give the .npz with the network's variables")
     network = import_google_ffn(
         source,
         normalisation=Normalisation(mean=mean, std=std),

@@ -68,7 +68,10 @@ def list_runs(site: options.SiteName = "local", output: Output = Format.TEXT) ->
     records = runs_of(site).list()
 
     def render(screen: Console) -> None:
-        rows = [(r.id, r.status, r.acquisition_id, r.label, r.created[:19], r.parent_run) for r in records]
+        rows = [
+            (r.id, r.status, r.acquisition_id, r.label, r.created[:16], (r.parent_run or "")[:8])
+            for r in records
+        ]
         screen.print(table("run", "status", "acquisition", "label", "created", "rerun of", rows=rows))
 
     show({"runs": [run_document(r) for r in records]}, output, render)
@@ -105,7 +108,7 @@ def logs(run: options.RunId, site: options.SiteName = "local", output: Output = 
     def render(screen: Console) -> None:
         for entry in entries:
             screen.print(
-                f"{entry.time}  {entry.code:<20} {entry.state_name:<20} {entry.description}",
+                f"{entry.time}  {entry.code:<23} {entry.state_name:<20} {entry.description}",
                 markup=False,
                 soft_wrap=True,
             )
@@ -137,7 +140,7 @@ def rerun(
     from typer_cli.settings import parse_settings
 
     runs = runs_of(site, workers=workers)
-    record, _ = runs.show(run)
+    record = runs.idle(run)
     parameters = parse_settings(settings, base=runs.request(record.id).all_parameters) if settings else None
     reuse = runs.reuse(
         runs.rerun_request(record.id, start_at=start_at, stop_after=stop_after, parameters=parameters)
@@ -161,15 +164,21 @@ def cancel(run: options.RunId, site: options.SiteName = "local", output: Output 
 
     Example: petavoxel run cancel last
     """
+    from flows.records import RunStatus
     from typer_cli.documents import run_document
     from typer_cli.facade import runs_of
 
     record = runs_of(site).cancel(run)
+    after = (
+        f"`petavoxel run rerun {record.id}` goes on"
+        if record.status is RunStatus.CANCELLED
+        else "it had ended already"
+    )
     show(
         run_document(record),
         output,
         lambda screen: screen.print(
-            f"run {record.id}: {record.status}; `petavoxel run rerun {record.id}` goes on"
+            f"run {record.id}: {record.status}; {after}", soft_wrap=True, markup=False
         ),
     )
 
