@@ -11,7 +11,10 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -21,9 +24,7 @@ from typer_cli.options import state_of
 from typer_cli.output import Failure, print_json, show_failure
 
 TRACKER = "report it with the output of the same command under `petavoxel --debug`"
-
-
-USAGE_REMEDY = "see the command's --help"
+USAGE = "see the command's --help"
 
 
 class ExitCode(IntEnum):
@@ -42,14 +43,13 @@ class BoundaryGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; turn exceptions into a message and an exit code."""
+        words = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)
         except Exception as error:
             state = state_of(ctx)
-            if _is_usage(error) and _wants_json(ctx):
-                print_json(
-                    {"error": {"code": "usage", "message": _usage_text(error), "remedy": USAGE_REMEDY}}
-                )
+            if (message := _usage_text(error)) and _asks_for_json(words):
+                print_json({"error": asdict(Failure(code="usage", message=message, remedy=USAGE))})
             if isinstance(error, typer.Exit) or _is_usage(error):
                 raise
             if state.debug:
@@ -108,3 +108,15 @@ def _of_ffn(error: Exception) -> bool:
 def _is_usage(error: Exception) -> bool:
     """Errors of the command line, which the parser itself shows, with its exit code 2."""
     return isinstance(error, (typer.BadParameter, typer.Abort)) or hasattr(error, "exit_code")
+
+
+def _usage_text(error: Exception) -> str:
+    """The parser's complaint about the command line; empty for other errors."""
+    tell = getattr(error, "format_message", None)
+    return str(tell()) if tell else ""
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """Whether these words ask for JSON; read here since a line that does not parse sets no option."""
+    pairs = pairwise(words)
+    return "--output=json" in words or any(name in ("--output", "-o") and to == "json" for name, to in pairs)

@@ -210,3 +210,18 @@ def test_an_unwritten_path_is_found_in_any_state(name, path):
             state["Parameters"]["more.$"] = path
 
     assert ("path", name) in broken(read_it)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"Type": "Action", "Parameters": [1], "End": True},
+        {"Type": "Pass", "Parameters": {}, "ResultPath": "$.a", "Next": ["a"]},
+        {"Type": "Choice", "Choices": {}, "Default": "a"},
+        {"Type": "Choice", "Choices": [{"Variable": "$.input.label"}], "Default": "a"},
+        {"Type": "Action", "ActionUrl": 5, "End": True},
+    ],
+)
+def test_fields_of_another_type_are_findings(state: dict[str, Any]) -> None:
+    findings = lint({"StartAt": "a", "States": {"a": state}}, schema=SCHEMA)
+    assert [(finding.rule, finding.state) for finding in findings] == [("type", "a")]

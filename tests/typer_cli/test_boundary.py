@@ -61,7 +61,7 @@ def test_an_unknown_site() -> None:
 
 
 def test_a_setting_with_a_typing_mistake(tmp_path: Path) -> None:
-    done = petavoxel("run", "start", tmp_path, "--set", "segment.overlap_px=24,24,24")
+    done = petavoxel("run", "start", tmp_path, "--set", "segment.overlapp_px=24,24,24")
     assert done.code == ExitCode.PUT_RIGHT
     assert "did you mean segment.overlap_zyx_px" in done.err
 
@@ -71,6 +71,22 @@ def test_an_unknown_step(tmp_path: Path) -> None:
     assert done.code == ExitCode.PUT_RIGHT
     assert "start_at" in done.err
     assert "'stitch'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (("plan",), "either --shape-zyx or --volume"),
+        (("run", "lst"), "No such command"),
+        (("run", "list", "--ouput", "x"), "--ouput"),
+        (("model", "import", "x.npz"), "--to"),
+    ],
+)
+def test_usage_errors_are_documents_too(line: tuple[str, ...], says: str) -> None:
+    done = petavoxel(*line, "--output", "json")
+    assert done.code == ExitCode.USAGE
+    assert done.document["error"]["code"] == "usage"
+    assert says in done.document["error"]["message"]
 
 
 def test_usage_errors_are_the_parsers() -> None:
