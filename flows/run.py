@@ -109,7 +109,7 @@ class Runs:
                 return
 
     def _refuse_company(self, record: RunRecord) -> None:
-        """Runs of one acquisition share a work root, and `cancel` stops whatever works there."""
+        """Runs of one acquisition share a work root and its copy of the tiles: one at a time."""
         for run_id in self._store.run_ids():
             other = self._record(run_id)
             if (
