@@ -88,8 +88,6 @@ def explain(error: Exception) -> tuple[Failure, ExitCode]:
             ),
             ExitCode.PUT_RIGHT,
         )
-    if isinstance(error, NotImplementedError):
-        return Failure(code="missing", message=f"not in this release: {error}", remedy=TRACKER), ExitCode.BUG
     return Failure(code="bug", message=f"{type(error).__name__}: {error}", remedy=TRACKER), ExitCode.BUG
 
 
