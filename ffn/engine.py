@@ -1,23 +1,34 @@
-"""One call of the network: arrays of several fields of view in, their new logits out.
+"""One call of the network: several fields of view in, their new logits out.
 
-The only place of inference that knows tensors. What happens between calls (gather, move, scatter) is host
-work on the canvas; keeping them apart lets one call serve several moves, objects or subvolumes.
+Two seams on one network. `forward` maps tensors on the device, for a host that keeps its canvases there;
+`predict` maps numpy arrays, for a host that keeps them in memory. What happens between calls (gather, move,
+scatter) is the host's work; keeping them apart lets one call serve several moves, objects or subvolumes.
+
+Shape letters: B batch, Z Y X field of view.
 """
 
 import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ffn.config import Normalisation
+from ffn.config import ConfigError, Normalisation
+from ffn.native import NativeNetwork, why_not
 from ffn.network import IMAGE, SEED, FloodFillingNetwork
+
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Kernel = Literal["auto", "native", "torch"]
 
 # torch leaves oneDNN for a single sample whose channels x depth x height is not above this
 # (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp); its fallback is some 8 times slower.
 _ONEDNN_SINGLE_SAMPLE = 20480
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _exact_cudnn() -> AbstractContextManager[None]:
@@ -28,26 +39,70 @@ def _exact_cudnn() -> AbstractContextManager[None]:
     return flags
 
 
+def choose_kernel(
+    network: FloodFillingNetwork, *, device: torch.device, precision: Precision = "fp32", wanted: Kernel = "auto"
+) -> tuple[Literal["native", "torch"], str]:
+    """Which code carries out the convolutions, and why: the native one where it can.
+
+    Raises ConfigError when "native" is wanted and cannot be had.
+    """
+    if wanted == "torch":
+        return "torch", "asked for"
+    reason = "runs on the CPU only" if device.type != "cpu" else ""
+    reason = reason or ("computes in fp32 only" if precision != "fp32" else "") or why_not(network.config)
+    if not reason:
+        return "native", "Winograd F(3x3x3, 3x3x3), compiled for this CPU"
+    if wanted == "native":
+        raise ConfigError(f"kernel: the native convolution {reason}; take auto or torch")
+    return "torch", f"the native convolution {reason}"
+
+
 class Engine:
-    """Runs a network on one device. Its arrays are (B, Z, Y, X) with Z, Y, X the field of view."""
+    """Runs a network on one device. Its arrays are (B, Z, Y, X) with Z, Y, X the field of view.
+
+    `kernel` "auto" takes the native convolutions on a CPU that has a compiler, else torch's. `precision`
+    below fp32 moves logits past thresholds: see `ffn.gate` before it is trusted.
+    """
 
     def __init__(
-        self, network: FloodFillingNetwork, normalisation: Normalisation, *, device: torch.device
+        self,
+        network: FloodFillingNetwork,
+        normalisation: Normalisation,
+        *,
+        device: torch.device,
+        precision: Precision = "fp32",
+        kernel: Kernel = "auto",
     ) -> None:
+        self.device = device
+        self.precision: Precision = precision
+        self.kernel, self.kernel_reason = choose_kernel(
+            network, device=device, precision=precision, wanted=kernel
+        )
+        self._normalisation = normalisation
         self._network = copy.deepcopy(network).eval().to(device)
+        self._native = NativeNetwork(network) if self.kernel == "native" else None
         for weights in self._network.parameters():  # the layout in which oneDNN is twice as fast
             if weights.ndim == 5:
                 weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
-        self._normalisation = normalisation
-        self._device = device
         config = network.config
         small = config.features * config.fov_zyx[0] * config.fov_zyx[1] <= _ONEDNN_SINGLE_SAMPLE
-        self.least_batch = 2 if small and device.type == "cpu" else 1
+        self.least_batch = 2 if small and device.type == "cpu" and self._native is None else 1
 
     def normalise(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
         """Grey values as the network sees them."""
         n = self._normalisation
         return (image.astype(np.float32) - np.float32(n.mean)) / np.float32(n.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """New logits float32 (B, Z, Y, X) for `x` (B, 2, Z, Y, X): normalised image and logits so far.
+
+        On the device, without waiting for it.
+        """
+        if self._native is not None:
+            return self._native(x)
+        with torch.inference_mode(), _exact_cudnn(), self._autocast():
+            logits: Tensor = self._network(x)[:, 0]
+        return logits.float()
 
     def predict(
         self, images: Sequence[NDArray[np.generic]], beliefs: Sequence[NDArray[np.float32]]
@@ -62,7 +117,13 @@ class Engine:
         for sample, image, belief in zip(batch, images, beliefs, strict=False):
             sample[..., IMAGE] = self.normalise(image)
             sample[..., SEED] = belief
-        x = torch.from_numpy(batch).to(self._device).permute(0, 4, 1, 2, 3)
-        with torch.inference_mode(), _exact_cudnn():
-            logits: NDArray[np.float32] = self._network(x)[:count, 0].float().cpu().numpy()
+        x = torch.from_numpy(batch).to(self.device).permute(0, 4, 1, 2, 3)
+        logits: NDArray[np.float32] = self.forward(x)[:count].cpu().numpy()
         return logits
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        dtype = _AUTOCAST.get(self.precision)
+        context: AbstractContextManager[None] = torch.autocast(
+            self.device.type, dtype=dtype, enabled=dtype is not None
+        )
+        return context
