@@ -1,0 +1,101 @@
+"""Compiles `network.c` for one shape on this CPU, once, into the user's cache.
+
+A C compiler (`$CC`, else cc, gcc or clang) and a few seconds are all it takes; the library's name is a hash of
+the source, the options, the compiler and the CPU, so that a shared home directory serves unlike machines.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from ffn.config import NetworkConfig
+
+SOURCE = Path(__file__).with_name("network.c")
+OPTIONS = ("-O3", "-march=native", "-ffast-math", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
+_MOST_SECONDS = 120
+
+
+class BuildError(RuntimeError):
+    """The kernel cannot be compiled here; the message says why."""
+
+
+def cache_folder() -> Path:
+    """`$PETAVOXEL_KERNELS`, else `petavoxel/kernels` in the user's cache."""
+    wanted = os.environ.get("PETAVOXEL_KERNELS")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(wanted) if wanted else Path(base) / "petavoxel" / "kernels"
+
+
+def compiler() -> list[str] | None:
+    """The command of a C compiler, or None."""
+    if os.environ.get("CC"):
+        command = shlex.split(os.environ["CC"])
+        return command if shutil.which(command[0]) else None
+    found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    return [found] if found else None
+
+
+@lru_cache
+def library(config: NetworkConfig) -> ctypes.CDLL:
+    """The compiled kernel of one shape. Raises BuildError."""
+    command = compiler()
+    if command is None:
+        raise BuildError("finds no C compiler")
+    options = [*OPTIONS, *_shape(config)]
+    path = cache_folder() / f"{_fingerprint(command, options)}.so"
+    if not path.is_file():
+        _compile([*command, *options], path)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"does not load ({error})") from None
+
+
+def channels(config: NetworkConfig) -> int:
+    """Features rounded up to whole vectors of either width."""
+    return -(-config.features // 16) * 16
+
+
+def _shape(config: NetworkConfig) -> list[str]:
+    z, y, x = config.fov_zyx
+    return [f"-DCHANNELS={channels(config)}", f"-DFOV_Z={z}", f"-DFOV_Y={y}", f"-DFOV_X={x}"]
+
+
+def _compile(command: list[str], path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            subprocess.run(
+                [*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True, timeout=_MOST_SECONDS
+            )
+            os.replace(made, path)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        raise BuildError(f"does not compile ({lines[0] if lines else error})") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"cannot be compiled ({error})") from None
+
+
+def _fingerprint(command: list[str], options: list[str]) -> str:
+    version = subprocess.run([*command, "--version"], check=False, capture_output=True, timeout=_MOST_SECONDS)
+    digest = hashlib.sha256(SOURCE.read_bytes())
+    for part in (" ".join(options).encode(), version.stdout, _cpu().encode()):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:32]
+
+
+def _cpu() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return platform.machine() + platform.processor()
