@@ -128,9 +128,28 @@ class InferenceConfig:
         require(
             all(d >= 0 for d in self.min_boundary_distance_zyx), "min_boundary_distance_zyx", "must be >= 0"
         )
+        require(
+            self.move_threshold <= self.init_activation,
+            "move_threshold",
+            "must not be above init_activation, or no seed could ever move",
+        )
         require(self.min_segment_size >= 0, "min_segment_size", "is a number of voxels, at least 0")
         require(self.frontier_batch >= 1, "frontier_batch", "must be at least 1 move")
         require(self.min_move_distance >= 0, "min_move_distance", "is a number of voxels, at least 0")
+
+
+def fast(config: InferenceConfig, *, deltas_zyx: Triple) -> InferenceConfig:
+    """The same settings with fewer fields of view: well under half on FIB-25, at equal quality there.
+
+    Half of google/ffn's moves land beside a centre that the object has visited: its lattice is quantised, the
+    moves are not. Here a move has to lead a whole delta away, and the deepest seeds, whose objects are the
+    largest and safest, come first.
+    """
+    return dataclasses.replace(
+        config,
+        min_move_distance=min(d for d in deltas_zyx if d > 0),
+        seeds=dataclasses.replace(config.seeds, order="depth"),
+    )
 
 
 def logit(probability: float) -> float:

@@ -40,7 +40,11 @@ def _exact_cudnn() -> AbstractContextManager[None]:
 
 
 def choose_kernel(
-    network: FloodFillingNetwork, *, device: torch.device, precision: Precision = "fp32", wanted: Kernel = "auto"
+    network: FloodFillingNetwork,
+    *,
+    device: torch.device,
+    precision: Precision = "fp32",
+    wanted: Kernel = "auto",
 ) -> tuple[Literal["native", "torch"], str]:
     """Which code carries out the convolutions, and why: the native one where it can.
 

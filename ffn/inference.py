@@ -20,7 +20,7 @@ from ffn.canvas import FAILED_SEED, Canvas, Thresholds
 from ffn.checkpoint import Model
 from ffn.config import InferenceConfig, Triple
 from ffn.device import choose_device
-from ffn.engine import Engine
+from ffn.engine import Engine, Kernel
 from ffn.movement import Frontier, face_maxima
 from ffn.seeds import find_interior, find_peaks
 
@@ -103,6 +103,7 @@ def segment(
     mask: NDArray[np.bool_] | None = None,
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | None = None,
+    kernel: Kernel = "auto",
     keep_probabilities: bool = False,
     max_fovs: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -110,8 +111,9 @@ def segment(
     """Segments `image` (Z, Y, X; grey values as the model's normalisation expects them).
 
     `mask` (Z, Y, X), True = tissue: centres, seeds and labels stay inside it. `config` defaults to the
-    model's. `max_fovs` stops after that many fields of view, in the middle of an object if need be, which is
-    then left out: for tests and trials. A subvolume smaller than the field of view, or without any
+    model's; `ffn.config.fast` makes one that takes fewer moves. `kernel`: whose convolutions, see
+    `ffn.engine`. `max_fovs` stops after that many fields of view, in the middle of an object if need be,
+    which is then left out: for tests and trials. A subvolume smaller than the field of view, or without any
     seed, gives no objects. Raises InferenceError for NaN, a wrong dimension or a mask of another shape.
     """
     started = clock()
@@ -123,6 +125,7 @@ def segment(
         config=config,
         allowed=mask,
         device=device or choose_device("cpu"),
+        kernel=kernel,
         keep_probabilities=keep_probabilities,
         max_fovs=max_fovs,
         clock=clock,
@@ -163,6 +166,7 @@ class _Flood:
         config: InferenceConfig,
         allowed: NDArray[np.bool_] | None,
         device: torch.device,
+        kernel: Kernel,
         keep_probabilities: bool,
         max_fovs: int | None,
         clock: Callable[[], float],
@@ -170,7 +174,7 @@ class _Flood:
         network = model.network.config
         self.config = config
         self.deltas_zyx = network.deltas_zyx
-        self.engine = Engine(model.network, model.normalisation, device=device)
+        self.engine = Engine(model.network, model.normalisation, device=device, kernel=kernel)
         self.canvas = Canvas(
             image,
             fov_zyx=network.fov_zyx,

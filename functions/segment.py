@@ -219,7 +219,11 @@ class FfnSegmenter:
 
     def _config(self) -> InferenceConfig:
         """The model's own settings, changed where the run's parameters say so."""
+        from ffn.config import fast
+
         own, p = self._model.inference, self._parameters
+        if p.mode == "fast":
+            own = fast(own, deltas_zyx=self._model.network.config.deltas_zyx)
         return replace(
             own,
             min_segment_size=_either(p.min_segment_voxels, own.min_segment_size),

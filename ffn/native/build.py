@@ -1,7 +1,7 @@
 """Compiles `network.c` for one shape on this CPU, once, into the user's cache.
 
-A C compiler (`$CC`, else cc, gcc or clang) and a few seconds are all it takes; the library's name is a hash of
-the source, the options, the compiler and the CPU, so that a shared home directory serves unlike machines.
+A C compiler (`$CC`, else cc, gcc or clang) and a second are all it takes; the library's name is a hash of the
+source, the options, the compiler and the CPU, so that a shared home directory serves unlike machines.
 """
 
 import ctypes
@@ -18,7 +18,9 @@ from pathlib import Path
 from ffn.config import NetworkConfig
 
 SOURCE = Path(__file__).with_name("network.c")
-OPTIONS = ("-O3", "-march=native", "-ffast-math", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
+OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+LINKING = ("-shared", "-fPIC", "-std=gnu11")
+# never -ffast-math: a library linked with it turns off denormal numbers for the whole process
 _MOST_SECONDS = 120
 
 
@@ -48,14 +50,22 @@ def library(config: NetworkConfig) -> ctypes.CDLL:
     command = compiler()
     if command is None:
         raise BuildError("finds no C compiler")
-    options = [*OPTIONS, *_shape(config)]
+    options = [*OPTIONS, *LINKING, *_shape(config)]
     path = cache_folder() / f"{_fingerprint(command, options)}.so"
-    if not path.is_file():
+    loaded = _load(path)
+    if loaded is None:  # not there, or damaged
         _compile([*command, *options], path)
+        loaded = _load(path)
+    if loaded is None:
+        raise BuildError(f"does not load from {path}")
+    return loaded
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise BuildError(f"does not load ({error})") from None
+    except OSError:
+        return None
 
 
 def channels(config: NetworkConfig) -> int:
@@ -74,7 +84,10 @@ def _compile(command: list[str], path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
             subprocess.run(
-                [*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True, timeout=_MOST_SECONDS
+                [*command, str(SOURCE), "-o", str(made)],
+                check=True,
+                capture_output=True,
+                timeout=_MOST_SECONDS,
             )
             os.replace(made, path)
     except subprocess.CalledProcessError as error:
@@ -96,6 +109,8 @@ def _cpu() -> str:
     """What `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        return platform.machine() + next(
+            (line for line in lines if line.startswith(("flags", "Features"))), ""
+        )
     except OSError:
         return platform.machine() + platform.processor()

@@ -80,6 +80,8 @@ class SegmentParameters(Document):
     overlap_zyx_px: tuple[Pixels, Pixels, Pixels] = (24, 48, 48)
     """At least twice the radius of the network's field of view, or seams stay unvisited on both sides."""
     device: Literal["auto", "cpu", "cuda", "xpu"] = "auto"
+    mode: Literal["model", "fast"] = "model"
+    """`model`: the network's own settings. `fast`: no moves near visited centres, deepest seeds first."""
     fill_gap_sections: Pixels = 2
     """Gaps of up to so many sections show the nearest section to the network; 0 leaves them blank."""
     mirror_border: bool = False

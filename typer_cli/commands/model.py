@@ -94,14 +94,19 @@ def _show_model(model: Model, path: Path, output: Format) -> None:
     from rich.console import Console
 
     from ffn.config import to_json
+    from ffn.device import choose_device
+    from ffn.engine import choose_kernel
+    from ffn.network import parameter_count
 
-    weights = sum(tensor.numel() for tensor in model.network.state_dict().values())
+    device = choose_device("auto")
+    kernel, reason = choose_kernel(model.network, device=device)
     document: dict[str, Any] = {
         "path": str(path),
         "bytes": path.stat().st_size,
         "sha256": model.sha256,
-        "weights": weights,
+        "weights": parameter_count(model.network),
         "voxel_size_zyx_nm": list(model.voxel_size_zyx_nm),
+        "runs_here": {"device": str(device), "kernel": kernel, "reason": reason},
         "network": to_json(model.network.config),
         "normalisation": to_json(model.normalisation),
         "inference": to_json(model.inference),
