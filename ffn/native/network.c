@@ -11,7 +11,9 @@
  *     -z->  -y->  -x->  3 x 3 x 3 TX voxels, + bias (+ what was there: the residual)
  */
 #include <stdint.h>
-#include <string.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #define TILE 3
 #define POINTS 5
@@ -32,13 +34,17 @@
 #define ROWS 4
 #endif
 #define VECTORS (C / LANES)
-#define PX_VECTORS (POINTS * TX * VECTORS)
+#define ROW_VECTORS (POINTS * TX * VECTORS)
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(LANES * 4), may_alias));
 
 typedef int32_t mask __attribute__((vector_size(LANES * 4)));
 
+#if defined(__AVX512F__)
+static inline vec relu(vec v) { return (vec)_mm512_max_ps((__m512)v, _mm512_setzero_ps()); }
+#else
 static inline vec relu(vec v) { return (vec)((mask)v & (mask)(v > (vec){0})); }
+#endif
 
 /* B^T d of one axis: five values into the five points. */
 static inline __attribute__((always_inline)) void into(const vec d[5], vec t[5]) {
@@ -59,38 +65,42 @@ static inline __attribute__((always_inline)) void back(const vec m[5], vec y[3])
 }
 
 typedef struct {
-    vec x[POINTS * POINTS * POINTS * TX * VECTORS];  /* 5 z, 5 y rows, transformed along x and y */
+    vec x[POINTS * POINTS * ROW_VECTORS]; /* 5 z, 5 y rows transformed along x: row y lies at y % 5 */
     vec v[ALL_POINTS * TX * VECTORS];
     vec m[ALL_POINTS * TX * VECTORS];
 } scratch_t;
 
-/* V of one row of tiles; `in` points at the voxel before the row's first one, on every axis. */
-static void gather(const vec *in, scratch_t *s) {
-    for (int z = 0; z < POINTS; z++) {
-        vec rows[POINTS][PX_VECTORS];
-        for (int y = 0; y < POINTS; y++) {
-            const vec *row = in + (size_t)(z * PY + y) * PX * VECTORS;
-            for (int tile = 0; tile < TX; tile++)
-                for (int c = 0; c < VECTORS; c++) {
-                    vec d[5], t[5];
-                    for (int i = 0; i < 5; i++) d[i] = relu(row[(tile * TILE + i) * VECTORS + c]);
-                    into(d, t);
-                    for (int i = 0; i < 5; i++) rows[y][(i * TX + tile) * VECTORS + c] = t[i];
-                }
-        }
-        for (int k = 0; k < PX_VECTORS; k++) {
+/* The five points along x of one row of voxels. */
+static void row_into(const vec *row, vec *points) {
+    for (int tile = 0; tile < TX; tile++)
+        for (int c = 0; c < VECTORS; c++) {
             vec d[5], t[5];
-            for (int i = 0; i < 5; i++) d[i] = rows[i][k];
+            for (int i = 0; i < 5; i++) d[i] = relu(row[(tile * TILE + i) * VECTORS + c]);
             into(d, t);
-            for (int i = 0; i < 5; i++) s->x[(z * POINTS + i) * PX_VECTORS + k] = t[i];
+            for (int i = 0; i < 5; i++) points[(i * TX + tile) * VECTORS + c] = t[i];
         }
-    }
-    const int plane = POINTS * PX_VECTORS;
-    for (int k = 0; k < plane; k++) {
-        vec d[5], t[5];
-        for (int i = 0; i < 5; i++) d[i] = s->x[i * plane + k];
-        into(d, t);
-        for (int i = 0; i < 5; i++) s->v[i * plane + k] = t[i];
+}
+
+/* V of the row of tiles at y; `in` points at the plane before its first one. Rows go downward in y: the two that
+ * a row of tiles shares with the one above are there already. */
+static void gather(const vec *in, int y, scratch_t *s) {
+    for (int z = 0; z < POINTS; z++)
+        for (int i = y == 0 ? 0 : POINTS - TILE; i < POINTS; i++)
+            row_into(in + (size_t)(z * PY + y + i) * PX * VECTORS,
+                     s->x + (z * POINTS + (y + i) % POINTS) * ROW_VECTORS);
+    for (int k = 0; k < ROW_VECTORS; k++) {
+        vec d[POINTS][POINTS], t[POINTS];
+        for (int z = 0; z < POINTS; z++) {
+            vec column[POINTS];
+            for (int i = 0; i < POINTS; i++) column[i] = s->x[(z * POINTS + (y + i) % POINTS) * ROW_VECTORS + k];
+            into(column, d[z]);
+        }
+        for (int i = 0; i < POINTS; i++) {
+            vec column[POINTS];
+            for (int z = 0; z < POINTS; z++) column[z] = d[z][i];
+            into(column, t);
+            for (int z = 0; z < POINTS; z++) s->v[(z * POINTS + i) * ROW_VECTORS + k] = t[z];
+        }
     }
 }
 
@@ -145,28 +155,29 @@ static void multiply(const vec *u, scratch_t *s) {
 }
 
 /* The outputs of one row of tiles; `out` points at its first voxel, z and y tell how many rows are real. */
-static void scatter(scratch_t *s, const vec *bias, vec *out, int depth, int height, int residual) {
-    const int plane = POINTS * PX_VECTORS;
-    for (int k = 0; k < plane; k++) {
-        vec m[5], y[3];
-        for (int i = 0; i < 5; i++) m[i] = s->m[i * plane + k];
-        back(m, y);
-        for (int i = 0; i < 3; i++) s->x[i * plane + k] = y[i];
-    }
-    for (int z = 0; z < depth; z++) {
-        vec rows[TILE][PX_VECTORS];
-        for (int k = 0; k < PX_VECTORS; k++) {
-            vec m[5], y[3];
-            for (int i = 0; i < 5; i++) m[i] = s->x[(z * POINTS + i) * PX_VECTORS + k];
-            back(m, y);
-            for (int i = 0; i < 3; i++) rows[i][k] = y[i];
+static void scatter(const scratch_t *s, const vec *bias, vec *out, int depth, int height, int residual) {
+    vec rows[TILE][TILE][ROW_VECTORS];
+    for (int k = 0; k < ROW_VECTORS; k++) {
+        vec d[POINTS][TILE], y[TILE];
+        for (int z = 0; z < POINTS; z++) {
+            vec column[POINTS];
+            for (int i = 0; i < POINTS; i++) column[i] = s->m[(z * POINTS + i) * ROW_VECTORS + k];
+            back(column, d[z]);
         }
+        for (int i = 0; i < TILE; i++) {
+            vec column[POINTS];
+            for (int z = 0; z < POINTS; z++) column[z] = d[z][i];
+            back(column, y);
+            for (int z = 0; z < TILE; z++) rows[z][i][k] = y[z];
+        }
+    }
+    for (int z = 0; z < depth; z++)
         for (int y = 0; y < height; y++) {
             vec *row = out + (size_t)(z * PY + y) * PX * VECTORS;
             for (int tile = 0; tile < TX; tile++)
                 for (int c = 0; c < VECTORS; c++) {
                     vec m[5], o[3];
-                    for (int i = 0; i < 5; i++) m[i] = rows[y][(i * TX + tile) * VECTORS + c];
+                    for (int i = 0; i < 5; i++) m[i] = rows[z][y][(i * TX + tile) * VECTORS + c];
                     back(m, o);
                     for (int i = 0; i < TILE && tile * TILE + i < FOV_X; i++) {
                         vec *to = row + (tile * TILE + i) * VECTORS + c;
@@ -174,7 +185,6 @@ static void scatter(scratch_t *s, const vec *bias, vec *out, int depth, int heig
                     }
                 }
         }
-    }
 }
 
 #define AT(z, y, x) ((((size_t)(z)*PY + (y)) * PX + (x)) * VECTORS)
@@ -185,7 +195,7 @@ static inline int least(int a, int b) { return a < b ? a : b; }
 static void convolve(const vec *in, const vec *u, const vec *bias, vec *out, int residual, scratch_t *s) {
     for (int z = 0; z < FOV_Z; z += TILE)
         for (int y = 0; y < FOV_Y; y += TILE) {
-            gather(in + AT(z, y, 0), s);
+            gather(in + AT(z, 0, 0), y, s);
             multiply(u, s);
             scatter(s, bias, out + AT(z + 1, y + 1, 1), least(TILE, FOV_Z - z), least(TILE, FOV_Y - y), residual);
         }
