@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffn.config import InferenceConfig, Triple, logit
+from ffn.masks import Masks
 
 FAILED_SEED = -1
 
@@ -41,7 +42,10 @@ class Thresholds:
 
 
 class Canvas:
-    """Belief and labels of one subvolume; `allowed` (bool, Z, Y, X) restricts centres, seeds and labels."""
+    """Belief and labels of one subvolume.
+
+    `allowed` restricts seeds, centres and labels: all by one array (bool, Z, Y, X), or each by its own.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class Canvas:
         *,
         fov_zyx: Triple,
         thresholds: Thresholds,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: Masks | NDArray[np.bool_] | None = None,
         keep_probabilities: bool = False,
     ) -> None:
         self.image = image
@@ -57,7 +61,8 @@ class Canvas:
         self.fov_zyx = fov_zyx
         self.margin_zyx: Triple = (fov_zyx[0] // 2, fov_zyx[1] // 2, fov_zyx[2] // 2)
         self.thresholds = thresholds
-        self.allowed = allowed
+        self.masks = Masks.of(allowed)
+        self._starts = self.masks.starts
         self.belief = np.full(self.shape_zyx, np.nan, np.float32)
         self.labels = np.zeros(self.shape_zyx, np.int32)
         self.probabilities = np.zeros(self.shape_zyx, np.uint8) if keep_probabilities else None
@@ -76,13 +81,13 @@ class Canvas:
 
     def may_start(self, position: Triple) -> bool:
         """Whether an object may be started here."""
-        if not self.has_context(position) or self.labels[position] > 0:
-            return False
-        return self.allowed is None or bool(self.allowed[position])
+        return self._is_free(position) and (self._starts is None or bool(self._starts[position]))
 
     def may_move(self, position: Triple) -> bool:
         """Whether the current object may move its field of view here. Unseen (NaN) voxels are no obstacle."""
-        return not self.belief[position] < self.thresholds.move and self.may_start(position)
+        if self.belief[position] < self.thresholds.move or not self._is_free(position):
+            return False
+        return self.masks.moves is None or bool(self.masks.moves[position])
 
     def touches_object(self, position: Triple, *, distance_zyx: Triple) -> bool:
         """Whether a labelled voxel lies in the cube of `distance_zyx` around `position`."""
@@ -128,8 +133,8 @@ class Canvas:
         box = tuple(self._touched or ())
         belief, labels = self.belief[box], self.labels[box]
         mask = (belief >= self.thresholds.segment) & (labels <= 0)
-        if self.allowed is not None:
-            mask &= self.allowed[box]
+        if self.masks.labels is not None:
+            mask &= self.masks.labels[box]
         size = int(np.count_nonzero(mask))
         if size < max(min_size, 1):
             return 0
@@ -137,6 +142,22 @@ class Canvas:
         if self.probabilities is not None:
             self.probabilities[box][mask] = quantise_probability(belief[mask])
         return size
+
+    def hold(self) -> tuple[Triple, NDArray[np.float32]]:
+        """Corner and content (a copy) of the box that the current object touched, for `take_up`."""
+        touched = self._touched or [slice(0, 0)] * 3
+        z, y, x = (s.start for s in touched)
+        return (z, y, x), self.belief[tuple(touched)].copy()
+
+    def take_up(self, corner_zyx: Triple, belief: NDArray[np.float32]) -> None:
+        """Goes on with an object that was put away by `hold`, in place of the current one."""
+        if self._touched is not None:
+            self.belief[tuple(self._touched)] = np.nan
+        self._touched = [slice(c, c + n) for c, n in zip(corner_zyx, belief.shape, strict=True)]
+        self.belief[tuple(self._touched)] = belief
+
+    def _is_free(self, position: Triple) -> bool:
+        return self.has_context(position) and not self.labels[position] > 0
 
     def _fov(self, position: Triple) -> tuple[slice, slice, slice]:
         z, y, x = (

@@ -10,7 +10,7 @@ The policy of google/ffn (`FaceMaxMovementPolicy`; Januszewski et al. 2018), ord
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +50,14 @@ class Frontier:
     """The moves of one object: a queue of centres and the lattice cells already visited.
 
     `min_distance` leaves out moves nearer than that (Chebyshev, voxels) to a visited centre; 0 none.
+    `skipped` counts the moves left out for nothing but that.
     """
 
     def __init__(self, start_zyx: Triple, *, deltas_zyx: Triple, min_distance: int = 0) -> None:
         self._start = start_zyx
         self._deltas = deltas_zyx
         self._min_distance = min_distance
+        self.skipped = 0
         self._queue: deque[Triple] = deque([start_zyx])
         self._cells: set[Triple] = set()
         self._centres: dict[Triple, list[Triple]] = {}  # by cubes of side min_distance
@@ -67,9 +69,23 @@ class Frontier:
         """The next centre whose cell is unvisited and which is valid now; None when the queue is empty."""
         while self._queue:
             position = self._queue.popleft()
-            if self._cell(position) not in self._cells and not self._near(position) and is_valid(position):
+            if self._cell(position) in self._cells or not is_valid(position):
+                continue
+            if not self._near(position):
                 return position
+            self.skipped += 1
         return None
+
+    @property
+    def pending(self) -> tuple[Triple, ...]:
+        """The queue, first to last; with the visited centres all there is to know about an object's moves."""
+        return tuple(self._queue)
+
+    def take_up(self, *, visited: Iterable[Triple], pending: Iterable[Triple]) -> None:
+        """Goes on with the moves of an object that was put away, in place of its start."""
+        for position in visited:
+            self.visit(position)
+        self._queue = deque(pending)
 
     def visit(self, position: Triple) -> None:
         """Marks the cell of `position` as done."""

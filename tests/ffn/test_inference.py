@@ -179,7 +179,7 @@ def test_padding_the_batch_changes_no_answer() -> None:
     network = FloodFillingNetwork(
         NetworkConfig(modules=2, features=4, fov_zyx=(9, 9, 9), deltas_zyx=(3, 3, 3))
     )
-    engine = Engine(network, Normalisation(mean=128, std=33), device=torch.device("cpu"))
+    engine = Engine(network, Normalisation(mean=128, std=33), device=torch.device("cpu"), kernel="torch")
     assert engine.least_batch == 2
     random = np.random.default_rng(0)
     images = list(random.integers(0, 255, (3, 9, 9, 9)).astype(np.uint8))
