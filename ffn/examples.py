@@ -49,10 +49,14 @@ class ExampleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """Normalised `image` float32 and `target` bool (Z, Y, X): the object of the central voxel."""
+    """Normalised `image` float32 and `target` bool (Z, Y, X): the object of the central voxel.
+
+    `known` bool: where the truth is known; voxels elsewhere carry no weight. None: everywhere.
+    """
 
     image: NDArray[np.float32]
     target: NDArray[np.bool_]
+    known: NDArray[np.bool_] | None = None
 
 
 class ExampleSource:

@@ -13,7 +13,8 @@ from ffn.augment import AugmentConfig
 from ffn.checkpoint import tensors_sha256
 from ffn.config import ConfigError, NetworkConfig, Normalisation
 from ffn.examples import ExampleConfig, TrainingVolume
-from ffn.training import OptimiserConfig, Trainer, TrainingRecipe, learning_rate, train, training_moves
+from ffn.slots import training_moves
+from ffn.training import OptimiserConfig, Trainer, TrainingRecipe, learning_rate, train
 from ffn.training_state import TrainingStateError
 
 RECIPE = TrainingRecipe(
@@ -53,11 +54,11 @@ def test_moves_go_outward_on_the_lattice() -> None:
 
 
 def test_a_slot_moves_only_where_the_network_believes() -> None:
-    slot = Trainer(RECIPE, [walls()]).slot(0)
+    slot = Trainer(RECIPE, [walls()]).slots.fresh(0)
     assert slot.advance()
     assert slot.where == (slice(2, 9),) * 3
     assert not slot.advance()
-    slot = Trainer(RECIPE, [walls()]).slot(0)
+    slot = Trainer(RECIPE, [walls()]).slots.fresh(0)
     slot.logits[:] = 5.0
     assert sum(slot.advance() for _ in range(28)) == 27
 
@@ -66,7 +67,7 @@ def test_training_learns_to_stop_at_walls(tmp_path: pathlib.Path) -> None:
     torch.set_num_threads(1)
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
-        return {"voi": 0.5}
+        return {"voi_sum": 0.5}
 
     recipe = dataclasses.replace(RECIPE, optimiser=dataclasses.replace(RECIPE.optimiser, steps=150))
     train(recipe, [walls()], folder=tmp_path, log_every=25, save_every=50, validate=validate)
@@ -75,7 +76,7 @@ def test_training_learns_to_stop_at_walls(tmp_path: pathlib.Path) -> None:
     assert lines[0]["loss"] > 1.0
     assert lines[-1]["loss"] < 0.55
     assert lines[-1]["precision"] > 0.7
-    assert [line["step"] for line in lines if "voi" in line] == [50, 100, 150]
+    assert [line["step"] for line in lines if "voi_sum" in line] == [50, 100, 150]
 
 
 def test_resumed_training_ends_with_the_same_weights(tmp_path: pathlib.Path) -> None:
