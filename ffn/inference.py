@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ffn.canvas import Canvas, Thresholds
 from ffn.checkpoint import Model
-from ffn.config import InferenceConfig, Normalisation, Triple
+from ffn.config import InferenceConfig, Normalisation, Triple, reach
 from ffn.device import choose_device
 from ffn.engine import Engine, Kernel, Precision
 from ffn.flood import Flood
@@ -92,7 +92,7 @@ def segment(
         keep_probabilities=keep_probabilities,
     )
     flood = Flood(
-        canvas, engine, config=config, deltas_zyx=network.deltas_zyx, max_fovs=max_fovs, clock=clock
+        canvas, engine, config=config, deltas_zyx=reach(config, network), max_fovs=max_fovs, clock=clock
     )
     if resume is not None or on_checkpoint is not None:
         about = {"device": engine.device.type, "precision": engine.precision, "kernel": engine.kernel}

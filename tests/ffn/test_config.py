@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from ffn.config import ConfigError, InferenceConfig, NetworkConfig, Normalisation, from_json, to_json
+from ffn.config import (
+    ConfigError,
+    InferenceConfig,
+    NetworkConfig,
+    Normalisation,
+    fast,
+    from_json,
+    reach,
+    to_json,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +60,20 @@ def test_errors_name_the_field(kind: type, data: object, message: str) -> None:
 
 def test_integers_serve_as_floats() -> None:
     assert from_json(Normalisation, {"mean": 128, "std": 33}) == Normalisation(mean=128.0, std=33.0)
+
+
+def test_fast_looks_farther_and_moves_farther() -> None:
+    quick = fast(InferenceConfig(move_threshold=0.8), deltas_zyx=(8, 8, 0))
+    assert quick.deltas_zyx == (9, 9, 0)
+    assert quick.min_move_distance == 9
+    assert quick.seeds.order == "depth"
+    assert quick.move_threshold == 0.8
+    assert from_json(InferenceConfig, to_json(quick)) == quick
+
+
+def test_reach_stays_in_the_field_of_view() -> None:
+    network = NetworkConfig(modules=1, fov_zyx=(9, 9, 9), deltas_zyx=(2, 2, 2))
+    assert reach(InferenceConfig(), network) == (2, 2, 2)
+    assert reach(InferenceConfig(deltas_zyx=(0, 4, 4)), network) == (0, 4, 4)
+    with pytest.raises(ConfigError, match=r"deltas_zyx: \(5, 1, 1\) leave the field of view"):
+        reach(InferenceConfig(deltas_zyx=(5, 1, 1)), network)
