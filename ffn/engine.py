@@ -20,6 +20,7 @@ from torch import Tensor
 from ffn.config import ConfigError, Normalisation
 from ffn.native import NativeNetwork, why_not
 from ffn.network import IMAGE, SEED, FloodFillingNetwork
+from ffn.quantise import quantise_network
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Kernel = Literal["auto", "native", "torch"]
@@ -83,7 +84,10 @@ class Engine:
             network, device=device, precision=precision, wanted=kernel
         )
         self._normalisation = normalisation
-        self._network = copy.deepcopy(network).eval().to(device)
+        self._network = copy.deepcopy(network).eval()
+        if precision == "int8":
+            quantise_network(self._network)
+        self._network.to(device)
         self._native = NativeNetwork(network) if self.kernel == "native" else None
         for weights in self._network.parameters():  # the layout in which oneDNN is twice as fast
             if weights.ndim == 5:
