@@ -71,7 +71,8 @@ class SeedConfig:
     its Gaussian mean), "distance" as those brighter than their Gaussian mean (bright cytoplasm, dark
     membranes).
     Seeds are the peaks of the distance to everything else, at least `min_distance` voxels apart and
-    `min_depth` voxels deep, in the order z, y, x ("raster") or the deepest first ("depth").
+    `min_depth` voxels deep, in the order z, y, x ("raster"), the same backwards ("reversed"), or the deepest
+    first ("depth"). Two orders make two segmentations for an oversegmentation consensus.
 
     `sigma_zyx`: Gaussian of that local mean, in voxels, about the calibre of a neurite; `smooth_zyx`:
     Gaussian against noise, in voxels, applied first by "distance"; `spacing_zyx`: relative voxel size.
@@ -84,12 +85,12 @@ class SeedConfig:
     spacing_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0)
     min_distance: int = 3
     min_depth: float = 0.0
-    order: Literal["raster", "depth"] = "raster"
+    order: Literal["raster", "reversed", "depth"] = "raster"
     fill_rounds: int = 0
 
     def __post_init__(self) -> None:
         require(self.policy in ("peaks", "distance"), "policy", "is peaks or distance")
-        require(self.order in ("raster", "depth"), "order", "is raster or depth")
+        require(self.order in ("raster", "reversed", "depth"), "order", "is raster, reversed or depth")
         require(all(s > 0 for s in self.sigma_zyx), "sigma_zyx", "must be positive")
         require(all(s >= 0 for s in self.smooth_zyx), "smooth_zyx", "must be >= 0")
         require(all(s > 0 for s in self.spacing_zyx), "spacing_zyx", "must be positive")

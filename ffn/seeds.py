@@ -58,9 +58,10 @@ def find_peaks(
     ).astype(np.int32)
     if inside_only:
         peaks = peaks[interior[tuple(peaks.T)]]
-    if config.order == "raster":
-        order = np.lexsort((peaks[:, 2], peaks[:, 1], peaks[:, 0]))
-    else:  # equal depths in raster order
+    order = np.lexsort((peaks[:, 2], peaks[:, 1], peaks[:, 0]))
+    if config.order == "reversed":
+        order = order[::-1]
+    elif config.order == "depth":  # equal depths in raster order
         order = np.lexsort((peaks[:, 2], peaks[:, 1], peaks[:, 0], -depth[tuple(peaks.T)]))
     seeds: NDArray[np.int32] = peaks[order]
     return seeds

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -48,6 +50,17 @@ def test_distance_finds_the_middle_of_every_cell() -> None:
     assert (np.diff(depth) <= 0).all()
 
 
+def test_the_reversed_order_is_the_raster_order_backwards() -> None:
+    image = cells((46, 46, 46), period=11)
+    forward = SeedConfig(policy="distance", sigma_zyx=(6, 6, 6), smooth_zyx=(0, 0, 0), min_distance=4)
+    backward = dataclasses.replace(forward, order="reversed")
+    interior = find_interior(image, config=forward)
+    seeds = find_peaks(interior, config=forward).tolist()
+    assert seeds == sorted(seeds)
+    assert len(seeds) > 50
+    assert find_peaks(interior, config=backward).tolist() == seeds[::-1]
+
+
 def test_spacing_makes_thick_sections_count() -> None:
     interior = np.zeros((9, 31, 31), bool)
     interior[2:7, 8:23, 8:23] = True
@@ -75,3 +88,5 @@ def test_a_constant_image_has_no_seeds(policy: str) -> None:
 def test_a_wrong_parameter_is_named() -> None:
     with pytest.raises(ConfigError, match="min_distance: must be at least 1"):
         SeedConfig(min_distance=0)
+    with pytest.raises(ConfigError, match="order: is raster, reversed or depth"):
+        SeedConfig(order="random")  # type: ignore[arg-type]
