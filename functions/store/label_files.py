@@ -85,7 +85,11 @@ def _of_zarr(path: Path) -> Any:
     for inner in (path / "volume.zarr" / "labels" / "segmentation", path / "labels" / "segmentation", path):
         if inner.is_dir():
             break
-    node = zarr.open(str(inner), mode="r")
+    return finest_level(zarr.open(str(inner), mode="r"))
+
+
+def finest_level(node: Any) -> Any:
+    """The array itself, or of an OME-Zarr image the level of the full resolution."""
     if isinstance(node, zarr.Array):
         return node
     return node[node.attrs["ome"]["multiscales"][0]["datasets"][0]["path"]]

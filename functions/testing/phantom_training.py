@@ -1,20 +1,17 @@
-"""Training volumes made of phantoms, and the recipe file of the demo network.
+"""Training volumes made of phantoms: the kind `phantom` of a training recipe.
 
 A network meets tissue after stitching, alignment and rendering: sections not quite in place, resampled,
 brought to one mean and deviation. `as_rendered` does the same to a phantom, image and labels alike.
 """
 
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ffn.config import ConfigError, Triple, from_json, require
+from ffn.config import Triple, require
 from ffn.examples import TrainingVolume
-from ffn.training import TrainingRecipe
 from functions.testing.phantom import Phantom, make_phantom
 from functions.testing.phantom_render import PhantomConfig, smooth_noise
 
@@ -34,27 +31,6 @@ class PhantomVolumes:
 
     def __post_init__(self) -> None:
         require(len(self.seeds) > 0, "seeds", "give at least one")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhantomRecipe:
-    """A recipe file: phantoms to train on, phantoms to validate on, and how to train."""
-
-    volumes: PhantomVolumes
-    validation: PhantomVolumes
-    training: TrainingRecipe
-
-
-def load_recipe(path: Path) -> PhantomRecipe:
-    """Reads a TOML recipe strictly; raises ConfigError naming file and field."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML ({error}); correct the recipe") from None
-    try:
-        return from_json(PhantomRecipe, data)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def training_volumes(config: PhantomVolumes) -> list[TrainingVolume]:

@@ -55,7 +55,7 @@ def test_rare_thin_objects_are_sampled_as_often_as_thick_ones() -> None:
 
 
 def test_errors_name_what_does_not_fit() -> None:
-    with pytest.raises(ConfigError, match=r"volumes: \(24, 24, 48\) is smaller than an example"):
+    with pytest.raises(ConfigError, match=r"volumes\[0\]: \(24, 24, 48\) is smaller than an example"):
         source(ExampleConfig(shape_zyx=(25, 25, 25)))
     with pytest.raises(ConfigError, match="fill_fractions"):
         ExampleConfig(fill_fractions=(0.5, 0.2, 1.0))

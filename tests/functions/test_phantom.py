@@ -12,14 +12,14 @@ import tifffile
 from skimage.measure import label
 
 from ffn.checkpoint import load_model
-from ffn.config import ConfigError
 from functions.microscopes import plain
 from functions.testing.acquisition import AcquisitionConfig, phantom_shape_zyx, write_acquisition
 from functions.testing.phantom import Phantom, make_phantom
 from functions.testing.phantom_render import PhantomConfig, smooth_noise
-from functions.testing.phantom_training import PhantomVolumes, as_rendered, load_recipe
+from functions.testing.phantom_training import PhantomVolumes, as_rendered
 from functions.testing.scoring import align_residual_px, map_truth_labels, stitch_residual_px
 from functions.testing.truth import Points, Truth, load_truth
+from functions.training.recipe import load_recipe
 
 TESTING = pathlib.Path(__file__).resolve().parents[2] / "functions" / "testing"
 SMALL = AcquisitionConfig(seed=3, tile_shape_yx=(72, 64), grid=(2, 2), overlap_px=20)
@@ -172,14 +172,3 @@ def test_the_recipe_and_its_network_belong_together() -> None:
     assert model.normalisation == recipe.normalisation
     assert model.inference == recipe.inference
     assert model.voxel_size_zyx_nm == recipe.voxel_size_zyx_nm
-
-
-def test_recipe_errors_name_file_and_field(tmp_path: pathlib.Path) -> None:
-    text = (TESTING / "demo_network.toml").read_text()
-    path = tmp_path / "recipe.toml"
-    path.write_text(text.replace("batch = 8", "batch = 0"))
-    with pytest.raises(ConfigError, match=r"recipe\.toml: training\.optimiser\.batch: must be at least 1"):
-        load_recipe(path)
-    path.write_text("[volumes")
-    with pytest.raises(ConfigError, match=r"recipe\.toml: not TOML"):
-        load_recipe(path)

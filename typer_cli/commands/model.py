@@ -78,15 +78,36 @@ def train(
     folder: Annotated[
         Path | None, typer.Option("--folder", help="State and log; given again, training goes on there.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where the recipe's paths start, instead of its own `data`.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or xpu.")] = "cpu",
     output: Output = Format.TEXT,
 ) -> None:
-    """Train a network from a recipe; killed, it goes on where it was.
+    """Train a network from a recipe; killed, it goes on where it was. Starts under torchrun, too.
 
     Example: petavoxel model train functions/testing/demo_network.toml --to demo.safetensors
     """
-    from functions.testing.train_recipe import train_recipe
+    from ffn.distributed import joined
+    from functions.training.recipe import load_recipe
+    from functions.training.run import train_recipe
+    from typer_cli.training import TrainingProgress
 
-    _show_model(train_recipe(recipe, to=to, folder=folder or to.with_suffix(".training")), to, output)
+    parsed = load_recipe(recipe, data=data)
+    steps = parsed.training.optimiser.steps
+    with (
+        joined(device) as world,
+        TrainingProgress(steps=steps, title=to.name, shown=world.writes) as progress,
+    ):
+        trained = train_recipe(
+            parsed,
+            to=to,
+            folder=folder or to.with_suffix(".training"),
+            world=world,
+            progress=progress.on_line,
+        )
+    if trained is not None:
+        _show_model(trained.model, to, output)
 
 
 def _show_model(model: Model, path: Path, output: Format) -> None:

@@ -1,0 +1,82 @@
+"""Showing a training while it goes: a bar on a terminal, a line now and then elsewhere; on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from typer_cli.output import console, duration
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+LINE_SECONDS = 30.0
+"""Without a terminal there is at most one line in this time, and one for every validation."""
+
+
+class TrainingProgress:
+    """A context in which `on_line` shows a line of the training's log."""
+
+    def __init__(self, *, steps: int, title: str, shown: bool = True) -> None:
+        self._screen = console(error=True)
+        self._steps, self._title, self._shown = steps, title, shown
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last = 0.0
+        self._started: tuple[float, float] | None = None
+        self._voi = ""
+
+    def __enter__(self) -> TrainingProgress:
+        if self._shown and self._screen.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+            )
+            self._bar = Progress(*columns, console=self._screen, transient=True)
+            self._task = self._bar.add_task(self._title, total=self._steps, figures="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_line(self, line: Mapping[str, float]) -> None:
+        """Take notice of where the training is."""
+        if not self._shown:
+            return
+        if "voi_sum" in line:
+            self._voi = f"  VOI {line['voi_sum']:.3f} ({line['voi_split']:.3f} + {line['voi_merge']:.3f})"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=line["step"], figures=self._figures(line))
+            return
+        now = time.monotonic()
+        if "voi_sum" in line or now - self._last >= LINE_SECONDS or line["step"] == self._steps:
+            self._last = now
+            words = f"step {line['step']:.0f}/{self._steps}  {self._figures(line)}{self._left(line)}"
+            self._screen.print(words, markup=False, soft_wrap=True)
+
+    def _figures(self, line: Mapping[str, float]) -> str:
+        loss = f"loss {line['loss']:.4f}" if "loss" in line else ""
+        return loss + self._voi
+
+    def _left(self, line: Mapping[str, float]) -> str:
+        """How long it will take at the pace since the first line seen."""
+        if "seconds" not in line:
+            return ""
+        here = line["step"], line["seconds"]
+        if self._started is None:
+            self._started = here
+        steps, seconds = here[0] - self._started[0], here[1] - self._started[1]
+        if steps <= 0:
+            return ""
+        return f"  about {duration((self._steps - here[0]) * seconds / steps)} left"
