@@ -3,7 +3,7 @@
     python -m tests.benchmarks.ffn --data ../shared/data --box 77:173 --modes exact,fast --threads 1
 
 The reference, timed in the same run, is the same network in plain torch: channels_last_3d, one field of view
-at a time, google/ffn's moves. "exact" makes the same moves with the kernel that Petavoxel chooses here, "fast"
+at a time, google/ffn's moves. "exact" makes them with the kernel that Petavoxel chooses here, "fast"
 takes fewer (`ffn.config.fast`). On the box 77:173 reference and exact are compared with what google/ffn
 computed, move by move and voxel by voxel. Seconds are of the wall clock; the CPU seconds beside them hold on
 a busy machine too. One JSON document goes to stdout, progress to stderr.
