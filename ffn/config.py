@@ -108,7 +108,8 @@ class InferenceConfig:
     outside may not rise, which keeps objects apart. None turns the rule off (google/ffn: a negative number).
 
     `deltas_zyx`: the distance in voxels to the faces on which the next moves are looked for; None takes the
-    network's. `frontier_batch` moves of one object go through the network at once; 1 is google/ffn's order, exactly.
+    network's. `frontier_batch` moves of one object go through the network at once; 1 is google/ffn's order,
+    exactly.
     `min_move_distance`: a move nearer than that (Chebyshev, voxels) to a visited centre is left out; 0 is
     exact.
     """
@@ -157,8 +158,8 @@ def fast(config: InferenceConfig, *, deltas_zyx: Triple) -> InferenceConfig:
     """The same settings with fewer fields of view: well under half on FIB-25, at equal quality there.
 
     Half of google/ffn's moves land beside a centre that the object has visited: its lattice is quantised, the
-    moves are not. Here moves are looked for an eighth farther out than the network's `deltas_zyx`, have to lead
-    that far from every visited centre, and the deepest seeds, whose objects are the largest and safest, come
+    moves are not. Here moves are looked for an eighth farther out than the network's `deltas_zyx`, have to
+    lead that far from every visited centre, and the deepest seeds, whose objects are the largest and safest, come
     first. Nearer the FIB-25 network wastes its time; farther it begins to split and merge.
     """
     farther: Triple = tuple(-(-9 * d // 8) for d in deltas_zyx)  # type: ignore[assignment]
