@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 from flows.definition import definition
 from flows.errors import InputError, RunError, SiteError
 from flows.inputs import RunRequest, build_input
-from flows.records import FLOW_STEPS, LogEntry, Reuse, RunEvent, RunRecord, RunStatus, StepRecord
+from flows.records import (
+    FLOW_STEPS,
+    LogEntry,
+    Reuse,
+    RunEvent,
+    RunRecord,
+    RunStatus,
+    StepRecord,
+    StepStatus,
+)
 from flows.schema import check_input
 from flows.site import Site, home_folder
 from functions.model.errors import PetavoxelError
@@ -151,7 +160,8 @@ class Runs:
             RunError: no such run, or more than one.
         """
         found = self._store.find(run_id)
-        return self._record(found), tuple(self._store.steps(found))
+        record = self._record(found)
+        return record, tuple(_with_figures(step, record) for step in self._store.steps(found))
 
     def logs(self, run_id: str) -> tuple[LogEntry, ...]:
         """The log of a run, oldest first."""
@@ -253,7 +263,7 @@ class Runs:
         Raises:
             RunError: no such run, or it is still active.
         """
-        record, _ = self.show(run_id)
+        record = self._record(self._store.find(run_id))
         if record.status is RunStatus.ACTIVE:
             raise RunError(f"{record.id}: is running", remedy="follow it, or cancel it first")
         return record
@@ -271,7 +281,7 @@ class Runs:
         `parameters` replaces all parameters, the choice of sections among them: change a copy of
         `request(run_id).all_parameters`.
         """
-        record, _ = self.show(run_id)
+        record = self._record(self._store.find(run_id))
         overrides: dict[str, object] = {"parent": record.id, "acquisition_id": record.acquisition_id}
         if start_at is not None:
             overrides["start_at"] = start_at
@@ -293,6 +303,20 @@ class Runs:
         work = Run(RunSpec.parse(facts["run"], source="run"))
         begin, end = FLOW_STEPS.index(request.start_at), FLOW_STEPS.index(request.stop_after)
         return tuple(_reusable(work, step) for step in STEPS if begin <= FLOW_STEPS.index(step) <= end)
+
+
+def _with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
+    """The segment step with the totals of its subvolumes, too many to be told through the flow."""
+    from functions.runtime import segment_totals
+    from functions.store.run import Run
+
+    if step.name != "segment" or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
+        return step
+    try:
+        spec = RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}")
+        return replace(step, figures=segment_totals(Run(spec)))
+    except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
+        return step
 
 
 def _reusable(run: Run, step: StepName) -> Reuse:

@@ -104,6 +104,34 @@ def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
     )
 
 
+SUMMED = (
+    "fovs", "rejected_fovs", "skipped_moves", "calls", "seeds", "attempts", "weak", "small", "segments",
+    "voxels", "tissue_voxels", "labelled_voxels", "network_seconds", "host_seconds",
+)  # fmt: skip
+"""Figures of segmented subvolumes that can be added up; overlaps count in each of them."""
+
+
+def segment_totals(run: Run) -> dict[str, float]:
+    """What the finished subvolumes of a run found and cost together, units of earlier runs included.
+
+    Besides `SUMMED`: `labelled_fraction` of the tissue, and `voxels_per_second` of one process. Empty when no
+    subvolume is finished.
+
+    Raises:
+        PetavoxelError: an earlier step has not run, so nobody knows the subvolumes; or a mark is damaged.
+    """
+    marks = run.cell("segment").marks()
+    if not marks:
+        return {}
+    totals = {name: sum(m.figures[name] for m in marks if name in m.figures) for name in SUMMED}
+    seconds = totals["network_seconds"] + totals["host_seconds"]
+    return {
+        **{name: round(value, 3) for name, value in totals.items()},
+        "labelled_fraction": round(totals["labelled_voxels"] / max(totals["tissue_voxels"], 1), 4),
+        "voxels_per_second": round(totals["voxels"] / seconds, 1) if seconds else 0.0,
+    }
+
+
 def _shortened(problem: Problem) -> Problem:
     """The problem in few bytes: up to 200 answers share a flow's state with it."""
 

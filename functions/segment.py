@@ -1,57 +1,29 @@
 """Segment: flood each overlapping subvolume of the aligned volume, alone, into labels of its own.
 
 image, mask (read box) -> short gaps filled -> network -> local labels 1..n
+
+A subvolume takes minutes to hours: what it has reached is kept beside the results until it is done, so that a
+killed process costs minutes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import ModelError
-from functions.model.geometry import ZYX
-from functions.model.parameters import SegmentParameters
+from functions.model.errors import ModelError, VolumeError
 from functions.model.subvolumes import Subvolume
+from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter, Tissue
 from functions.store.cells import UnitReport
-from functions.store.labels import grid_of, local_path, pack_local, write_local
+from functions.store.labels import LocalLabels, grid_of, local_path, pack_local, write_local
+from functions.store.progress import ProgressFile
 from functions.store.run import Run
 from functions.store.volumes import Volume
 from functions.tasks import Problem
 
-if TYPE_CHECKING:
-    from ffn.checkpoint import Model
-    from ffn.config import InferenceConfig
-
-Image = NDArray[np.uint8]
-Tissue = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flooded:
-    """What a segmenter returns: labels (Z, Y, X), 0 = none, and what they cost."""
-
-    labels: NDArray[np.uint32]
-    fovs: int = 0
-    seeds: int = 0
-    network_seconds: float = 0.0
-
-
-class Segmenter(Protocol):
-    """Anything that finds objects in an image; `tissue` says where objects may be."""
-
-    @property
-    def radius_zyx(self) -> ZYX:
-        """Half its field of view: how near to a face of the image it can place its centre."""
-        ...
-
-    def __call__(self, image: Image, tissue: Tissue) -> Flooded:
-        """Label the objects of `image` (Z, Y, X)."""
-        ...
+__all__ = ["FfnSegmenter", "Flooded", "Segmenter", "compute", "units"]
 
 
 def units(run: Run) -> list[str]:
@@ -63,7 +35,8 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
     """Segment one subvolume and write its local labels."""
     subvolume = grid_of(run).get(unit)
     parameters = run.parameters.segment
-    segmenter = segmenter or FfnSegmenter(load(run.model_path), parameters)
+    progress = ProgressFile.of(run.cell("segment"), unit)
+    segmenter = segmenter or FfnSegmenter(run.model_path, parameters, progress=progress)
     problems = look_at(run, subvolume, segmenter)
     image, tissue = read(run, subvolume)
     image, tissue = fill_gaps(image, tissue, longest=parameters.fill_gap_sections)
@@ -74,39 +47,62 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
         flooded = replace(flooded, labels=crop(flooded.labels, margins))
     local = pack_local(np.where(tissue, flooded.labels, np.uint32(0)), subvolume=subvolume)
     write_local(local_path(run, subvolume), local)
-    labelled = int(np.count_nonzero(local.labels))
-    labelled_fraction = labelled / max(int(tissue.sum()), 1)
-    if tissue.mean() > 0.5 and labelled_fraction < parameters.labelled_to_look:
+    progress.remove()
+    figures = figures_of(flooded, local, tissue)
+    problems += flooded.problems
+    if tissue.mean() > 0.5 and figures["labelled_fraction"] < parameters.labelled_to_look:
         problems.append(
             Problem(
                 code="labelled_low",
-                subject=f"{unit}: {labelled_fraction:.1%} of the tissue is labelled",
+                subject=f"{unit}: {figures['labelled_fraction']:.1%} of the tissue is labelled",
                 remedy="look whether contrast and voxel size are those the network was trained on",
             )
         )
-    per_second = subvolume.read.voxels / flooded.network_seconds if flooded.network_seconds else 0.0
     return UnitReport(
         status="look" if problems else "ok",
-        figures={
-            "fovs": flooded.fovs,
-            "seeds": flooded.seeds,
-            "segments": len(local.owned_voxels),
-            "voxels": subvolume.read.voxels,
-            "labelled_voxels": labelled,
-            "labelled_fraction": round(labelled_fraction, 4),
-            "network_seconds": round(flooded.network_seconds, 3),
-            "voxels_per_second": round(per_second, 1),
-        },
+        figures=figures,
         problems=tuple(problem.to_json() for problem in problems),
     )
 
 
+def figures_of(flooded: Flooded, local: LocalLabels, tissue: Tissue) -> dict[str, float]:
+    """What a subvolume's mark tells; `functions.runtime.total_figures` adds them up."""
+    labelled, inside = int(np.count_nonzero(local.labels)), int(np.count_nonzero(tissue))
+    seconds = flooded.network_seconds + flooded.host_seconds
+    return {
+        "fovs": flooded.fovs,
+        "rejected_fovs": flooded.rejected_fovs,
+        "skipped_moves": flooded.skipped_moves,
+        "calls": flooded.calls,
+        "seeds": flooded.seeds,
+        "attempts": flooded.attempts,
+        "weak": flooded.weak,
+        "small": flooded.small,
+        "segments": len(local.owned_voxels),
+        "voxels": tissue.size,
+        "tissue_voxels": inside,
+        "labelled_voxels": labelled,
+        "labelled_fraction": round(labelled / max(inside, 1), 4),
+        "network_seconds": round(flooded.network_seconds, 6),
+        "host_seconds": round(flooded.host_seconds, 6),
+        "voxels_per_second": round(tissue.size / seconds, 1) if seconds else 0.0,
+    }
+
+
 def read(run: Run, subvolume: Subvolume) -> tuple[Image, Tissue]:
-    """The aligned image and its tissue mask in the subvolume's read box."""
+    """The aligned image and its tissue mask in the subvolume's read box.
+
+    Raises:
+        VolumeError: an array is missing, or the image is not of 8 bits.
+    """
     ref = run.aligned.volume
+    if ref.dtype != "uint8":
+        raise VolumeError(
+            f"{ref.path}: {ref.dtype}, the network reads uint8", remedy="start the run at stitch"
+        )
     mask_path = run.cell("align_render").file("mask.zarr").relative_to(run.work)
     mask_ref = ref.model_copy(update={"path": str(mask_path), "kind": "mask", "dtype": "uint8"})
-    image = Volume.open(run.work, ref).read(subvolume.read).astype(np.uint8, copy=False)
+    image = np.asarray(Volume.open(run.work, ref).read(subvolume.read), np.uint8)
     return image, Volume.open(run.work, mask_ref).read(subvolume.read).astype(bool)
 
 
@@ -166,92 +162,5 @@ def look_at(run: Run, subvolume: Subvolume, segmenter: Segmenter) -> list[Proble
             )
         )
     if isinstance(segmenter, FfnSegmenter):
-        problems += segmenter.look_at_voxels(run.aligned.volume.voxel_size_zyx_nm)
+        problems += segmenter.look_at(run.aligned.volume.voxel_size_zyx_nm)
     return problems
-
-
-class FfnSegmenter:
-    """A flood-filling network on the device that the parameters name."""
-
-    def __init__(self, model: Model, parameters: SegmentParameters) -> None:
-        self._model = model
-        self._parameters = parameters
-
-    @property
-    def radius_zyx(self) -> ZYX:
-        """Half the network's field of view."""
-        z, y, x = self._model.network.config.fov_zyx
-        return z // 2, y // 2, x // 2
-
-    def __call__(self, image: Image, tissue: Tissue) -> Flooded:
-        """Flood `image` from seeds in `tissue`."""
-        from ffn.device import choose_device
-        from ffn.inference import segment
-
-        result = segment(
-            image,
-            model=self._model,
-            config=self._config(),
-            mask=None if tissue.all() else tissue,
-            device=choose_device(self._parameters.device),
-        )
-        counters = result.counters
-        return Flooded(
-            labels=result.labels,
-            fovs=counters.fovs,
-            seeds=counters.seeds,
-            network_seconds=counters.seconds_network,
-        )
-
-    def look_at_voxels(self, voxel_size_zyx_nm: tuple[float, float, float]) -> list[Problem]:
-        """A problem when the network was trained at clearly another voxel size."""
-        trained = self._model.voxel_size_zyx_nm
-        factor = max(max(a / b, b / a) for a, b in zip(voxel_size_zyx_nm, trained, strict=True))
-        if factor <= self._parameters.voxel_size_factor:
-            return []
-        return [
-            Problem(
-                code="voxel_size",
-                subject=f"volume {voxel_size_zyx_nm} nm, network {trained} nm",
-                remedy="use a network trained at this voxel size",
-            )
-        ]
-
-    def _config(self) -> InferenceConfig:
-        """The model's own settings, changed where the run's parameters say so."""
-        from ffn.config import fast
-
-        own, p = self._model.inference, self._parameters
-        if p.mode == "fast":
-            own = fast(own, deltas_zyx=self._model.network.config.deltas_zyx)
-        return replace(
-            own,
-            min_segment_size=_either(p.min_segment_voxels, own.min_segment_size),
-            frontier_batch=_either(p.frontier_batch, own.frontier_batch),
-            min_move_distance=_either(p.min_move_distance_px, own.min_move_distance),
-        )
-
-
-def _either(wanted: int | None, default: int) -> int:
-    return default if wanted is None else wanted
-
-
-def load(path: Path) -> Model:
-    """The model of a file; one is kept per process.
-
-    Raises:
-        ModelError: the file is missing or not a model.
-    """
-    from ffn.checkpoint import CheckpointError
-
-    try:
-        return _load(path, path.stat().st_mtime_ns)
-    except (FileNotFoundError, CheckpointError) as error:
-        raise ModelError(f"segment.model: {error}", remedy="give `demo` or the path of a model") from None
-
-
-@lru_cache(maxsize=1)
-def _load(path: Path, _changed: int) -> Model:
-    from ffn.checkpoint import load_model
-
-    return load_model(path)

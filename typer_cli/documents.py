@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from flows.records import Reuse, RunRecord, StepRecord
 
 
+FEW_FIGURES = 6
+"""More than these have a table of their own."""
+
+
+def number(value: float) -> str:
+    """A figure as people read it: 1,234,567 or 12.35."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:,.4g}"
+
+
 def run_document(record: RunRecord) -> dict[str, Any]:
     """A run without its input document, which `run logs` and the site keep."""
     return {key: value for key, value in asdict(record).items() if key != "input"}
@@ -44,6 +53,10 @@ def draw_run(screen: Console, record: RunRecord, steps: Sequence[StepRecord]) ->
     ]
     screen.print(table("run", record.id, rows=[fact for fact in facts if fact[1]]))
     screen.print(steps_table(steps))
+    for step in steps:
+        if len(step.figures) > FEW_FIGURES:
+            rows = [(name.replace("_", " "), number(value)) for name, value in step.figures.items()]
+            screen.print(table(step.name, "all units", rows=rows, numbers=["all units"]))
     problems = [(s.name, p.code, p.subject, p.remedy) for s in steps for p in s.problems]
     if problems:
         screen.print(table("step", "problem", "where", "remedy", rows=problems))
@@ -59,7 +72,9 @@ def steps_table(steps: Sequence[StepRecord]) -> Any:
             step.computed or "",
             step.reused or "",
             duration(step.seconds) if step.seconds else "",
-            ", ".join(f"{name} {value:.4g}" for name, value in step.figures.items()),
+            ", ".join(f"{name} {value:.4g}" for name, value in step.figures.items())
+            if len(step.figures) <= FEW_FIGURES
+            else f"{len(step.figures)} figures",
         )
         for step in steps
     ]

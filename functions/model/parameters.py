@@ -12,6 +12,7 @@ Pixels = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 class IngestParameters(Document):
@@ -82,6 +83,12 @@ class SegmentParameters(Document):
     device: Literal["auto", "cpu", "cuda", "xpu"] = "auto"
     mode: Literal["model", "fast"] = "model"
     """`model`: the network's own settings. `fast`: no moves near visited centres, deepest seeds first."""
+    precision: Precision = "fp32"
+    """Numbers the network computes in; below fp32 only with a passing verdict of `petavoxel model gate`."""
+    allow_ungated: bool = False
+    """Run in a reduced precision without such a verdict; every subvolume then asks for a look."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 300.0
+    """So often a subvolume in progress is kept on scratch, to go on from when killed; 0 never."""
     fill_gap_sections: Pixels = 2
     """Gaps of up to so many sections show the nearest section to the network; 0 leaves them blank."""
     mirror_border: bool = False

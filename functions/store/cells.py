@@ -75,6 +75,11 @@ class Cell:
                 f"{self.path}: unit {unit} is not finished", remedy="run its step first"
             ) from None
 
+    def marks(self) -> list[Mark]:
+        """The done marks of all finished units, by name."""
+        paths = sorted(self.file("done").glob("*.json"))
+        return [Mark.parse(path.read_bytes(), source=str(path)) for path in paths]
+
     def run_unit(self, unit: str, compute: Callable[[], UnitReport]) -> tuple[Mark, bool]:
         """Compute `unit` unless it is marked; return its mark and whether it was computed now."""
         if self.is_done(unit):

@@ -21,6 +21,8 @@ from functions.store.cells import CODE_VERSION, Cell
 from functions.store.files import fingerprint, sha256_file
 from functions.tasks import RunSpec, StepName
 
+NOT_IN_LABELS = {"model", "allow_ungated", "checkpoint_seconds"}
+"""Parameters of the segment step that its results do not depend on; the model counts by its content."""
 DEMO_MODEL = Path(__file__).parents[1] / "testing" / "demo_network.safetensors"
 
 
@@ -134,7 +136,7 @@ class Run:
             "segment",
             self.solve_key,
             sha256_file(self.model_path),
-            self.parameters.segment.model_dump(mode="json", exclude={"model"}),
+            self.parameters.segment.model_dump(mode="json", exclude=NOT_IN_LABELS),
             CODE_VERSION,
         )
 

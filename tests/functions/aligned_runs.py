@@ -68,7 +68,8 @@ class ScrambledTruth:
         """Grey value 0 is background."""
         random = np.random.default_rng(zlib.crc32(image.tobytes()))
         names = np.concatenate([[0], 1 + random.permutation(10_000)[:255]]).astype(np.uint32)
-        return Flooded(labels=names[np.where(tissue, image, 0)], fovs=1, seeds=2, network_seconds=0.5)
+        labels = names[np.where(tissue, image, 0)]
+        return Flooded(labels=labels, fovs=1, seeds=2, network_seconds=0.5, host_seconds=0.25)
 
 
 def segment_all(run: Run, segmenter: segment.Segmenter, *, order: list[str] | None = None) -> None:

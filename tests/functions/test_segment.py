@@ -10,8 +10,10 @@ from ffn.checkpoint import Model, save_model
 from ffn.config import InferenceConfig, NetworkConfig, Normalisation
 from ffn.network import FloodFillingNetwork
 from functions import segment
-from functions.model.errors import ModelError
+from functions.model.errors import ModelError, VolumeError
+from functions.runtime import segment_totals
 from functions.segment import Flooded
+from functions.store.files import write_json
 from functions.store.labels import grid_of, local_path, read_local, read_owned
 from functions.store.run import Run
 from tests.functions.aligned_runs import VOXEL_NM, ScrambledTruth, make_run, segment_all, voronoi
@@ -69,7 +71,7 @@ def test_local_labels_are_dense_and_counted_and_stay_in_tissue(tmp_path: Path) -
     mark = run.cell("segment").mark("z00000_y00000_x00000")
     assert mark.figures["fovs"] == 1
     assert mark.figures["labelled_fraction"] == 1.0
-    assert mark.figures["voxels_per_second"] == 8 * 16 * 16 / 0.5
+    assert mark.figures["voxels_per_second"] == round(8 * 16 * 16 / 0.75, 1)
 
 
 def test_a_subvolume_without_tissue_costs_nothing(tmp_path: Path) -> None:
@@ -139,6 +141,38 @@ def test_a_real_network_counts_its_fields_of_view(tmp_path: Path) -> None:
     assert report.figures["seeds"] > 0
     assert report.figures["fovs"] >= 1
     assert report.figures["network_seconds"] > 0
+    assert report.figures["host_seconds"] > 0
+    assert report.figures["calls"] <= report.figures["fovs"]
+    assert report.figures["weak"] + report.figures["small"] <= report.figures["attempts"]
+
+
+def test_an_image_of_more_than_8_bits_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path, np.ones((4, 8, 8), np.uint8))
+    wide = run.aligned.model_copy(
+        update={"volume": run.aligned.volume.model_copy(update={"dtype": "uint16"})}
+    )
+    write_json(run.cell("align_solve").file("solution.json"), wide.to_json())
+    again = Run(run.spec)
+    with pytest.raises(VolumeError, match=r"image\.zarr: uint16, the network reads uint8"):
+        segment.compute(again, segment.units(again)[0], segmenter=ScrambledTruth())
+
+
+def test_totals_of_a_run_count_every_finished_subvolume(tmp_path: Path) -> None:
+    image = voronoi((8, 16, 28), 6, seed=1)
+    tissue = np.ones(image.shape, bool)
+    tissue[:, 8:] = False
+    run = make_run(tmp_path, image, tissue=tissue, segment=SMALL)
+    assert segment_totals(run) == {}
+    segment_all(run, ScrambledTruth())
+    totals = segment_totals(run)
+    assert totals["fovs"] == len(segment.units(run)) == 2
+    assert totals["seeds"] == 4
+    assert totals["voxels"] == 2 * 8 * 16 * 16
+    assert totals["tissue_voxels"] == totals["labelled_voxels"] == totals["voxels"] / 2
+    assert totals["labelled_fraction"] == 1.0
+    assert (totals["network_seconds"], totals["host_seconds"]) == (1.0, 0.5)
+    assert totals["voxels_per_second"] == pytest.approx(totals["voxels"] / 1.5, abs=0.1)
+    assert totals["rejected_fovs"] == totals["skipped_moves"] == 0
 
 
 def test_another_voxel_size_asks_for_a_look(tmp_path: Path) -> None:

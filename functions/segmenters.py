@@ -1,0 +1,260 @@
+"""What finds objects in one subvolume: the interface, and the flood-filling network behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.errors import ModelError, VolumeError
+from functions.model.geometry import ZYX
+from functions.model.parameters import SegmentParameters
+from functions.store.progress import ProgressFile
+from functions.store.verdicts import find_verdict
+from functions.tasks import Problem
+
+if TYPE_CHECKING:
+    import torch
+
+    from ffn.checkpoint import Model
+    from ffn.config import InferenceConfig
+    from ffn.inference import Segmentation, Snapshot
+
+Image = NDArray[np.uint8]
+Tissue = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flooded:
+    """What a segmenter returns: labels (Z, Y, X), 0 = none, what they cost, and what a person should know.
+
+    The counts are those of `ffn.inference.Counters`.
+    """
+
+    labels: NDArray[np.uint32]
+    fovs: int = 0
+    rejected_fovs: int = 0
+    skipped_moves: int = 0
+    calls: int = 0
+    seeds: int = 0
+    attempts: int = 0
+    weak: int = 0
+    small: int = 0
+    network_seconds: float = 0.0
+    host_seconds: float = 0.0
+    problems: tuple[Problem, ...] = ()
+
+
+class Segmenter(Protocol):
+    """Anything that finds objects in an image; `tissue` says where objects may be."""
+
+    @property
+    def radius_zyx(self) -> ZYX:
+        """Half its field of view: how near to a face of the image it can place its centre."""
+        ...
+
+    def __call__(self, image: Image, tissue: Tissue) -> Flooded:
+        """Label the objects of `image` (Z, Y, X)."""
+        ...
+
+
+class FfnSegmenter:
+    """A flood-filling network on the device, and in the precision, that the parameters name.
+
+    With `progress` it keeps there every few minutes how far it got, and goes on from what it finds there.
+    """
+
+    def __init__(
+        self, path: Path, parameters: SegmentParameters, *, progress: ProgressFile | None = None
+    ) -> None:
+        """Load the model of a file.
+
+        Raises:
+            ModelError: not a model, no such device, or a precision that nobody has passed.
+        """
+        self._model = load(path)
+        self._parameters = parameters
+        self._progress = progress if parameters.checkpoint_seconds > 0 else None
+        self._device = choose(parameters.device)
+        self._ungated = self._check_precision(path)
+
+    @property
+    def radius_zyx(self) -> ZYX:
+        """Half the network's field of view."""
+        z, y, x = self._model.network.config.fov_zyx
+        return z // 2, y // 2, x // 2
+
+    def __call__(self, image: Image, tissue: Tissue) -> Flooded:
+        """Flood `image` from seeds in `tissue`.
+
+        Raises:
+            VolumeError: the image cannot be flooded as it is.
+        """
+        from ffn.inference import InferenceError, SnapshotError
+
+        problems: list[Problem] = []
+        try:
+            resume = self._resume(problems)
+            try:
+                result = self._segment(image, tissue, resume, problems)
+            except SnapshotError as error:
+                problems.append(_unusable(str(error)))
+                result = self._segment(image, tissue, None, problems)
+        except InferenceError as error:
+            raise VolumeError(
+                str(error), remedy="look at the aligned volume, or take another model"
+            ) from None
+        counters = result.counters
+        return Flooded(
+            labels=result.labels,
+            fovs=counters.fovs,
+            rejected_fovs=counters.rejected_fovs,
+            skipped_moves=counters.skipped_moves,
+            calls=counters.calls,
+            seeds=counters.seeds,
+            attempts=counters.attempts,
+            weak=counters.weak,
+            small=counters.small,
+            network_seconds=counters.seconds_network,
+            host_seconds=counters.seconds_host,
+            problems=tuple(problems),
+        )
+
+    def look_at(self, voxel_size_zyx_nm: tuple[float, float, float]) -> list[Problem]:
+        """Problems when the network was trained at clearly another voxel size, or runs unjudged."""
+        trained = self._model.voxel_size_zyx_nm
+        factor = max(max(a / b, b / a) for a, b in zip(voxel_size_zyx_nm, trained, strict=True))
+        if factor <= self._parameters.voxel_size_factor:
+            return list(self._ungated)
+        voxel_size = Problem(
+            code="voxel_size",
+            subject=f"volume {voxel_size_zyx_nm} nm, network {trained} nm",
+            remedy="use a network trained at this voxel size",
+        )
+        return [*self._ungated, voxel_size]
+
+    def _segment(
+        self, image: Image, tissue: Tissue, resume: Snapshot | None, problems: list[Problem]
+    ) -> Segmentation:
+        from ffn.inference import segment
+
+        progress = self._progress
+
+        def keep(snapshot: Snapshot) -> None:
+            assert progress is not None
+            try:
+                progress.write(snapshot.to_arrays())
+            except OSError as error:  # scratch is full: go on, hours of work are worth more than the way back
+                if not any(p.code == "progress_not_kept" for p in problems):
+                    problems.append(
+                        Problem(code="progress_not_kept", subject=str(error), remedy="make room on scratch")
+                    )
+
+        return segment(
+            image,
+            model=self._model,
+            config=config_of(self._model, self._parameters),
+            mask=None if tissue.all() else tissue,
+            device=self._device,
+            precision=self._parameters.precision,
+            resume=resume,
+            on_checkpoint=None if progress is None else keep,
+            checkpoint_seconds=self._parameters.checkpoint_seconds,
+        )
+
+    def _resume(self, problems: list[Problem]) -> Snapshot | None:
+        """How far an earlier process got; nothing when that cannot be read."""
+        from ffn.inference import Snapshot, SnapshotError
+
+        try:
+            arrays = None if self._progress is None else self._progress.read()
+            return None if arrays is None else Snapshot.from_arrays(arrays)
+        except (VolumeError, SnapshotError) as error:
+            problems.append(_unusable(str(error)))
+            return None
+
+    def _check_precision(self, path: Path) -> tuple[Problem, ...]:
+        precision, device = self._parameters.precision, self._device.type
+        if precision == "fp32":
+            return ()
+        verdict = find_verdict(path, sha256=self._model.sha256, precision=precision, device=device)
+        if verdict is not None and verdict.passed:
+            return ()
+        found = f"did not pass ({verdict.reasons[0]})" if verdict and verdict.reasons else "was never judged"
+        if not self._parameters.allow_ungated:
+            raise ModelError(
+                f"segment.precision: {precision} on {device} {found} for {path.name}",
+                remedy=f"run `petavoxel model gate {path} --precision {precision} --device {device}`, "
+                "use fp32, or set segment.allow_ungated=true",
+            )
+        return (
+            Problem(
+                code="precision_ungated",
+                subject=f"{precision} on {device} {found}",
+                remedy=f"petavoxel model gate {path.name} --precision {precision}",
+            ),
+        )
+
+
+def _unusable(why: str) -> Problem:
+    return Problem(
+        code="progress_unusable", subject=why, remedy="nothing to do: the subvolume was begun anew"
+    )
+
+
+def config_of(model: Model, parameters: SegmentParameters) -> InferenceConfig:
+    """The model's own settings, changed where the run's parameters say so."""
+    from ffn.config import fast
+
+    own, p = model.inference, parameters
+    if p.mode == "fast":
+        own = fast(own, deltas_zyx=model.network.config.deltas_zyx)
+    return replace(
+        own,
+        min_segment_size=_either(p.min_segment_voxels, own.min_segment_size),
+        frontier_batch=_either(p.frontier_batch, own.frontier_batch),
+        min_move_distance=_either(p.min_move_distance_px, own.min_move_distance),
+    )
+
+
+def _either(wanted: int | None, default: int) -> int:
+    return default if wanted is None else wanted
+
+
+def choose(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    from ffn.device import choose_device
+
+    try:
+        return choose_device(name)
+    except ValueError as error:
+        raise ModelError(f"segment.{error}", remedy="set segment.device") from None
+
+
+def load(path: Path) -> Model:
+    """The model of a file; one is kept per process.
+
+    Raises:
+        ModelError: the file is missing or not a model.
+    """
+    from ffn.checkpoint import CheckpointError
+
+    try:
+        return _load(path, path.stat().st_mtime_ns)
+    except (FileNotFoundError, CheckpointError) as error:
+        raise ModelError(f"segment.model: {error}", remedy="give `demo` or the path of a model") from None
+
+
+@lru_cache(maxsize=1)
+def _load(path: Path, _changed: int) -> Model:
+    from ffn.checkpoint import load_model
+
+    return load_model(path)

@@ -1,0 +1,66 @@
+"""Units in progress: what a long unit has reached so far, beside its cell's results until it is done.
+
+<work>/segment/<key>/progress/<unit>.npz     written whole every few minutes, removed when the unit is done
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.errors import VolumeError
+from functions.store.cells import Cell
+from functions.store.files import atomic_path
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressFile:
+    """Named arrays of one unit in progress; whose they are is for the arrays themselves to say."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, cell: Cell, unit: str) -> ProgressFile:
+        """That of a unit of a cell."""
+        return cls(cell.file("progress") / f"{unit}.npz")
+
+    def write(self, arrays: Mapping[str, Array]) -> None:
+        """Replace the file atomically; not compressed, since a node may be about to be taken away."""
+        with atomic_path(self.path) as partial, open(partial, "wb") as handle:
+            np.savez(handle, allow_pickle=False, **arrays)
+
+    def read(self) -> dict[str, Array] | None:
+        """All arrays, or None where there is no file.
+
+        Raises:
+            VolumeError: the file is damaged.
+        """
+        try:
+            with open(self.path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except FileNotFoundError:
+            return None
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            AttributeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise VolumeError(f"{self.path}: damaged ({error})", remedy="remove it") from None
+
+    def remove(self) -> None:
+        """Forget what was reached, and what a killed process left of writing it."""
+        self.path.unlink(missing_ok=True)
+        for left in self.path.parent.glob(f".{self.path.name}.*.partial"):
+            left.unlink(missing_ok=True)
