@@ -159,8 +159,8 @@ def fast(config: InferenceConfig, *, deltas_zyx: Triple) -> InferenceConfig:
 
     Half of google/ffn's moves land beside a centre that the object has visited: its lattice is quantised, the
     moves are not. Here moves are looked for an eighth farther out than the network's `deltas_zyx`, have to
-    lead that far from every visited centre, and the deepest seeds, whose objects are the largest and safest, come
-    first. Nearer the FIB-25 network wastes its time; farther it begins to split and merge.
+    lead that far from every visited centre, and the deepest seeds, whose objects are the largest and safest,
+    come first. Nearer the FIB-25 network wastes its time; farther it begins to split and merge.
     """
     farther: Triple = tuple(-(-9 * d // 8) for d in deltas_zyx)  # type: ignore[assignment]
     return dataclasses.replace(
