@@ -130,6 +130,13 @@ class Flood:
             ),
         )
 
+    def flood_from(self, seed: Triple) -> list[Triple]:
+        """Floods one object and labels nothing: its belief is left in the canvas. Returns its moves."""
+        before = len(self.tally.moves)
+        self.canvas.begin(seed)
+        self._flood_object(_Object(seed=seed, frontier=self._frontier(seed), moves_before=before))
+        return self.tally.moves[before:]
+
     def _seeds(self) -> Iterator[Triple]:
         """Seeds that may be started now; a fill round proposes its own in the interior still unlabelled."""
         canvas, seeds = self.canvas, self.config.seeds
