@@ -2,6 +2,9 @@
 
     torchrun --nproc-per-node 4 --max-restarts 3 -m typer_cli.app model train RECIPE.toml ...
 
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes 16 --nproc-per-node 4 --max-restarts 3 \\
+        --rdzv-backend c10d --rdzv-endpoint NODE0:29400 -m typer_cli.app model train RECIPE.toml ...
+
 Synchronous data parallelism (Dong et al. 2019): every process holds its share of the global batch, gradients
 are averaged while the backward pass still runs (DistributedDataParallel), and all processes make the same
 update. Rank 0 alone writes files.
@@ -16,6 +19,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from ffn.config import require
@@ -91,13 +95,34 @@ def joined(device: str = "auto", *, timeout_hours: float = 2.0) -> Iterator[Worl
         return
     rank, local = _number("RANK"), _number("LOCAL_RANK", default=0)
     chosen = _own_device(chosen, local)
+    patience = timedelta(hours=timeout_hours)
     dist.init_process_group(
-        _BACKENDS[chosen.type], rank=rank, world_size=size, timeout=timedelta(hours=timeout_hours)
+        _BACKENDS[chosen.type], rank=rank, world_size=size, timeout=patience, store=_store(rank, size)
     )
     try:
         yield World(rank=rank, size=size, device=chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _store(rank: int, size: int) -> Store:
+    """Where the processes find one another.
+
+    torchrun's agents keep one store through all restarts, in which a restarted process finds the addresses of
+    those that died. On one node every attempt gets a part of its own; over several the agents count attempts
+    differently, so there every attempt needs a new store.
+    """
+    host, port = os.environ.get("MASTER_ADDR", ""), _number("MASTER_PORT")
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    one_node = _number("LOCAL_WORLD_SIZE", default=size) == size
+    if served and not one_node and _number("TORCHELASTIC_MAX_RESTARTS", default=0) > 0:
+        raise DistributedError(
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE: is not 1; on several nodes restarts need it, "
+            "set it for every torchrun"
+        )
+    attempt = _number("TORCHELASTIC_RESTART_COUNT", default=0) if one_node else 0
+    store = TCPStore(host, port, size, is_master=rank == 0 and not served, multi_tenant=True)
+    return PrefixStore(f"attempt_{attempt}", store)
 
 
 def _own_device(device: torch.device, local_rank: int) -> torch.device:

@@ -244,7 +244,9 @@ def _new_network(recipe: TrainingRecipe, initial: FloodFillingNetwork | None) ->
     """First weights, the same in every process; the first answer is the seed unchanged."""
     torch.manual_seed(recipe.seed)
     network = FloodFillingNetwork(recipe.network)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    for weights in network.parameters():  # the layout in which oneDNN is twice as fast
+        if weights.ndim == 5 and weights.shape[-1] > 1:
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
     for parameter in network.conv_lom.parameters():
         torch.nn.init.zeros_(parameter)
     if initial is not None:
