@@ -113,6 +113,12 @@ class ExampleSource:
         seed: int,
     ) -> None:
         require(len(volumes) > 0, "volumes", "give at least one training volume")
+        sides = {"": 0, "yx": 2, "zyx": 3}[augmentation.swap_axes]
+        require(
+            len(set(config.shape_zyx[3 - sides :])) <= 1,
+            "augmentation.swap_axes",
+            f"examples of {config.shape_zyx} change their shape with it; swap axes of equal extent only",
+        )
         self._volumes, self._config, self._augmentation = list(volumes), config, augmentation
         self._normalisation, self._seed = normalisation, seed
         self._partitions = self._partition()
