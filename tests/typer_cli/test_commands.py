@@ -63,6 +63,20 @@ def test_plan_by_shape_and_tiling() -> None:
     assert figures["overlap_factor"] == pytest.approx(8 * 80**3 / 128**3)
 
 
+def test_plan_of_training() -> None:
+    arguments = ["plan", "--training", "--gpus", "1", "--gpus", "128", "--batch-per-gpu", "4"]
+    document = petavoxel(*arguments, "-o", "json").document
+    figures = {f["name"]: f["value"] for f in document["figures"]}
+    assert figures["weights"] == 638_433
+    alone, many = document["scaling"]
+    assert (alone["efficiency"], alone["batch"], many["batch"]) == (1.0, 4, 512)
+    assert many["examples"] == 3e8
+    assert 0.9 < many["efficiency"] < 1.0
+    text = petavoxel(*arguments).out
+    assert "assumed; of one GPU, not its peak" in text
+    assert "Scaling, by this model" in text
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -74,6 +88,10 @@ def test_plan_by_shape_and_tiling() -> None:
         ["--volume", "1mm3", "--voxel-nm", "0"],
         ["--volume", "1mm3", "--voxel-nm", "1,2"],
         ["--shape-zyx", "0,1,1"],
+        ["--training", "--volume", "1mm3"],
+        ["--training", "--network", "12,32"],
+        ["--training", "--network", "12,32,32"],
+        ["--training", "--gpus", "0"],
     ],
 )
 def test_plan_refuses(arguments: list[str]) -> None:
