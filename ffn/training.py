@@ -24,7 +24,7 @@ from ffn.slots import Slots
 from ffn.training_log import TrainingLog
 from ffn.training_state import BestKept, load_state, save_state
 
-__all__ = ["OptimiserConfig", "Trainer", "TrainingRecipe", "learning_rate", "train"]
+__all__ = ["OptimiserConfig", "Trainer", "TrainingRecipe", "TrainingStopped", "learning_rate", "train"]
 
 Validate = Callable[[FloodFillingNetwork], Mapping[str, float]]
 Progress = Callable[[Mapping[str, float]], None]
@@ -157,6 +157,7 @@ def train(
     initial: FloodFillingNetwork | None = None,
     world: World = ALONE,
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> FloodFillingNetwork:
     """Trains to the recipe's last step and returns the averaged network of that step.
 
@@ -166,6 +167,9 @@ def train(
     the state is saved; its figures are logged, and the network with the least "voi_sum" is kept
     (`ffn.training_state.load_best`). `initial` gives the first weights, to go on from a trained network.
     `progress` is called on rank 0 with every line of the log. All processes of `world` must call this.
+
+    `stop` is asked after every step: once it is true in any process, all save the state there and raise
+    TrainingStopped.
     """
     trainer = Trainer(recipe, volumes, initial=initial, world=world)
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,13 +179,24 @@ def train(
     session = _Session(trainer, folder, validate, progress)
     if session.log.lacks(trainer.done_steps):  # stopped when the state was saved, but not yet validated
         session.close({"step": trainer.done_steps})
-    for line in _run(trainer, log_every, save_every, started=session.log.seconds):
+    for line in _run(trainer, log_every, save_every, started=session.log.seconds, stop=stop):
         if _saves(trainer, save_every):
             save_state(state, trainer)
             session.close(line)
         else:
             session.tell(line)
+    if trainer.done_steps < recipe.optimiser.steps:
+        save_state(state, trainer)
+        raise TrainingStopped(trainer.done_steps)
     return trainer.averaged_network()
+
+
+class TrainingStopped(Exception):  # noqa: N818 (nothing went wrong)
+    """The training was asked to stop after `step` steps; called again, it goes on from there."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}; train again with the same folder to go on")
+        self.step = step
 
 
 class _Session:
@@ -216,14 +231,23 @@ def _saves(trainer: Trainer, save_every: int) -> bool:
     return trainer.done_steps % save_every == 0 or trainer.done_steps == trainer.recipe.optimiser.steps
 
 
-def _run(trainer: Trainer, log_every: int, save_every: int, *, started: float) -> Iterator[dict[str, float]]:
-    """Steps to the end; yields the figures over all processes since the last line."""
+def _run(
+    trainer: Trainer,
+    log_every: int,
+    save_every: int,
+    *,
+    started: float,
+    stop: Callable[[], bool] | None,
+) -> Iterator[dict[str, float]]:
+    """Steps to the end or a stop; yields the figures over all processes since the last line."""
     begin, sums, count = time.monotonic() - started, None, 0
     batch = trainer.recipe.optimiser.batch
-    while trainer.done_steps < trainer.recipe.optimiser.steps:
+    stopped = False
+    while trainer.done_steps < trainer.recipe.optimiser.steps and not stopped:
         figures = trainer.step()
         sums, count = figures if sums is None else sums + figures, count + 1
-        if trainer.done_steps % log_every == 0 or _saves(trainer, save_every):
+        stopped = stop is not None and bool(trainer.world.total(torch.tensor([int(stop())])).item())
+        if trainer.done_steps % log_every == 0 or _saves(trainer, save_every) or stopped:
             examples = torch.tensor([trainer.slots.examples_begun()], device=trainer.world.device)
             loss, gradient, hits, predicted, wanted = trainer.world.total(sums).tolist()
             yield {

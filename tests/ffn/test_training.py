@@ -13,7 +13,7 @@ from ffn.config import ConfigError
 from ffn.examples import ExampleConfig
 from ffn.network import FloodFillingNetwork
 from ffn.slots import training_moves
-from ffn.training import Trainer, TrainingRecipe, masked_loss, train
+from ffn.training import Trainer, TrainingRecipe, TrainingStopped, masked_loss, train
 from ffn.training_log import TrainingLog, read_log
 from ffn.training_state import BestKept, TrainingStateError, load_best
 from tests.ffn.training_worker import RECIPE, recipe, untrained, walls
@@ -184,6 +184,19 @@ def test_a_log_forgets_what_lies_beyond_the_state(tmp_path: Path) -> None:
     log.write({"step": 12})
     assert [line["step"] for line in read_log(path)] == [5, 10, 12]
     assert not TrainingLog(tmp_path / "none.jsonl", done_steps=0).lacks(0)
+
+
+def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    whole = train(RECIPE, [walls()], folder=tmp_path / "whole")
+    asked = iter([False] * 16 + [True])
+    with pytest.raises(TrainingStopped, match="after step 17; train again") as stopped:
+        train(RECIPE, [walls()], folder=tmp_path / "cut", log_every=10, stop=lambda: next(asked))
+    assert stopped.value.step == 17
+    lines = read_log(tmp_path / "cut" / "log.jsonl")
+    assert [line["step"] for line in lines] == [10, 17]
+    resumed = train(RECIPE, [walls()], folder=tmp_path / "cut", stop=lambda: False)
+    assert tensors_sha256(resumed.state_dict()) == tensors_sha256(whole.state_dict())
 
 
 def test_another_recipe_does_not_take_the_state(tmp_path: Path) -> None:
