@@ -165,7 +165,7 @@ def network_from_tensorflow(
     network = FloodFillingNetwork(config)
     state: dict[str, torch.Tensor] = {}
     for name, expected in network.state_dict().items():
-        source = _tensorflow_name(name)
+        source = tensorflow_name(name)
         if source not in arrays:
             raise CheckpointError(f"arrays: {source} is missing")
         values = np.asarray(arrays[source], np.float32)
@@ -178,7 +178,7 @@ def network_from_tensorflow(
     return network
 
 
-def _tensorflow_name(name: str) -> str:
+def tensorflow_name(name: str) -> str:
     """`residual.0.conv_a.weight` -> `conv1_a.weights`; `conv0_a.bias` -> `conv0_a.biases`."""
     *path, kind = name.split(".")
     layer = f"conv{int(path[1]) + 1}_{path[2][-1]}" if path[0] == "residual" else path[0]

@@ -1,5 +1,6 @@
 """The published google/ffn networks as models, from their variables saved as .npz."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 
 from ffn.checkpoint import CheckpointError, Model, network_from_tensorflow
 from ffn.config import InferenceConfig, Normalisation, Triple
+
+_FLAX_LAYER = re.compile(r"(?:pre_|res(?P<module>\d+))(?P<side>[ab])|output")
 
 
 def import_google_ffn(
@@ -21,8 +24,10 @@ def import_google_ffn(
 ) -> Model:
     """The model of a google/ffn `convstack_3d` network: arrays `conv0_a.weights` ... `conv_lom.biases`.
 
-    TensorFlow order (kernel z, y, x, in, out). What the file does not hold (field of view, deltas, grey
-    values, voxel size) defaults to FIB-25's. Raises CheckpointError naming the file and the array.
+    TensorFlow order (kernel z, y, x, in, out). The parameters of its JAX successor (`ResConvStack` without
+    layer normalisation: `pre_a/kernel` ... `output/bias`, flattened with `/`) are taken too. What the file
+    does not hold (field of view, deltas, grey values, voxel size) defaults to FIB-25's. Raises
+    CheckpointError naming the file and the array.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -31,12 +36,16 @@ def import_google_ffn(
         raise CheckpointError(
             f"{path}: not an .npz of plain arrays ({error}); export the variables again"
         ) from None
+    flax = any(name.endswith("pre_a/kernel") for name in arrays)
+    if flax:
+        arrays = _from_flax(path, arrays)
     _check_arrays(path, arrays)
     try:
         network = network_from_tensorflow(arrays, fov_zyx=fov_zyx, deltas_zyx=deltas_zyx)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}; export the variables again") from None
-    provenance = {"source": "google/ffn convstack_3d", "file": path.name, "licence": "Apache-2.0"}
+    source = "google/ffn ResConvStack (JAX)" if flax else "google/ffn convstack_3d"
+    provenance = {"source": source, "file": path.name, "licence": "Apache-2.0"}
     if "global_step" in arrays:
         provenance["global_step"] = str(int(arrays["global_step"]))
     return Model(
@@ -46,6 +55,28 @@ def import_google_ffn(
         inference=inference or InferenceConfig(),
         provenance=provenance,
     )
+
+
+def _from_flax(path: Path, arrays: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """The same arrays under the names of TensorFlow's; both keep kernels as z, y, x, in, out."""
+    renamed: dict[str, NDArray[np.float32]] = {}
+    for name, array in arrays.items():
+        layer, _, kind = name.removeprefix("params/").rpartition("/")
+        if layer.startswith("LayerNorm"):
+            raise CheckpointError(
+                f"{path}: {name}: the network normalises its layers, which this one does not; "
+                "train it with use_layernorm=False, or train anew with `petavoxel model train`"
+            )
+        found = _FLAX_LAYER.fullmatch(layer)
+        if found is None or kind not in ("kernel", "bias"):
+            renamed[name] = array
+            continue
+        if found["side"]:
+            tensorflow = f"conv{int(found['module']) + 1 if found['module'] else 0}_{found['side']}"
+        else:
+            tensorflow = "conv_lom"
+        renamed[f"{tensorflow}.{'weights' if kind == 'kernel' else 'biases'}"] = array
+    return renamed
 
 
 def _check_arrays(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:

@@ -117,7 +117,7 @@ def check_image(image: NDArray[np.generic], masks: Masks, normalisation: Normali
     mean = float(image[::4, ::4, ::4].astype(np.float64).mean()) if image.size else n.mean
     if abs(mean - n.mean) > _FAR * n.std:
         raise InferenceError(
-            f"image: its {image.dtype} values lie around {mean:.4g}, the network was trained on "
+            f"image: its {image.dtype} values lie around {mean:.6g}, the network was trained on "
             f"{n.mean:.4g} ± {n.std:.4g}; bring it to the same grey values"
         )
     try:

@@ -1,4 +1,4 @@
-"""Label arrays as people have them: .npy, .npz, a zarr array or an OME-Zarr group, whole or one box."""
+"""Labels and images as people have them: .npy, .npz, a zarr array or an OME-Zarr group, whole or one box."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from functions.model.errors import VolumeError
 from functions.model.geometry import Box
 
-LABEL_NAMES = ("labels", "segmentation", "seg", "stack", "main", "data")
+LABEL_NAMES = ("labels", "segmentation", "seg", "stack", "main", "data", "truth", "gt")
+IMAGE_NAMES = ("raw", "image", "data", "volume")
 MOST_VOXELS = 2**28
 """Read at once."""
+LABEL_FOLDERS = ("volume.zarr/labels/segmentation", "labels/segmentation")
+IMAGE_FOLDERS = ("volume.zarr",)
+"""Where a published volume keeps them."""
 
 Labels = NDArray[np.integer]
 
@@ -29,8 +33,28 @@ def read_labels(path: Path, *, box: Box | None = None) -> Labels:
     Raises:
         VolumeError: not such a file, not three axes of integers, too large, or the box leaves it.
     """
+    labels: Labels = _read(path, LABEL_NAMES, box, inner=LABEL_FOLDERS)
+    if labels.dtype != np.uint64:
+        return labels
+    values, inverse = np.unique(labels, return_inverse=True)
+    return inverse.reshape(labels.shape) + int(values[0] != 0)
+
+
+def read_image(path: Path, *, box: Box | None = None) -> Labels:
+    """Grey values (Z, Y, X) of a file or folder, of whole numbers.
+
+    Of an .npz the first of `IMAGE_NAMES` is taken, or the only integer array of three axes; of an OME-Zarr
+    group the finest level; of a published volume its image.
+
+    Raises:
+        VolumeError: not such a file, not three axes of integers, too large, or the box leaves it.
+    """
+    return _read(path, IMAGE_NAMES, box, inner=IMAGE_FOLDERS)
+
+
+def _read(path: Path, names: tuple[str, ...], box: Box | None, *, inner: tuple[str, ...]) -> Labels:
     try:
-        array = _open(path)
+        array = _open(path, names, inner)
         if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"{array.ndim} axes of {array.dtype}, expected three of integers")
         z, y, x = array.shape
@@ -43,49 +67,45 @@ def read_labels(path: Path, *, box: Box | None = None) -> Labels:
             )
         if taken.voxels > MOST_VOXELS:
             raise ValueError(f"{taken.voxels} voxels, at most {MOST_VOXELS} are read at once; give a box")
-        labels: Labels = np.asarray(array[taken.slices])
+        values: Labels = np.asarray(array[taken.slices])
     except VolumeError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise VolumeError(
-            f"{path}: {error}", remedy="give label images as .npy, .npz, zarr array or published volume"
+            f"{path}: {error}",
+            remedy="give images and labels as .npy, .npz, zarr array or published volume",
         ) from None
-    if labels.dtype != np.uint64:
-        return labels
-    values, inverse = np.unique(labels, return_inverse=True)
-    return inverse.reshape(labels.shape) + int(values[0] != 0)
+    return values
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, names: tuple[str, ...], inner: tuple[str, ...]) -> Any:
     """Something with shape, dtype and slices."""
     if not path.exists():
         raise OSError("no such file or folder")
     if path.suffix == ".npy":
         return np.lib.format.open_memmap(path, mode="r")  # never reads pickles
     if path.suffix == ".npz":
-        return _of_archive(path)
+        return _of_archive(path, names)
     if not path.is_dir():
         raise OSError("not a known kind of file")
-    return _of_zarr(path)
+    return _of_zarr(path, inner)
 
 
-def _of_archive(path: Path) -> Any:
+def _of_archive(path: Path, names: tuple[str, ...]) -> Any:
     with np.load(path, allow_pickle=False) as archive:
-        for name in LABEL_NAMES:
+        for name in names:
             if name in archive.files:
                 return archive[name]
         arrays = {name: archive[name] for name in archive.files}
     fitting = [a for a in arrays.values() if a.ndim == 3 and np.issubdtype(a.dtype, np.integer)]
     if len(fitting) != 1:
-        raise ValueError(f"arrays {', '.join(arrays)}: none is called {' or '.join(LABEL_NAMES)}")
+        raise ValueError(f"arrays {', '.join(arrays)}: none is called {' or '.join(names)}")
     return fitting[0]
 
 
-def _of_zarr(path: Path) -> Any:
-    for inner in (path / "volume.zarr" / "labels" / "segmentation", path / "labels" / "segmentation", path):
-        if inner.is_dir():
-            break
-    return finest_level(zarr.open(str(inner), mode="r"))
+def _of_zarr(path: Path, inner: tuple[str, ...]) -> Any:
+    folder = next((path / name for name in inner if (path / name).is_dir()), path)
+    return finest_level(zarr.open(str(folder), mode="r"))
 
 
 def finest_level(node: Any) -> Any:

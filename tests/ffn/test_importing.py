@@ -107,3 +107,44 @@ def test_the_published_network_is_the_published_size() -> None:
     assert (model.network.config.modules, model.network.config.features) == (12, 32)
     assert sum(p.numel() for p in model.network.parameters()) == 638_433
     assert model.provenance["global_step"] == "27465036"
+
+
+def flax_names(arrays: dict[str, np.ndarray], *, prefix: str = "") -> dict[str, np.ndarray]:
+    """The same network as a flattened ResConvStack of google/ffn's JAX code."""
+    renamed = {}
+    for name, array in arrays.items():
+        layer, _, kind = name.partition(".")
+        if layer == "conv_lom":
+            layer = "output"
+        elif layer.startswith("conv0_"):
+            layer = f"pre_{layer[-1]}"
+        elif layer.startswith("conv"):
+            layer = f"res{int(layer[4:-2]) - 1}{layer[-1]}"
+        renamed[f"{prefix}{layer}/{'kernel' if kind == 'weights' else 'bias'}" if kind else name] = array
+    return renamed
+
+
+@pytest.mark.parametrize("prefix", ["", "params/"])
+def test_the_jax_network_is_the_same_network(tmp_path: Path, prefix: str) -> None:
+    arrays = variables(modules=12)
+    flax = flax_names(arrays, prefix=prefix)
+    assert f"{prefix}res10b/kernel" in flax
+    expected = import_google_ffn(save(tmp_path / "tf.npz", arrays))
+    found = import_google_ffn(save(tmp_path / "jax.npz", flax))
+    assert found.sha256 == expected.sha256
+    assert found.provenance["source"] == "google/ffn ResConvStack (JAX)"
+    assert found.provenance["global_step"] == "7"
+
+
+def test_layer_normalisation_is_refused(tmp_path: Path) -> None:
+    arrays = flax_names(variables())
+    arrays["LayerNorm_0/scale"] = np.ones(3, np.float32)
+    with pytest.raises(CheckpointError, match=r"LayerNorm_0/scale: .*use_layernorm=False"):
+        import_google_ffn(save(tmp_path / "w.npz", arrays))
+
+
+def test_a_flax_layer_that_is_missing_is_named_as_tensorflow_does(tmp_path: Path) -> None:
+    arrays = flax_names(variables())
+    del arrays["res0b/bias"]
+    with pytest.raises(CheckpointError, match=r"conv1_b\.biases is missing"):
+        import_google_ffn(save(tmp_path / "w.npz", arrays))

@@ -1,4 +1,4 @@
-"""`petavoxel model`: networks: train, import, describe."""
+"""`petavoxel model`: networks: train, import, describe; `judging` has gate, evaluate, export."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from typer_cli.commands import judging
 from typer_cli.options import Format, Output
 from typer_cli.output import show, table
 
 if TYPE_CHECKING:
     from ffn.checkpoint import Model
 
-app = typer.Typer(help="Flood-filling networks: train, import, describe.", no_args_is_help=True)
+app = typer.Typer(help="Flood-filling networks: train, judge, import, export.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Flood-filling networks: train, import, describe."""
+    """Flood-filling networks: train, judge, import, export."""
 
 
 @app.command()
@@ -31,9 +32,8 @@ def describe(
     Example: petavoxel model describe demo
     """
     from ffn.checkpoint import load_model
-    from functions.store.run import DEMO_MODEL
 
-    path = DEMO_MODEL if model == "demo" else Path(model)
+    path = judging.model_path(model)
     _show_model(load_model(path), path, output)
 
 
@@ -48,9 +48,15 @@ def import_model(
     ] = "10,10,10",
     mean: Annotated[float, typer.Option(help="Grey value that the network sees as 0.")] = 128.0,
     std: Annotated[float, typer.Option(min=1e-6, help="Grey values that the network sees as 1.")] = 33.0,
+    fov: Annotated[str, typer.Option(metavar="Z,Y,X", help="Field of view in voxels, odd.")] = "33",
+    deltas: Annotated[
+        str, typer.Option(metavar="Z,Y,X", help="Voxels from its centre to where moves are looked for.")
+    ] = "8",
     output: Output = Format.TEXT,
 ) -> None:
-    """Turn a published TensorFlow network of google/ffn into a model file.
+    """Turn a published network of google/ffn into a model file: its variables, as arrays in an .npz.
+
+    Both the TensorFlow names (`conv0_a.weights`) and the JAX ones (`pre_a/kernel`) are known.
 
     Example: petavoxel model import fib25_weights.npz --to fib25.safetensors --voxel-nm 10,10,10
     """
@@ -58,12 +64,14 @@ def import_model(
     from ffn.config import Normalisation
     from ffn.importing import import_google_ffn
     from functions.model.errors import ModelError
-    from typer_cli.numbers import sizes_nm
+    from typer_cli.numbers import sizes_nm, voxels_zyx
 
     if not source.is_file():
         raise ModelError(f"{source}: no such file", remedy="give the .npz with the network's variables")
     network = import_google_ffn(
         source,
+        fov_zyx=voxels_zyx(fov, "--fov"),
+        deltas_zyx=voxels_zyx(deltas, "--deltas"),
         normalisation=Normalisation(mean=mean, std=std),
         voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
     )
@@ -110,6 +118,11 @@ def train(
         _show_model(trained.model, to, output)
 
 
+app.command()(judging.gate)
+app.command()(judging.evaluate)
+app.command()(judging.export)
+
+
 def _show_model(model: Model, path: Path, output: Format) -> None:
     """A network's facts, the same for all three commands."""
     from rich.console import Console
@@ -118,6 +131,7 @@ def _show_model(model: Model, path: Path, output: Format) -> None:
     from ffn.device import choose_device
     from ffn.engine import choose_kernel
     from ffn.network import parameter_count
+    from functions.store.verdicts import read_verdicts
 
     device = choose_device("auto")
     kernel, reason = choose_kernel(model.network, device=device)
@@ -131,6 +145,11 @@ def _show_model(model: Model, path: Path, output: Format) -> None:
         "network": to_json(model.network.config),
         "normalisation": to_json(model.normalisation),
         "inference": to_json(model.inference),
+        "gate": {
+            f"{v.precision} on {v.device}": "passed" if v.passed else "did not pass"
+            for v in read_verdicts(path)
+            if v.sha256 == model.sha256
+        },
         "provenance": dict(model.provenance),
     }
 
