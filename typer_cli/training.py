@@ -1,16 +1,24 @@
-"""Showing a training while it goes: a bar on a terminal, a line now and then elsewhere; on standard error."""
+"""Training with something to look at: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from typer_cli.output import console, duration
+import typer
+
+from typer_cli.boundary import ExitCode
+from typer_cli.options import Format
+from typer_cli.output import Failure, console, duration, show_failure
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from functions.training.recipe import Recipe
+    from functions.training.run import Trained
 
 LINE_SECONDS = 30.0
 """Without a terminal there is at most one line in this time, and one for every validation."""
@@ -80,3 +88,35 @@ class TrainingProgress:
         if steps <= 0:
             return ""
         return f"  about {duration((self._steps - here[0]) * seconds / steps)} left"
+
+
+def train_with_progress(
+    recipe: Recipe, *, to: Path, folder: Path, device: str, output: Format
+) -> Trained | None:
+    """Train, alone or as one of torchrun's processes; Ctrl-C and SIGTERM leave a state to go on from.
+
+    None in a process that does not write.
+    """
+    from ffn.distributed import joined
+    from ffn.training import TrainingStopped
+    from functions.training.run import train_recipe
+    from functions.training.stopping import StopSignals
+
+    steps = recipe.training.optimiser.steps
+    with joined(device) as world, StopSignals() as stop:
+        try:
+            with TrainingProgress(steps=steps, title=to.name, shown=world.writes) as progress:
+                return train_recipe(
+                    recipe, to=to, folder=folder, world=world, progress=progress.on_line, stop=stop
+                )
+        except TrainingStopped as stopped:
+            if world.writes:
+                show_failure(
+                    Failure(
+                        code="interrupted",
+                        message=f"stopped after step {stopped.step} of {steps}; {folder} holds the state",
+                        remedy="give the same command again: it goes on there",
+                    ),
+                    output,
+                )
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
