@@ -19,7 +19,12 @@ from flows.local.search import LocalIndex
 from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs
 from flows.site import local_site
+from functions.model.acquisition import Acquisition
 from functions.model.parameters import Parameters, SegmentParameters
+from functions.store.cells import UnitReport
+from functions.store.files import write_json
+from functions.store.run import IngestManifest, Run
+from functions.tasks import RunSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -244,3 +249,37 @@ def test_a_transfer_that_cannot_be_done_fails_the_run(runs, source, tmp_path):
     assert run.status is RunStatus.FAILED
     assert "out: a link that leaves the folder; put the file itself there" in run.error
     assert not (tmp_path / "home/scratch/acq/raw").exists()
+
+
+def test_the_segment_step_shows_the_totals_of_its_subvolumes(runs, source):
+    run = runs.start(ask(source), wait=True)
+
+    def figures(name: str) -> dict[str, float]:
+        return {step.name: step.figures for step in runs.show(run.id)[1]}[name]
+
+    assert figures("segment") == {}  # nobody knows the subvolumes: shown without
+    work = Run(RunSpec.parse(run.input["input"]["run"], source="run"))
+    manifest = IngestManifest(
+        acquisition=Acquisition(
+            id="acq",
+            instrument="toy",
+            layout="folder",
+            voxel_size_zyx_nm=(1, 1, 1),
+            aligned=True,
+            sections=(),
+        ),
+        sections=(),
+    )
+    write_json(work.manifest_path, manifest.to_json())
+    cost = {"fovs": 10, "rejected_fovs": 3, "voxels": 4000, "tissue_voxels": 2000, "labelled_voxels": 500}
+    for unit, seconds in (("a", 1.5), ("b", 0.5)):
+        report = UnitReport(figures={**cost, "network_seconds": seconds, "host_seconds": 1.0})
+        work.cell("segment").run_unit(unit, lambda report=report: report)
+    shown = figures("segment")
+    assert (shown["fovs"], shown["rejected_fovs"], shown["seeds"]) == (20, 6, 0)
+    assert (shown["network_seconds"], shown["host_seconds"]) == (2.0, 2.0)
+    assert shown["labelled_fraction"] == 0.25
+    assert shown["voxels_per_second"] == 2000.0
+    assert figures("stitch") == {}
+    (work.cell("segment").path / "done" / "b.json").write_text("{")
+    assert figures("segment") == {}  # a damaged mark does not keep a run from being shown
