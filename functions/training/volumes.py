@@ -112,7 +112,7 @@ def _in_memory(entry: StoredVolume, image: NDArray[np.generic], labels: NDArray[
     factor = entry.downsample_zyx
     z, y, x = image.shape
     truth = truth[whole_blocks((z, y, x), factor)]
-    coarse = downsample_labels(truth, factor)
+    coarse = downsample_labels(truth, factor).copy()
     hidden = None if unknown is None else coarse == unknown
     if entry.relabel:
         coarse = split_pieces(coarse)

@@ -96,26 +96,15 @@ def train(
 
     Example: petavoxel model train functions/testing/demo_network.toml --to demo.safetensors
     """
-    from ffn.distributed import joined
     from functions.training.recipe import load_recipe
-    from functions.training.run import train_recipe
-    from typer_cli.training import TrainingProgress
+    from typer_cli.training import train_with_progress
 
-    parsed = load_recipe(recipe, data=data)
-    steps = parsed.training.optimiser.steps
-    with (
-        joined(device) as world,
-        TrainingProgress(steps=steps, title=to.name, shown=world.writes) as progress,
-    ):
-        trained = train_recipe(
-            parsed,
-            to=to,
-            folder=folder or to.with_suffix(".training"),
-            world=world,
-            progress=progress.on_line,
-        )
-    if trained is not None:
-        _show_model(trained.model, to, output)
+    folder = folder or to.with_suffix(".training")
+    trained = train_with_progress(
+        load_recipe(recipe, data=data), to=to, folder=folder, device=device, output=output
+    )
+    if trained is not None:  # this process is the one that writes
+        _show_model(trained.model, to, output, training={"folder": str(folder), **trained.to_json()})
 
 
 app.command()(judging.gate)
@@ -123,8 +112,8 @@ app.command()(judging.evaluate)
 app.command()(judging.export)
 
 
-def _show_model(model: Model, path: Path, output: Format) -> None:
-    """A network's facts, the same for all three commands."""
+def _show_model(model: Model, path: Path, output: Format, *, training: dict[str, Any] | None = None) -> None:
+    """A network's facts, the same for all three commands, and those of the training that it comes from."""
     from rich.console import Console
 
     from ffn.config import to_json
@@ -152,6 +141,8 @@ def _show_model(model: Model, path: Path, output: Format) -> None:
         },
         "provenance": dict(model.provenance),
     }
+    if training is not None:
+        document["training"] = training
 
     def render(screen: Console) -> None:
         rows = []
