@@ -80,7 +80,8 @@ def test_sixteen_bits_of_the_same_grey_values_give_the_same_objects() -> None:
 def test_sixteen_bits_of_other_grey_values_are_refused() -> None:
     image = two_slabs()[0].astype(np.uint16) * 257
     with pytest.raises(
-        InferenceError, match=r"its uint16 values lie around [0-9.]+, the network was trained on 128 ± 64; bring"
+        InferenceError,
+        match=r"its uint16 values lie around [0-9.]+, the network was trained on 128 ± 64; bring",
     ):
         segment(image, model=brightness_model())
 

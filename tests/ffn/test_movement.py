@@ -66,3 +66,31 @@ def test_moves_near_a_visited_centre_are_left_out() -> None:
     frontier.extend((0, 0, 0), [(1.0, (0, 0, 5)), (1.0, (-5, 5, 5)), (1.0, (0, -6, 0))])
     assert frontier.pop(lambda _: True) == (0, -6, 0)
     assert frontier.pop(lambda _: True) is None
+
+
+def test_moves_left_out_for_nearness_are_counted_and_others_are_not() -> None:
+    frontier = Frontier((10, 10, 10), deltas_zyx=(4, 4, 4), min_distance=5)
+    frontier.visit((10, 10, 10))
+    frontier.take_up(
+        visited=[], pending=[(10, 10, 11), (10, 10, 14), (10, 14, 10), (10, 10, 20), (10, 10, 16)]
+    )
+    assert frontier.pop(lambda p: p != (10, 14, 10)) == (10, 10, 20)
+    assert (
+        frontier.skipped == 1
+    )  # the first lies in a visited cell, the third is not valid: near was the second
+    assert frontier.pending == ((10, 10, 16),)
+
+
+def test_a_frontier_that_is_taken_up_goes_on_as_the_first_would_have() -> None:
+    first = Frontier((10, 10, 10), deltas_zyx=(4, 4, 4), min_distance=3)
+    start = first.pop(lambda _: True)
+    assert start is not None
+    first.visit(start)
+    first.extend(start, [(1.0, (4, 0, 1)), (0.9, (0, 4, 2)), (0.8, (1, 1, 4))])
+    second = Frontier((10, 10, 10), deltas_zyx=(4, 4, 4), min_distance=3)
+    second.take_up(visited=[start], pending=first.pending)
+    while (position := first.pop(lambda _: True)) is not None:
+        assert second.pop(lambda _: True) == position
+        first.visit(position)
+        second.visit(position)
+    assert second.pop(lambda _: True) is None

@@ -224,6 +224,7 @@ def test_any_cut_of_a_random_flood_is_healed(cut: int, batch: int, distance: int
     arguments = {"model": brightness_model(), "config": config, "kernel": "torch", "keep_probabilities": True}
     parts: list[Snapshot] = []
     whole = segment(image, on_checkpoint=parts.append, checkpoint_seconds=0.0, **arguments)  # type: ignore[arg-type]
+    assert parts or not whole.attempts
     if parts:
         part = through_a_file(parts[cut % len(parts)])
         assert_same(segment(image, resume=part, **arguments), whole)  # type: ignore[arg-type]
