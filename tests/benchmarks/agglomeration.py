@@ -45,7 +45,8 @@ def tissue(seed: int, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], N
     volume = as_rendered(
         make_phantom(PhantomConfig(seed=seed, shape_zyx=shape)), PhantomVolumes(seeds=(seed,))
     )
-    return np.asarray(volume.image[:]), np.asarray(volume.labels[:])
+    everything = (slice(None),) * 3
+    return np.asarray(volume.image[everything]), np.asarray(volume.labels[everything])
 
 
 def cut_in_two(truth: NDArray[np.uint32], *, gap: float, min_voxels: int) -> NDArray[np.uint32]:
@@ -59,7 +60,7 @@ def cut_in_two(truth: NDArray[np.uint32], *, gap: float, min_voxels: int) -> NDA
         along = off @ np.linalg.svd(off.T @ off)[0][:, 0]
         side = np.where(along < -gap / 2, 1, np.where(along >= gap / 2, 2, 0))
         halves[tuple(where.T)] = np.where(side > 0, 2 * body + side, 0)
-    pieces = connected_components(halves, background=0, connectivity=1).astype(np.uint32)
+    pieces: NDArray[np.uint32] = connected_components(halves, connectivity=1).astype(np.uint32)
     sizes = np.bincount(pieces.ravel())
     pieces[sizes[pieces] < min_voxels] = 0
     return pieces
