@@ -15,6 +15,7 @@ from typer_cli.options import Format
 from typer_cli.output import Failure, console, duration, show_failure
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from functions.training.recipe import Recipe
@@ -27,8 +28,8 @@ LINE_SECONDS = 30.0
 class TrainingProgress:
     """A context in which `on_line` shows a line of the training's log."""
 
-    def __init__(self, *, steps: int, title: str, shown: bool = True) -> None:
-        self._screen = console(error=True)
+    def __init__(self, *, steps: int, title: str, shown: bool = True, screen: Console | None = None) -> None:
+        self._screen = screen or console(error=True)
         self._steps, self._title, self._shown = steps, title, shown
         self._bar: Progress | None = None
         self._task: TaskID | None = None

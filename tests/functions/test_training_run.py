@@ -6,8 +6,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -193,32 +191,6 @@ def test_a_stopped_training_ends_with_the_same_model(tmp_path: Path) -> None:
     assert resumed is not None
     assert resumed.model.sha256 == whole.model.sha256
     assert resumed.figures["voi_sum"] == whole.figures["voi_sum"]
-
-
-def test_sigterm_leaves_a_state_to_go_on_from(tmp_path: Path) -> None:
-    path = write_recipe(tmp_path, RECIPE.replace("steps = 40", "steps = 100000"))
-    command = [sys.executable, "-m", "typer_cli", "model", "train", str(path), "--to", str(tmp_path / "m")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen(
-        [*command, "-o", "json"], cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    log = tmp_path / "m.training" / "log.jsonl"
-    try:
-        for _ in range(600):
-            if log.is_file() and log.stat().st_size:
-                break
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130, err
-    assert "give the same command again" in json.loads(out)["error"]["remedy"]
-    last = json.loads(log.read_text().splitlines()[-1])
-    assert f"stopped after step {last['step']} of 100000" in err.decode()
-    assert (tmp_path / "m.training" / "state.safetensors").is_file()
-    assert not (tmp_path / "m").exists()
 
 
 def test_curves_of_short_and_wild_logs() -> None:
