@@ -20,7 +20,7 @@ from ffn.network import FloodFillingNetwork
 from ffn.training import TrainingStopped
 from functions.evaluation import evaluate
 from functions.training.curves import learning_curves
-from functions.training.recipe import load_recipe
+from functions.training.recipe import ValidationConfig, load_recipe
 from functions.training.run import Trained, train_recipe
 from functions.training.stopping import StopSignals
 from functions.training.validation import Validation
@@ -155,6 +155,14 @@ def test_unknown_voxels_are_not_judged(tmp_path: Path) -> None:
         np.zeros_like(labels[:, :17]), labels[:, :17], voxel_size_zyx_nm=(8, 8, 8), min_skeleton_voxels=None
     )
     assert validate(network)["voi_merge"] == pytest.approx(expected.voi_merge_fill, abs=1e-4)
+
+
+def test_validation_may_take_fewer_moves(trained: tuple[Trained, Path]) -> None:
+    done, folder = trained
+    recipe = load_recipe(folder / "recipe.toml")
+    held = open_held_out(recipe.validation_volumes, data=recipe.data)
+    fast = Validation(held, config=ValidationConfig(fast=True), training=recipe.training)
+    assert fast(done.model.network)["validation_fovs"] < done.figures["validation_fovs"]
 
 
 def test_a_held_out_box_must_hold_the_field_of_view(tmp_path: Path) -> None:
