@@ -77,8 +77,13 @@ def band(image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float) -> Te
         flat = _inside(smooth(flat, fine_px), mask, full)
     wide = 2 * size + 1
     local = box_blur(flat * flat, wide) / _share(mask, wide, full)
-    level = (local if full else local[mask]).median()
+    level = _median(local if full else local[mask])
     return flat / torch.sqrt(local + (0.25 * level + 1e-3))
+
+
+def _median(values: Tensor) -> Tensor:
+    """With the mean of the two middle values where their number is even; torch alone takes the lower."""
+    return (values.median() - values.neg().median()) / 2
 
 
 def _inside(values: Tensor, mask: Tensor, full: bool) -> Tensor:

@@ -1,7 +1,6 @@
 """How two sections lie on each other: rotation scan on thumbnails, affine refinement, then a block-wise flow.
 
-Maps lead from the pixels of section a to those of section b. Levels are halvings: pixel r of level f is the
-mean of f x f pixels and has its centre at r * f + (f - 1) / 2.
+Maps lead from the pixels of section a to those of section b.
 """
 
 from __future__ import annotations
@@ -9,16 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from functions.model.parameters import AlignParameters
 from functions.model.transform import Sheet, Warp, sheet_shape
 from functions.registration.correlation import match_patches
-from functions.registration.masks import Gray, Image, Mask, band_pass, reduce_mean
+from functions.registration.filters import CPU
+from functions.registration.masks import Gray, Image, Mask, band_pass
 from functions.registration.overlaps import NO_MATCHES, Matches
 from functions.registration.robust import solve_robust
-from functions.registration.rotation import Level, scan_rotations
+from functions.registration.rotation import Level, reduce_section, scan_rotations
 from functions.registration.sheets import basis_rows, bending
 from functions.registration.warp import dense_coordinates, pull, source_box
 
@@ -54,12 +55,15 @@ class PairMatch:
         return len(self.matches) >= MIN_INLIERS and share >= MIN_GOOD_SHARE and sure
 
 
-def reduce_section(image: Gray, mask: Mask, factor: int) -> Level:
-    """Means of blocks; a block is usable when most of it is."""
-    return Level(image=reduce_mean(image, factor), mask=reduce_mean(mask, factor) > 0.8, factor=factor)
-
-
-def register_sections(a: Gray, mask_a: Mask, b: Gray, mask_b: Mask, parameters: AlignParameters) -> PairMatch:
+def register_sections(
+    a: Gray,
+    mask_a: Mask,
+    b: Gray,
+    mask_b: Mask,
+    parameters: AlignParameters,
+    *,
+    device: torch.device = CPU,
+) -> PairMatch:
     """Register section b with section a. Without a common pattern the result has no matches (`good` is
     False)."""
     none = PairMatch(
@@ -68,7 +72,10 @@ def register_sections(a: Gray, mask_a: Mask, b: Gray, mask_b: Mask, parameters: 
     factor = 1
     while min(*a.shape, *b.shape) // (2 * factor) >= THUMBNAIL_PX:
         factor *= 2
-    levels = {f: (reduce_section(a, mask_a, f), reduce_section(b, mask_b, f)) for f in _powers(factor)}
+    levels = {
+        f: (reduce_section(a, mask_a, f, device), reduce_section(b, mask_b, f, device))
+        for f in _powers(factor)
+    }
     guess = scan_rotations(*levels[factor], max_rotation_deg=parameters.max_rotation_deg)
     if guess is None:
         return none
@@ -122,7 +129,7 @@ def warp_level(b: Level, shape_yx: tuple[int, int], warp: Warp) -> tuple[Image, 
     box = source_box(coordinates, b.image.shape)
     if box is None:
         return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
-    return pull(b.image[box], b.mask[box], coordinates, box)
+    return pull(b.image[box], b.mask[box], coordinates, box, device=b.device)
 
 
 def _spread(first: int, last: int, step: int) -> NDArray[np.int64]:
@@ -152,9 +159,9 @@ def _match_level(
     axes = [_spread(-over, n - patch + over, step) for n in shape]
     corners = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
     found = match_patches(
-        np.pad(band_pass(a.image, a.mask, fine_px=FINE_PX, coarse_px=COARSE_PX), over),
+        np.pad(band_pass(a.image, a.mask, fine_px=FINE_PX, coarse_px=COARSE_PX, device=a.device), over),
         np.pad(a.mask, over),
-        band_pass(drawn, drawn_mask, fine_px=FINE_PX, coarse_px=COARSE_PX),
+        band_pass(drawn, drawn_mask, fine_px=FINE_PX, coarse_px=COARSE_PX, device=a.device),
         drawn_mask,
         fixed_corner_yx=corners + over,
         moving_corner_yx=corners,
@@ -162,6 +169,7 @@ def _match_level(
         reach_px=reach_px,
         min_cover=0.55,
         apart_px=APART_PX,
+        device=a.device,
     )
     second = np.maximum(found.second, 0.0) / np.maximum(found.peak, 1e-6)
     good = found.valid & (found.peak >= floor) & (second <= ratio)
