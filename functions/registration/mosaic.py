@@ -107,6 +107,8 @@ class Measured:
     offsets: tuple[Shift | None, ...]
     placement: Placement
     matches: tuple[Matches, ...]
+    uncertainty_px: float
+    """How exact the stage is."""
 
 
 def stitch_tiles(
@@ -119,7 +121,7 @@ def stitch_tiles(
 ) -> Mosaic:
     """Solve a section of N tiles: `measure_tiles`, then `solve_tiles`."""
     measured = measure_tiles(stage_yx_px, read, parameters, uncertainty_px=uncertainty_px, device=device)
-    return solve_tiles(measured, parameters, uncertainty_px=uncertainty_px)
+    return solve_tiles(measured, parameters)
 
 
 def measure_tiles(
@@ -148,14 +150,15 @@ def measure_tiles(
         offsets=tuple(offsets),
         placement=placement,
         matches=tuple(matches),
+        uncertainty_px=uncertainty_px,
     )
 
 
-def solve_tiles(measured: Measured, parameters: StitchParameters, *, uncertainty_px: float) -> Mosaic:
+def solve_tiles(measured: Measured, parameters: StitchParameters) -> Mosaic:
     """Place the tiles of a section, judge its seams and even out its grey values."""
     m = measured
     shapes = [view.shape_yx for view in m.views]
-    montage = solve_montage(m.placement.positions_yx, shapes, m.pairs, m.matches, tether_px=uncertainty_px)
+    montage = solve_montage(m.placement.positions_yx, shapes, m.pairs, m.matches, tether_px=m.uncertainty_px)
     seams = [
         _seam(k, pair, m.offsets[k], m.placement, m.matches[k], montage, parameters)
         for k, pair in enumerate(m.pairs)
