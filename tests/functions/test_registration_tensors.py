@@ -170,6 +170,7 @@ def test_match_patches(
     corner = np.stack([rng.integers(0, n - p, 25) for n, p in zip(fixed.shape, patch, strict=True)], axis=1)
     there = corner.copy()
     there[:3] += rng.integers(-400, 400, (3, 2))
+    there[3] = (2000, 30)  # in a band of rows that the image does not have
     arguments = (fixed, fixed_mask, moving, moving_mask)
     geometry = {"fixed_corner_yx": corner, "moving_corner_yx": there, "patch_yx_px": patch}
     found = match_patches(*arguments, **geometry, reach_px=reach, min_cover=0.6501, device=device)
@@ -253,3 +254,28 @@ def test_rotations_are_found_under_masks(device: torch.device, degrees: float) -
     corners = np.array([[20.0, 20.0], [20.0, 200.0], [180.0, 110.0]])
     there = corners @ guess.affine[:, :2].T + guess.affine[:, 2]
     np.testing.assert_allclose(there, corners @ linear.T + truth, atol=2.5)
+
+
+def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of many bands, in any order of the templates, as one that is done at once."""
+    fixed, fixed_mask, moving, moving_mask = two_views((300, 90), (2.4, -1.3), 1, lost=0.1)
+    corner = np.random.default_rng(0).integers(0, (268, 58), (60, 2))
+    geometry = {"fixed_corner_yx": corner, "moving_corner_yx": corner, "patch_yx_px": (32, 32)}
+    arguments = (fixed - 128, fixed_mask, moving - 128, moving_mask)
+    whole = match_patches(*arguments, **geometry, reach_px=6)
+    monkeypatch.setattr("functions.registration.correlation.BAND_PX", 40)
+    banded = match_patches(*arguments, **geometry, reach_px=6)
+    assert whole.valid.sum() > 20
+    np.testing.assert_array_equal(banded.valid, whole.valid)
+    np.testing.assert_allclose(banded.shift_yx_px, whole.shift_yx_px, atol=1e-3)
+    np.testing.assert_allclose(banded.peak, whole.peak, atol=1e-5)
+
+
+def test_no_templates_give_no_shifts() -> None:
+    image, full = np.zeros((20, 20), np.float32), np.ones((20, 20), dtype=np.bool_)
+    none = np.zeros((0, 2), dtype=np.int64)
+    found = match_patches(
+        image, full, image, full, fixed_corner_yx=none, moving_corner_yx=none, patch_yx_px=(8, 8), reach_px=3
+    )
+    assert found.shift_yx_px.shape == (0, 2)
+    assert len(found.peak) == len(found.valid) == 0
