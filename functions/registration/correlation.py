@@ -16,7 +16,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn.functional import pad
 
-from functions.registration.filters import CPU, box_sums
+from functions.registration.filters import CPU, box_sums, strips
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -27,7 +27,8 @@ CPU_BATCH_PX = 1 << 19
 """Pixels of search windows in work at once: as many as a CPU's caches hold; four times more
 or eight times fewer take half as long again, or longer."""
 DEVICE_BATCH_PX = 1 << 24
-BAND_PX = 1024
+MIN_BAND_PX = 256
+"""Rows of a strip whose templates are found together: windows hang over its rim by a third of that."""
 ROUNDING = 1e-5
 """A variance below this share of the mean square is rounding: the place is flat."""
 
@@ -189,7 +190,7 @@ def match_patches(
     here, there = np.asarray(fixed_corner_yx), np.asarray(moving_corner_yx)
     shift, peak, second = np.zeros((len(here), 2)), np.zeros(len(here)), np.zeros(len(here))
     valid = np.zeros(len(here), dtype=np.bool_)
-    for rows in _bands(there):
+    for rows in _bands(there, moving.shape, device):
         y0, y1 = int(here[rows, 0].min()), int(here[rows, 0].max()) + patch_yx_px[0]
         v0, v1 = there[rows, 0].min() - reach_px, there[rows, 0].max() + reach_px + patch_yx_px[0]
         v0 = int(np.clip(v0, 0, moving.shape[0] - 1))
@@ -209,10 +210,13 @@ def match_patches(
     return PatchShifts(shift_yx_px=shift, peak=peak, second=second, valid=valid)
 
 
-def _bands(corner_yx: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Indices of the corners (N, 2) in each band of rows: what is held at once grows with an image's width,
-    not with its height."""
-    band = corner_yx[:, 0] // BAND_PX
+def _bands(
+    corner_yx: NDArray[np.int64], shape_yx: tuple[int, ...], device: torch.device
+) -> list[NDArray[np.int64]]:
+    """Indices of the corners (N, 2) in each strip of an image: what is held at once does not grow with its
+    height."""
+    starts = [rows.start for rows, _ in strips(shape_yx, MIN_BAND_PX // 2, device)]
+    band = np.searchsorted(starts, corner_yx[:, 0], side="right")
     return [np.flatnonzero(band == k) for k in np.unique(band)]
 
 
@@ -233,9 +237,7 @@ def _match_band(
     window_yx, side = (patch_yx[0] + 2 * reach_px, patch_yx[1] + 2 * reach_px), 2 * reach_px + 1
     window_corner, room = _within_reach(window_corner, window_yx, moving[0].shape)
     m, mm = (pad(plane, room) for plane in moving)
-    boxes = torch.stack([mm, m, m * m])
-    for dim, size in zip((-2, -1), patch_yx, strict=True):
-        boxes = box_sums(boxes, size, dim)
+    boxes = torch.stack([box_sums(box_sums(p, patch_yx[0], -2), patch_yx[1], -1) for p in (mm, m, m * m)])
     starts = [torch.from_numpy(c).to(m.device) for c in (corner, window_corner)]
     batch_px = CPU_BATCH_PX if m.device.type == "cpu" else DEVICE_BATCH_PX
     step = max(1, batch_px // (window_yx[0] * window_yx[1]))

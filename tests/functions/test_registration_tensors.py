@@ -88,6 +88,18 @@ def test_band_pass(
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("lost", [0.0, 0.3])
+def test_strips_do_not_show_in_a_band_pass(monkeypatch: pytest.MonkeyPatch, lost: float) -> None:
+    image, mask = scene((700, 60), 3), holes((700, 60), 4, lost)
+    whole = band_pass(image, mask, fine_px=1.5, coarse_px=12.0)
+    monkeypatch.setattr("functions.registration.filters.CPU_STRIP_PX", 1)
+    found = band_pass(image, mask, fine_px=1.5, coarse_px=12.0)
+    np.testing.assert_allclose(found, whole, atol=2e-5)
+    np.testing.assert_allclose(
+        found, reference.band_pass(image, mask, fine_px=1.5, coarse_px=12.0), atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=15, deadline=None)
 @given(
@@ -263,7 +275,8 @@ def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     geometry = {"fixed_corner_yx": corner, "moving_corner_yx": corner, "patch_yx_px": (32, 32)}
     arguments = (fixed - 128, fixed_mask, moving - 128, moving_mask)
     whole = match_patches(*arguments, **geometry, reach_px=6)
-    monkeypatch.setattr("functions.registration.correlation.BAND_PX", 40)
+    monkeypatch.setattr("functions.registration.correlation.MIN_BAND_PX", 40)
+    monkeypatch.setattr("functions.registration.filters.CPU_STRIP_PX", 1)
     banded = match_patches(*arguments, **geometry, reach_px=6)
     assert whole.valid.sum() > 20
     np.testing.assert_array_equal(banded.valid, whole.valid)
