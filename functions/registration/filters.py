@@ -76,14 +76,15 @@ def band(image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float) -> Te
         return torch.zeros_like(image)
     size = max(3, 2 * round(coarse_px) + 1)
     # against the mean, sums stay small, and so does their rounding
-    mean = image.mean() if bool(mask.all()) else image[mask].mean()
+    full = bool(mask.all())
+    mean = image.mean() if full else image[mask].mean()
     flat, local = torch.empty_like(image), torch.empty_like(image)
     halo = 2 * (size // 2) + 2 * size + _radius(fine_px)
     for rows, wider in strips(image.shape, halo, image.device):
         part = slice(rows.start - wider.start, rows.stop - wider.start)
         found = _flattened(image[wider] - mean, mask[wider], fine_px, size)
         flat[rows], local[rows] = (values[part] for values in found)
-    level = _median(local[mask])
+    level = _median(local if full else local[mask])
     return flat.div_(local.add_(0.25 * level + 1e-3).sqrt_())
 
 

@@ -21,7 +21,7 @@ from functions.registration.overlaps import NO_MATCHES, Matches
 from functions.registration.robust import solve_robust
 from functions.registration.rotation import Level, reduce_section, scan_rotations
 from functions.registration.sheets import basis_rows, bending
-from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.registration.warp import draw
 
 Floats = NDArray[np.float64]
 THUMBNAIL_PX = 96
@@ -125,11 +125,7 @@ def _powers(factor: int) -> list[int]:
 def warp_level(b: Level, shape_yx: tuple[int, int], warp: Warp) -> tuple[Image, Mask]:
     """Section b, drawn onto the pixels of a (both of one level)."""
     f, half = b.factor, (b.factor - 1) / 2.0
-    coordinates = dense_coordinates(lambda r: (warp.apply(r * f + half) - half) / f, (0, 0), shape_yx)
-    box = source_box(coordinates, b.image.shape)
-    if box is None:
-        return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
-    return pull(b.image[box], b.mask[box], coordinates, box, device=b.device)
+    return draw(b.image, b.mask, lambda r: (warp.apply(r * f + half) - half) / f, shape_yx, device=b.device)
 
 
 def _spread(first: int, last: int, step: int) -> NDArray[np.int64]:
