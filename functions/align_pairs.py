@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from functions.registration.sections import PairMatch, register_sections
+from functions.stages import Stages, device_of
 from functions.store.cells import UnitReport
 from functions.store.run import Run
 from functions.store.transforms import load_layout, read_section, write_arrays
@@ -18,9 +19,18 @@ def units(run: Run) -> list[str]:
 
 def compute(run: Run, unit: str) -> UnitReport:
     """Register the pair and write `match.npz`: points a_yx, b_yx (N, 2), peak, ratio (N,) and the
-    affine (2, 3)."""
-    a, b = (load_layout(run, s.section.id) for s in run.pairs[unit])
-    found = register_sections(*read_section(run, a), *read_section(run, b), run.parameters.align)
+    affine (2, 3).
+
+    Raises:
+        TaskError: `align.device` is not there.
+        VolumeError: a section is not stitched.
+    """
+    parameters, stages = run.parameters.align, Stages()
+    device = device_of(parameters.device, group="align")
+    with stages.stage("read"):
+        a, b = (read_section(run, load_layout(run, s.section.id)) for s in run.pairs[unit])
+    with stages.stage("correlation"):
+        found = register_sections(*a, *b, parameters, device=device)
     kept = found.matches if found.good else found.matches.take(np.zeros(len(found.matches), dtype=np.bool_))
     write_arrays(
         run.cell("align_pairs", unit).file("match.npz"),
@@ -32,7 +42,8 @@ def compute(run: Run, unit: str) -> UnitReport:
             "affine": found.affine,
         },
     )
-    return _report(unit, found, run.parameters.align.max_residual_px)
+    report = _report(unit, found, parameters.max_residual_px)
+    return report.model_copy(update={"figures": report.figures | stages.figures})
 
 
 def _report(unit: str, found: PairMatch, limit_px: float) -> UnitReport:

@@ -14,7 +14,8 @@ from functions.model.geometry import Box
 from functions.model.transform import ContrastMap, Seam, SectionLayout, SheetDocument, TileTransform
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import Gray, black_margin
-from functions.registration.mosaic import Mosaic, stitch_tiles
+from functions.registration.mosaic import Measured, Mosaic, Reader, measure_tiles, solve_tiles
+from functions.stages import Stages, device_of
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, Run
@@ -37,24 +38,39 @@ def compute(run: Run, unit: str) -> UnitReport:
         AcquisitionError: a tile that ingest accepted cannot be read any more, or an aligned stack has
         sections of
             several tiles.
+        TaskError: `stitch.device` is not there.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
     reader = TileReader(run.acquisition_folder, entry.section)
     if run.manifest.acquisition.aligned:
         layout = _copy(run, entry, reader)
         return _report(run, layout)
-    pixel_nm = np.array(run.manifest.acquisition.voxel_size_zyx_nm[1:])
-    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
-    mosaic = stitch_tiles(
-        stage,
-        reader.image,
-        run.parameters.stitch,
-        uncertainty_px=run.manifest.acquisition.stage_uncertainty_px,
-    )
+    stages = Stages()
+    read = stages.timed("read", reader.image)
+    with stages.stage("correlation"):
+        measured = _measure(run, entry, read)
+    with stages.stage("solve"):
+        mosaic = solve_tiles(measured, run.parameters.stitch)
     layout = _layout(entry, mosaic)
-    _draw(run, layout, mosaic, reader)
+    with stages.stage("render"):
+        _draw(run, layout, mosaic, read)
     write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
-    return _report(run, layout)
+    report = _report(run, layout)
+    return report.model_copy(update={"figures": report.figures | stages.figures})
+
+
+def _measure(run: Run, entry: IngestedSection, read: Reader) -> Measured:
+    """Register the overlaps of a section."""
+    parameters, acquisition = run.parameters.stitch, run.manifest.acquisition
+    pixel_nm = np.array(acquisition.voxel_size_zyx_nm[1:])
+    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
+    return measure_tiles(
+        stage,
+        read,
+        parameters,
+        uncertainty_px=acquisition.stage_uncertainty_px,
+        device=device_of(parameters.device, group="stitch"),
+    )
 
 
 def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
@@ -97,7 +113,7 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransfor
     )
 
 
-def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -> None:
+def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, read: Reader) -> None:
     """Write image and mask, strip by strip; what is drawn is what the layout says."""
     image = Volume.create(run.work, section_volume(run, layout.section, "image", layout.shape_yx))
     mask = Volume.create(run.work, section_volume(run, layout.section, "mask", layout.shape_yx))
@@ -105,7 +121,7 @@ def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -
         PlacedTile(warp=t.warp, shape_yx=p.shape_yx, usable=p.usable, gain=p.gain, offset=p.offset)
         for t, p in zip(layout.tiles, mosaic.tiles, strict=True)
     ]
-    for top, gray, covered in blend(tiles, reader.image, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
+    for top, gray, covered in blend(tiles, read, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
         box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))
         image.write(box, gray[None])
         mask.write(box, covered[None])
