@@ -16,6 +16,7 @@ GAIN_SIGMA = 0.3
 OFFSET_SIGMA = 40.0
 MIN_SAMPLES = 12
 MAX_STRETCH = 4.0
+SHEET_MARGIN_PX = 32.0
 
 
 def histogram(
@@ -72,6 +73,8 @@ def equalise_tiles(
     for a, b in pairs:
         y, x = np.nonzero(usable[a])
         points = np.stack([y, x], axis=1).astype(np.float64) * cell_px + (cell_px - 1) / 2.0
+        near = _perhaps_inside(points, warps[a], warps[b], cells[b].shape, cell_px)
+        y, x, points = y[near], x[near], points[near]
         there = sample_cells(cells[b], usable[b], warps[b].inverse(warps[a].apply(points)), cell_px)
         both = np.isfinite(there)
         if both.sum() >= MIN_SAMPLES:
@@ -88,6 +91,16 @@ def equalise_tiles(
     rest = [(a, b, d - (keep[a] - keep[b])) for a, b, d in steps]
     offset = keep + _balance(count, rest, OFFSET_SIGMA)
     return np.asarray(np.stack([gain, offset], axis=1), dtype=np.float64)
+
+
+def _perhaps_inside(
+    points: Floats, here: Warp, there: Warp, cells: tuple[int, ...], cell_px: int
+) -> NDArray[np.bool_]:
+    """Points (N, 2) of one tile that may lie in another: by the affine parts, which are cheap, and a margin
+    for the sheets."""
+    flat = Warp(affine=there.affine).inverse(Warp(affine=here.affine).apply(points))
+    margin = SHEET_MARGIN_PX
+    return np.asarray(((flat >= -margin) & (flat <= np.array(cells) * cell_px + margin)).all(axis=1))
 
 
 def _balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -> Floats:
