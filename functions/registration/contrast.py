@@ -16,7 +16,8 @@ GAIN_SIGMA = 0.3
 OFFSET_SIGMA = 40.0
 MIN_SAMPLES = 12
 MAX_STRETCH = 4.0
-SHEET_MARGIN_PX = 32.0
+NEAR_CELLS = 8
+"""Farther than sheets bend."""
 
 
 def histogram(
@@ -73,7 +74,7 @@ def equalise_tiles(
     for a, b in pairs:
         y, x = np.nonzero(usable[a])
         points = np.stack([y, x], axis=1).astype(np.float64) * cell_px + (cell_px - 1) / 2.0
-        near = _perhaps_inside(points, warps[a], warps[b], cells[b].shape, cell_px)
+        near = _near(points, warps[a], warps[b], cells[b].shape, cell_px)
         y, x, points = y[near], x[near], points[near]
         there = sample_cells(cells[b], usable[b], warps[b].inverse(warps[a].apply(points)), cell_px)
         both = np.isfinite(there)
@@ -93,14 +94,10 @@ def equalise_tiles(
     return np.asarray(np.stack([gain, offset], axis=1), dtype=np.float64)
 
 
-def _perhaps_inside(
-    points: Floats, here: Warp, there: Warp, cells: tuple[int, ...], cell_px: int
-) -> NDArray[np.bool_]:
-    """Points (N, 2) of one tile that may lie in another: by the affine parts, which are cheap, and a margin
-    for the sheets."""
-    flat = Warp(affine=there.affine).inverse(Warp(affine=here.affine).apply(points))
-    margin = SHEET_MARGIN_PX
-    return np.asarray(((flat >= -margin) & (flat <= np.array(cells) * cell_px + margin)).all(axis=1))
+def _near(points_yx: Floats, a: Warp, b: Warp, cells_yx: tuple[int, ...], cell_px: int) -> NDArray[np.bool_]:
+    """Points of a that may lie in b, by the affine parts alone: exact inverses of all would cost seconds."""
+    there = Warp(affine=b.affine).inverse(Warp(affine=a.affine).apply(points_yx)) / cell_px
+    return np.asarray(((there > -NEAR_CELLS) & (there < np.array(cells_yx) + NEAR_CELLS)).all(axis=1))
 
 
 def _balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -> Floats:
