@@ -1,7 +1,7 @@
 """Stitch one section: measure overlaps, solve where the tiles lie, blend them into one image.
 
-A unit is a section. Its cell gets image.zarr and mask.zarr (1, Y, X) and layout.json. Nothing in a section
-is fatal: tiles whose overlaps cannot be registered stay where the stage says, and are reported.
+A unit is a section. Its cell gets image.zarr and mask.zarr (1, Y, X), artefacts.npz and layout.json. Nothing
+in a section is fatal: tiles whose overlaps cannot be registered stay where the stage says, and are reported.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
-from functions.model.transform import ContrastMap, Seam, SectionLayout, SheetDocument, TileTransform
+from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
+from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import Gray, black_margin
 from functions.registration.mosaic import Measured, Mosaic, Reader, measure_tiles, solve_tiles
 from functions.stages import Stages, device_of
+from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, Run
@@ -43,8 +45,8 @@ def compute(run: Run, unit: str) -> UnitReport:
     entry = next(s for s in run.sections if s.section.id == unit)
     reader = TileReader(run.acquisition_folder, entry.section)
     if run.manifest.acquisition.aligned:
-        layout = _copy(run, entry, reader)
-        return _report(run, layout)
+        layout, codes = _copy(run, entry, reader)
+        return _report(layout, codes)
     stages = Stages()
     read = stages.timed("read", reader.image)
     with stages.stage("correlation"):
@@ -53,9 +55,9 @@ def compute(run: Run, unit: str) -> UnitReport:
         mosaic = solve_tiles(measured, run.parameters.stitch)
     layout = _layout(entry, mosaic)
     with stages.stage("render"):
-        _draw(run, layout, mosaic, read)
+        codes = _draw(run, layout, mosaic, read)
     write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
-    report = _report(run, layout)
+    report = _report(layout, codes)
     return report.model_copy(update={"figures": report.figures | stages.figures})
 
 
@@ -106,28 +108,33 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransfor
         tile_id=name,
         shape_yx=tile.shape_yx,
         affine=((y[0], y[1], y[2]), (x[0], x[1], x[2])),
-        sheet=None if tile.warp.sheet is None else SheetDocument.of(tile.warp.sheet),
+        sheet=SheetDocument.of(tile.warp.sheet) if isinstance(tile.warp.sheet, Sheet) else None,
         gain=round(float(gain[0]), 6),
         offset=round(float(gain[1]), 4),
         placed="matched" if held else "stage",
     )
 
 
-def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, read: Reader) -> None:
-    """Write image and mask, strip by strip; what is drawn is what the layout says."""
+def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, read: Reader) -> Codes:
+    """Write image and mask, strip by strip, and the artefacts; what is drawn is what the layout says."""
     image = Volume.create(run.work, section_volume(run, layout.section, "image", layout.shape_yx))
     mask = Volume.create(run.work, section_volume(run, layout.section, "mask", layout.shape_yx))
     tiles = [
         PlacedTile(warp=t.warp, shape_yx=p.shape_yx, usable=p.usable, gain=p.gain, offset=p.offset)
         for t, p in zip(layout.tiles, mosaic.tiles, strict=True)
     ]
+    summaries = []
     for top, gray, covered in blend(tiles, read, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
         box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))
         image.write(box, gray[None])
         mask.write(box, covered[None])
+        summaries.append(summarise(gray, covered > 0))
+    codes = classify(summaries)
+    save_artefacts(run, layout.section, codes)
+    return codes
 
 
-def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout:
+def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> tuple[SectionLayout, Codes]:
     """A section of an aligned stack: its pixels as they are; black outside is masked.
 
     Raises:
@@ -145,6 +152,8 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout
     for name in KINDS:
         volume = Volume.create(run.work, section_volume(run, entry.section.id, name, shape))
         volume.write(volume.ref.box, values[name][None])
+    codes = detect_artefacts(pixels, used > 0)
+    save_artefacts(run, entry.section.id, codes)
     inside = pixels[used > 0].astype(np.float64)
     identity = TileTransform(
         tile_id=entry.section.tiles[0].id, shape_yx=shape, affine=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -160,10 +169,10 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout
         exact_copy=True,
     )
     write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
-    return layout
+    return layout, codes
 
 
-def _report(run: Run, layout: SectionLayout) -> UnitReport:
+def _report(layout: SectionLayout, codes: Codes) -> UnitReport:
     """Figures, and a problem for each tile and seam that a person should look at."""
     problems = [
         {
@@ -199,6 +208,9 @@ def _report(run: Run, layout: SectionLayout) -> UnitReport:
         "pairs_rejected": float(sum(s.verdict == "rejected" for s in layout.seams)),
         "pairs_unmatched": float(sum(s.verdict == "unmatched" for s in layout.seams)),
     }
+    covered = max(1, int(np.count_nonzero(codes)))
+    for code, name in enumerate(NAMES[2:], start=2):
+        figures[f"{name}_fraction"] = round(int((codes == code).sum()) / covered, 4)
     if layout.residual_px_p95 is not None:
         figures["seam_residual_px_p95"] = layout.residual_px_p95
     return UnitReport(status="look" if problems else "ok", figures=figures, problems=tuple(problems))
