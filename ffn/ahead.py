@@ -40,8 +40,8 @@ class Growth:
     """An object in progress in a lane. Of two, the one with the smaller `index` is the older.
 
     `groups`: its moves, as they went through the network together; `following`: those that go next;
-    `believed`: the belief after the last of them, where the host has asked; `earlier`: moves made before a
-    snapshot.
+    `believed`: the belief after the last of them, where the host has asked; `left_out`: moves that were near a
+    visited centre; `earlier`: moves made before a snapshot.
     """
 
     flood: "AheadFlood"
@@ -53,6 +53,7 @@ class Growth:
     holds: bool = True
     groups: list[list[Triple]] = field(default_factory=list)
     following: list[Triple] = field(default_factory=list)
+    left_out: list[Triple] = field(default_factory=list)
     earlier: tuple[Triple, ...] = ()
     under_way: bool = False
     finished: bool = False
@@ -154,6 +155,8 @@ class AheadFlood(Flood):
 
     def _finish(self, growth: Growth) -> Iterator[None]:
         self._head = growth
+        labelled = sum(bool(self.canvas.labels[position] > 0) for position in growth.left_out)
+        growth.frontier.skipped -= labelled  # in its turn nearness would not have been what kept it away
         parked, self._parked = self._parked, []
         for waiting in parked:
             self._queue(waiting)
@@ -246,7 +249,9 @@ class AheadFlood(Flood):
 
     def _choose(self, growth: Growth) -> None:
         """The next moves of an object, or its end; as `Flood._flood_object` decides."""
-        growth.following = self._next_moves(growth.frontier, lambda p: self._may_move(growth, p))
+        valid: list[Triple] = []
+        growth.following = self._next_moves(growth.frontier, lambda p: self._may_move(growth, p, valid))
+        growth.left_out += [position for position in valid if position not in growth.following]
         if not growth.following or not growth.holds:
             growth.finished = True
         elif self.max_fovs is not None and self._exceeds(growth, self.max_fovs):
@@ -270,14 +275,17 @@ class AheadFlood(Flood):
             self._claims.update(dict.fromkeys(cells, growth))
         self._ready.append(growth)
 
-    def _may_move(self, growth: Growth, position: Triple) -> bool:
+    def _may_move(self, growth: Growth, position: Triple, valid: list[Triple]) -> bool:
         if not self.canvas.is_open(position):
             return False
         if position not in growth.believed:
             asked = (position, *growth.frontier.ahead(AHEAD))
             voxels = [self._device_canvas.voxel(growth.lane, p) for p in asked]
             growth.believed.update(zip(asked, self._device_canvas.sample(voxels), strict=True))
-        return not growth.believed[position] < self.canvas.thresholds.move
+        if growth.believed[position] < self.canvas.thresholds.move:
+            return False
+        valid.append(position)
+        return True
 
     def _after_labelling(self, box: Box) -> None:
         """Labels have grown within `box`: closes them to centres, drops what was flooded on other terms."""
