@@ -40,8 +40,8 @@ class Growth:
     """An object in progress in a lane. Of two, the one with the smaller `index` is the older.
 
     `groups`: its moves, as they went through the network together; `following`: those that go next;
-    `believed`: the belief after the last of them, where the host has asked; `left_out`: moves that were near a
-    visited centre; `earlier`: moves made before a snapshot.
+    `believed`: the belief after the last of them, where the host has asked; `left_out`: moves that were near
+    a visited centre; `earlier`: moves made before a snapshot.
     """
 
     flood: "AheadFlood"
