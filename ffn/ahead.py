@@ -55,7 +55,6 @@ class Growth:
     following: list[Triple] = field(default_factory=list)
     left_out: list[Triple] = field(default_factory=list)
     earlier: tuple[Triple, ...] = ()
-    under_way: bool = False
     finished: bool = False
     dropped: bool = False
 
@@ -102,7 +101,6 @@ class AheadFlood(Flood):
 
     def go_on(self, growth: Growth, candidates: Sequence[list[tuple[float, Triple]]]) -> None:
         """Takes up the answers to the last group of moves of an object; `believed` and `holds` are set."""
-        growth.under_way = False
         if growth.dropped:
             return
         for position, found in zip(growth.groups[-1], candidates, strict=True):
@@ -117,7 +115,7 @@ class AheadFlood(Flood):
     def send(self, growth: Growth) -> list[Triple]:
         """The moves of an object that go through the network now."""
         growth.groups.append(growth.following)
-        growth.following, growth.under_way = [], True
+        growth.following = []
         return growth.groups[-1]
 
     def result(self, *, seconds: float) -> Segmentation:

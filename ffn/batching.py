@@ -39,6 +39,7 @@ class Batcher:
 
     `batch` rows (fields of view) go through the network in every step, used or not; `objects` of each
     subvolume are in progress at once. Every lane holds 5 bytes per voxel of a subvolume on the device.
+    `depth` steps are under way at once: two on an accelerator, one on a CPU, which computes on the spot.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Batcher:
         objects: int,
         max_fovs: int | None,
         clock: Callable[[], float],
+        depth: int | None = None,
     ) -> None:
         require(objects >= 1, "objects", "must be at least 1 per subvolume")
         require(batch >= config.frontier_batch, "batch", "must not be below frontier_batch")
@@ -69,7 +71,7 @@ class Batcher:
             device=engine.device,
             memory_format=engine.memory_format,
         )
-        depth = 1 if engine.device.type == "cpu" else 2
+        depth = depth or (1 if engine.device.type == "cpu" else 2)
         self._slots = deque(Slot(self.batch, self._canvas.faces, engine.device) for _ in range(depth))
         self.steps = self.rows = 0
         """Calls of the network, and the rows of them that carried a move."""

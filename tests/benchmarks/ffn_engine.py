@@ -214,7 +214,8 @@ def document(batches: list[int], subvolumes: int, repeats: int) -> dict[str, Any
     serial = Setting(batch=0, subvolumes=subvolumes, objects=1)
     by_batch = [Setting(batch=batch, subvolumes=subvolumes, objects=8) for batch in batches]
     by_objects = [Setting(batch=32, subvolumes=subvolumes, objects=objects) for objects in (2, 4, 8)]
-    by_subvolumes = [Setting(batch=32, subvolumes=n, objects=8) for n in (4, 8, subvolumes)]
+    some = sorted({max(subvolumes // 4, 1), max(subvolumes // 2, 1), subvolumes})
+    by_subvolumes = [Setting(batch=32, subvolumes=n, objects=8) for n in some]
     timings = measure(list(dict.fromkeys([serial, *by_batch, *by_objects, *by_subvolumes])), repeats)
     reference = timings[serial]
     at_32 = min(timings[by_objects[-1]].wall_ms)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ffn import batching
+from ffn.batching import Batcher
+from ffn.canvas import Canvas, Thresholds
 from ffn.checkpoint import Model
 from ffn.config import ConfigError, InferenceConfig, NetworkConfig, Normalisation, SeedConfig
 from ffn.engine import Engine
@@ -221,6 +224,36 @@ def test_the_network_always_sees_one_shape(monkeypatch: pytest.MonkeyPatch) -> N
         assert {shape[:5] for shape in seen} == {(7, 2, 9, 9, 11)}
         assert len(set(seen)) == 1  # one buffer, too
         assert len(seen) < sum(one.counters.calls for one in found)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_steps_under_way_at_once_change_nothing(depth: int) -> None:
+    """As on an accelerator: objects end and are dropped while other moves are out."""
+    model = random_model()
+    network, config = model.network.config, dataclasses.replace(model.inference, frontier_batch=2)
+    engine = Engine(model.network, model.normalisation, device=torch.device("cpu"))
+    thresholds = Thresholds.of(config)
+    batcher = Batcher(
+        [
+            Canvas(image, fov_zyx=network.fov_zyx, thresholds=thresholds, keep_probabilities=True)
+            for image in IMAGES
+        ],
+        engine,
+        config=config,
+        deltas_zyx=network.deltas_zyx,
+        batch=4,
+        objects=5,
+        max_fovs=None,
+        clock=time.perf_counter,
+        depth=depth,
+    )
+    batcher.run()
+    expected = alone(IMAGES, config, model)
+    for flood, other in zip(batcher.floods, expected, strict=True):
+        assert_same(flood.result(seconds=0.0), other)
+    assert sum(flood.result(seconds=0.0).counters.discarded_fovs for flood in batcher.floods) > 0
+    assert batcher.rows >= sum(other.counters.fovs for other in expected)
+    assert batcher.steps * 4 >= batcher.rows
 
 
 def test_snapshots_go_from_one_engine_to_the_other() -> None:
