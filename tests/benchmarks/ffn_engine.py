@@ -9,8 +9,8 @@ the same run, with `ffn.flood.Flood` (arrays, one move at a time, google/ffn's o
 timed `--repeats` times, in turn; the document has the fastest and the median. Seconds are of the wall clock
 without the no-op; beside them stand CPU seconds, the no-op's included. `host_ms_per_row_p10`: between two
 calls of the no-op, per row of the batch, a tenth of the steps took less; on a busy machine and for small
-batches this is nearest to what a quiet one would show, for large ones the CPU seconds are. Whether all give the
-same labels and moves is in the document, too.
+batches this is nearest to what a quiet one would show, for large ones the CPU seconds are. Whether all give
+the same labels and moves is in the document, too.
 """
 
 from __future__ import annotations
