@@ -148,10 +148,8 @@ class Batcher:
             return logits
 
         ranks = [slice(end - count, end) for end, count in zip(ends, per_rank, strict=True)]
-        if len(ranks) == 1:
-            ranks = [
-                slice(0, self.batch)
-            ]  # one shape in every step; rows without a move fall into the scratch
+        if len(ranks) == 1:  # one shape in every step; rows without a move fall into the scratch
+            ranks = [slice(0, self.batch)]
         self._canvas.step(slot, ranks, network)
         self.steps += 1
         self.rows += ends[-1]
