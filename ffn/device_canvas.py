@@ -173,8 +173,8 @@ class DeviceCanvas:
     def _obey_disco(self, logits: Tensor, old: Tensor) -> None:
         """`old` (rows, Z, Y, X) becomes what `Canvas.scatter` would write: the logits, under the disco rule.
 
-        In float arithmetic, as torch is slow with masks on a CPU. Each old logit bounds the new one; those from
-        `limit` on, and unseen ones (NaN), get a bound that nothing exceeds.
+        In float arithmetic, as torch is slow with masks on a CPU. Each old logit bounds the new one; those
+        from `limit` on, and unseen ones (NaN), get a bound that nothing exceeds.
         """
         if self._disco_count is None:
             old.copy_(logits)
