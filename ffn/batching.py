@@ -75,6 +75,8 @@ class Batcher:
         self._slots = deque(Slot(self.batch, self._canvas.faces, engine.device) for _ in range(depth))
         self.steps = self.rows = 0
         """Calls of the network, and the rows of them that carried a move."""
+        self.seconds_tensors = 0.0
+        """In `DeviceCanvas.step` without the network: on the CPU the work, on an accelerator its launch."""
         self.floods = [
             AheadFlood(
                 canvas,
@@ -142,15 +144,17 @@ class Batcher:
 
         def network(seen: Tensor) -> Tensor:
             nonlocal seconds
-            started = self._clock()
+            called = self._clock()
             logits = self._engine.forward(seen)
-            seconds = self._clock() - started
+            seconds = self._clock() - called
             return logits
 
         ranks = [slice(end - count, end) for end, count in zip(ends, per_rank, strict=True)]
         if len(ranks) == 1:  # one shape in every step; rows without a move fall into the scratch
             ranks = [slice(0, self.batch)]
+        started = self._clock()
         self._canvas.step(slot, ranks, network)
+        self.seconds_tensors += self._clock() - started - seconds
         self.steps += 1
         self.rows += ends[-1]
         return seconds

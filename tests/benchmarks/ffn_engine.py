@@ -9,8 +9,9 @@ the same run, with `ffn.flood.Flood` (arrays, one move at a time, google/ffn's o
 timed `--repeats` times, in turn; the document has the fastest and the median. Seconds are of the wall clock
 without the no-op; beside them stand CPU seconds, the no-op's included. `host_ms_per_row_p10`: between two
 calls of the no-op, per row of the batch, a tenth of the steps took less; on a busy machine and for small
-batches this is nearest to what a quiet one would show, for large ones the CPU seconds are. Whether all give
-the same labels and moves is in the document, too.
+batches this is nearest to what a quiet one would show, for large ones the CPU seconds are. `tensor_share` of
+the host's time is spent in the tensor operations that an accelerator would carry out; the rest is Python, and
+stays on the host everywhere. Whether all give the same labels and moves is in the document, too.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Timing:
     fovs: int = 0
     discarded: int = 0
     fill: float = 1.0
+    tensor_share: float | None = None
     found: list[Segmentation] = field(default_factory=list)
 
 
@@ -179,6 +181,7 @@ def run(setting: Setting, timing: Timing) -> None:
     timing.discarded = sum(found.counters.discarded_fovs for found in timing.found)
     if batcher is not None:
         timing.fill = batcher.rows / (batcher.steps * batcher.batch)
+        timing.tensor_share = batcher.seconds_tensors / (wall - engine.seconds)
     timing.wall_ms.append(1000 * (wall - engine.seconds) / timing.fovs)
     timing.row_ms.append(1000 * float(np.percentile(engine.host_seconds, 10)))
     timing.cpu_ms.append(1000 * cpu / timing.fovs)
@@ -207,6 +210,7 @@ def figures(setting: Setting, timing: Timing) -> dict[str, Any]:
         "host_ms_per_fov_median": round(statistics.median(timing.wall_ms), 4),
         "host_cpu_ms_per_fov": round(min(timing.cpu_ms), 4),
         "host_ms_per_row_p10": round(min(timing.row_ms), 4),
+        "tensor_share": None if timing.tensor_share is None else round(timing.tensor_share, 3),
     }
 
 

@@ -17,6 +17,7 @@ def test_both_engines_flood_the_same_cells() -> None:
     line = figures(setting, batched)
     assert line["fovs"] == serial.fovs == expected.counters.fovs > 500
     assert line["discarded_fovs"] == 0
+    assert 0.3 < line["tensor_share"] < 1.0
     assert 0.9 < line["batch_fill"] <= 1.0
     assert line["host_ms_per_row_p10"] > 0
     assert 0 < line["host_ms_per_fov"] == line["host_ms_per_fov_median"]
