@@ -92,6 +92,14 @@ class SegmentParameters(Document):
     overlap_zyx_px: tuple[Pixels, Pixels, Pixels] = (24, 48, 48)
     """At least twice the radius of the network's field of view, or seams stay unvisited on both sides."""
     device: Device = "auto"
+    processes_per_device: Size = 1
+    """So many worker processes share an accelerator: the first so many take the first, and so on."""
+    batch: Size | None = None
+    """Fields of view per network call, canvases on the device; None: 32 on an accelerator, 1 on a CPU."""
+    objects: Size = 32
+    """With a batch: objects of a subvolume flooded at once; same result, 5 bytes of its memory per voxel."""
+    compile: bool = False
+    """With a batch: have torch compile the network, on accelerators."""
     mode: Literal["model", "fast"] = "model"
     """`model`: the network's own settings. `fast`: no moves near visited centres, deepest seeds first."""
     precision: Precision = "fp32"
