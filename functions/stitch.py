@@ -16,6 +16,7 @@ from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import Gray, black_margin
 from functions.registration.mosaic import Mosaic, stitch_tiles
 from functions.store.cells import UnitReport
+from functions.store.drawing import save_usable, tile_reader
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, Run
 from functions.store.tiles import TileReader
@@ -39,7 +40,7 @@ def compute(run: Run, unit: str) -> UnitReport:
             several tiles.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
-    reader = TileReader(run.acquisition_folder, entry.section)
+    reader = tile_reader(run, entry)
     if run.manifest.acquisition.aligned:
         layout = _copy(run, entry, reader)
         return _report(run, layout)
@@ -53,6 +54,7 @@ def compute(run: Run, unit: str) -> UnitReport:
     )
     layout = _layout(entry, mosaic)
     _draw(run, layout, mosaic, reader)
+    save_usable(run, layout, [tile.usable for tile in mosaic.tiles])
     write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
     return _report(run, layout)
 

@@ -1,0 +1,73 @@
+"""Draw a section of the volume straight from its raw tiles, at any level: one interpolation, never two.
+
+    px of the level ──► aligned px ──► section px ──► tile px ──► px of the reduced tile    (points)
+    grey values are read once, there, by bicubic interpolation                              (pixels)
+
+`blend` draws these tiles as it draws those of a section, with the same weights and grey values. A level is
+drawn from tiles reduced by the mean of blocks: what is finer than its pixels is averaged, not skipped. Pixel
+r of a level of factor f has its centre at r * f + (f - 1) / 2 of the volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.chain import Chain, level_warp, source_warp
+from functions.model.transform import Points
+from functions.registration.blend import ramp, weight_at
+from functions.registration.masks import CELL_PX, Mask
+from functions.registration.warp import dense_coordinates
+
+RIM_STEP_PX = 16
+"""The border is followed in steps that a sheet cannot bulge out between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainedTile:
+    """A tile as the volume sees it: `chain` leads from px of its (reduced) image to px of what is drawn.
+
+    `usable` on cells of 8 px of the raw tile, which are `cell_px` px of its image.
+    """
+
+    chain: Chain
+    shape_yx: tuple[int, int]
+    usable: Mask
+    gain: float
+    offset: float
+    cell_px: float = float(CELL_PX)
+
+    def rim(self) -> Points:
+        """Points (N, 2) along the border where they are drawn; those in no place are left out."""
+        h, w = self.shape_yx
+        y, x = (np.linspace(0, n - 1, max(2, n // RIM_STEP_PX + 1)) for n in (h, w))
+        edges = [(0 * x, x), (0 * x + h - 1, x), (y, 0 * y), (y, 0 * y + w - 1)]
+        points = self.chain.apply(np.concatenate([np.stack(e, axis=1) for e in edges]))
+        return points[np.isfinite(points).all(axis=1)]
+
+    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
+        """Px (2, H, W) of the tile's image for every pixel of a drawn box; nan where there is none."""
+        return dense_coordinates(self.chain.inverse, top_left_yx, shape_yx)
+
+    def at_level(self, factor: int, corner_yx_px: tuple[int, int]) -> ChainedTile:
+        """The tile reduced by `factor`, a power of two, drawn into a level that begins at `corner_yx_px`."""
+        return ChainedTile(
+            chain=self.chain.after(source_warp(factor)).then(level_warp(factor, corner_yx_px)),
+            shape_yx=(-(-self.shape_yx[0] // factor), -(-self.shape_yx[1] // factor)),
+            usable=self.usable,
+            gain=self.gain,
+            offset=self.offset,
+            cell_px=self.cell_px / factor,
+        )
+
+    def weight(self, points_yx: Points) -> NDArray[np.float32]:
+        """Blending weight (N,) at points (N, 2) of the tile; 0 where it is not drawn, nan where nan."""
+        where = np.nan_to_num(points_yx.T[:, None, :], nan=0.0)
+        cell = np.floor((where[:, 0] + 0.5) / self.cell_px).astype(np.int64).T
+        cell = np.clip(cell, 0, np.array(self.usable.shape) - 1)
+        inside = ((points_yx >= -0.01) & (points_yx <= np.array(self.shape_yx) - 0.99)).all(axis=1)
+        used = inside & self.usable[cell[:, 0], cell[:, 1]]
+        weight = np.maximum(weight_at(self, ramp(self.usable), where)[0], 1e-9)
+        return np.where(used, weight, 0.0).astype(np.float32)
