@@ -293,5 +293,5 @@ def _between(
 
 
 def _sheet_of(warp: Warp) -> Sheet:
-    assert warp.sheet is not None
+    assert isinstance(warp.sheet, Sheet)
     return warp.sheet
