@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from functions.model.transform import Points, Warp
+from functions.model.regions import Floats, Regions
+from functions.model.transform import CutSheet, Points, Warp
 
-TOLERANCE_PX = 1e-3
+TOLERANCE_PX = 2e-3
 """A point that was mapped back is at most so far from the point asked for, once mapped forward again."""
-ITERATIONS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,14 @@ class Chain:
     warps: tuple[Warp, ...] = ()
 
     def apply(self, points_yx: Points) -> Points:
-        """Map points (N, 2) forward; nan where a warp has no answer (in a crack)."""
+        """Map points (N, 2) forward."""
         for warp in self.warps:
             points_yx = warp.apply(points_yx)
         return points_yx
 
     def inverse(self, points_yx: Points) -> Points:
-        """Map points (N, 2) back to within `TOLERANCE_PX`; nan where there is no such point (in a fold)."""
+        """Map points (N, 2) back, each warp to within `TOLERANCE_PX`; nan where nothing lies on a point: in
+        the gap of an opened fold, or where a sheet folds over itself."""
         for warp in reversed(self.warps):
             points_yx = _inverse(warp, points_yx)
         return points_yx
@@ -44,15 +45,49 @@ class Chain:
         """Further warps first, then this chain."""
         return Chain(warps=(*warps, *self.warps))
 
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The smooth maps that a chain with one cut sheet consists of; none where nothing is cut."""
+        for k, warp in enumerate(self.warps):
+            if isinstance(warp.sheet, CutSheet):
+                return tuple(
+                    Branch(
+                        chain=Chain(warps=(*self.warps[:k], smooth, *self.warps[k + 1 :])),
+                        back=Chain(warps=(smooth, *self.warps[k + 1 :])),
+                        regions=warp.sheet.regions,
+                        region=region,
+                    )
+                    for region, smooth in enumerate(warp.branches)
+                )
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """What a cut chain is for one region: `chain` as a whole, and `back` as far as the cut image."""
+
+    chain: Chain
+    back: Chain
+    regions: Regions
+    region: int
+
+    def depth(self, points_yx: Points) -> Floats:
+        """How deep points (N, 2), mapped back, lie in the region: it holds where that is 0 or more, px."""
+        source = self.back.inverse(points_yx)
+        there = np.asarray(np.isfinite(source).all(axis=1))
+        margin = self.regions.margins(np.where(there[:, None], source, 0.0))[:, self.region]
+        return np.asarray(np.where(there, margin, -1e6), dtype=np.float64)
+
 
 def _inverse(warp: Warp, points_yx: Points) -> Points:
     """One warp back, checked by going forward again where its fixed point may not converge."""
     if warp.sheet is None:
         return warp.inverse(points_yx)
-    back = warp.inverse(points_yx, iterations=ITERATIONS, tolerance_px=TOLERANCE_PX / 4)
-    with np.errstate(invalid="ignore"):
-        miss = np.linalg.norm(warp.apply(back) - points_yx, axis=1)
-        return np.where((miss <= TOLERANCE_PX)[:, None], back, np.nan)
+    known = np.asarray(np.isfinite(points_yx).all(axis=1))
+    points = np.where(known[:, None], points_yx, 0.0)
+    back, there = warp.locate(points)
+    miss = np.linalg.norm(warp.apply(back) - points, axis=1)
+    return np.where((known & there & (miss <= TOLERANCE_PX))[:, None], back, np.nan)
 
 
 def level_warp(factor: int, corner_yx_px: tuple[float, float] = (0.0, 0.0)) -> Warp:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.chain import Chain, level_warp, source_warp
+from functions.model.chain import Branch, Chain, level_warp, source_warp
 from functions.model.transform import Points
 from functions.registration.blend import ramp, weight_at
 from functions.registration.masks import CELL_PX, Mask
@@ -48,8 +48,22 @@ class ChainedTile:
         return points[np.isfinite(points).all(axis=1)]
 
     def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
-        """Px (2, H, W) of the tile's image for every pixel of a drawn box; nan where there is none."""
-        return dense_coordinates(self.chain.inverse, top_left_yx, shape_yx)
+        """Px (2, H, W) of the tile's image for every pixel of a drawn box; nan where there is none.
+
+        A cut chain is followed region by region, since nothing may be interpolated across the cut.
+        """
+        branches = self.chain.branches
+        if not branches:
+            return dense_coordinates(self.chain.inverse, top_left_yx, shape_yx)
+        out = np.full((2, *shape_yx), np.nan)
+        deepest = np.zeros(shape_yx)
+        for branch in branches:
+            depth = _dense_depth(branch, top_left_yx, shape_yx)
+            here = depth >= deepest
+            if here.any():
+                where = dense_coordinates(branch.chain.inverse, top_left_yx, shape_yx)
+                out, deepest = np.where(here, where, out), np.where(here, depth, deepest)
+        return out
 
     def at_level(self, factor: int, corner_yx_px: tuple[int, int]) -> ChainedTile:
         """The tile reduced by `factor`, a power of two, drawn into a level that begins at `corner_yx_px`."""
@@ -71,3 +85,13 @@ class ChainedTile:
         used = inside & self.usable[cell[:, 0], cell[:, 1]]
         weight = np.maximum(weight_at(self, ramp(self.usable), where)[0], 1e-9)
         return np.where(used, weight, 0.0).astype(np.float32)
+
+
+def _dense_depth(
+    branch: Branch, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]
+) -> NDArray[np.float64]:
+    """How deep every pixel (H, W) of a drawn box lies in a branch's region."""
+    twice = dense_coordinates(
+        lambda points: np.repeat(branch.depth(points)[:, None], 2, axis=1), top_left_yx, shape_yx
+    )
+    return np.asarray(twice[0])

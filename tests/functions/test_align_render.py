@@ -54,10 +54,10 @@ def test_it_agrees_with_the_stitched_image_where_that_is_good(tmp_path: Path) ->
 def test_it_is_sharper_than_through_the_stitched_image(tmp_path: Path) -> None:
     truth, new, old, both = both_ways(tmp_path, Pattern(wave_px=(4.0, 5.0)))
     errors = [float(np.sqrt(np.mean((image - truth)[both] ** 2))) for image in (new, old)]
-    assert errors[0] < 0.75 * errors[1], errors
-    energy = [float(image[both].var() / truth[both].var()) for image in (new, old)]
-    assert energy[1] < energy[0] - 0.03
-    assert energy[0] < 1.02
+    assert errors[0] < 0.7 * errors[1], errors
+    assert errors[0] < 2.0
+    off = [abs(float(image[both].var() / truth[both].var()) - 1) for image in (new, old)]
+    assert off[0] < 0.6 * off[1], off
 
 
 def test_every_pixel_that_a_tile_shows_is_drawn(tmp_path: Path) -> None:
@@ -79,8 +79,9 @@ def test_a_section_is_drawn_the_same_twice_and_in_strips(
     monkeypatch.setattr(align_render, "CHUNK_PX", 48)
     align_render.compute(run, "z00000")
     again = planes(run)
-    assert np.abs(first[0].astype(int) - again[0]).max() <= 1
-    np.testing.assert_array_equal(first[1], again[1])
+    both = first[1] & again[1]
+    assert np.abs(first[0].astype(int) - again[0])[both].max() <= 1
+    assert (first[1] != again[1]).mean() < 1e-3  # coordinates are exact at every 8th row of a strip
 
 
 def test_a_tile_that_changed_since_ingest_is_refused(tmp_path: Path) -> None:
