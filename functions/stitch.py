@@ -13,7 +13,7 @@ from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
 from functions.registration.blend import PlacedTile, blend
-from functions.registration.masks import Gray, black_margin
+from functions.registration.masks import CELL_PX, Gray, black_margin, reduce_mean
 from functions.registration.mosaic import Mosaic, stitch_tiles
 from functions.store.cells import UnitReport
 from functions.store.drawing import save_usable, tile_reader
@@ -145,6 +145,7 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout
         ),
         exact_copy=True,
     )
+    save_usable(run, layout, [reduce_mean(used, CELL_PX) > 0])
     write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
     return layout
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from functions.model.chain import Branch, Chain, level_warp, source_warp
 from functions.model.transform import Points
-from functions.registration.blend import ramp, weight_at
+from functions.registration.blend import Floats, weight_at
 from functions.registration.masks import CELL_PX, Mask
 from functions.registration.warp import dense_coordinates
 
@@ -76,14 +76,18 @@ class ChainedTile:
             cell_px=self.cell_px / factor,
         )
 
-    def weight(self, points_yx: Points) -> NDArray[np.float32]:
-        """Blending weight (N,) at points (N, 2) of the tile; 0 where it is not drawn, nan where nan."""
+    def weight(self, points_yx: Points, cells: Floats) -> Floats:
+        """Blending weight (N,) at points (N, 2) of the tile, 0 where it is not drawn.
+
+        Args:
+            cells: the `ramp` of `usable`.
+        """
         where = np.nan_to_num(points_yx.T[:, None, :], nan=0.0)
         cell = np.floor((where[:, 0] + 0.5) / self.cell_px).astype(np.int64).T
         cell = np.clip(cell, 0, np.array(self.usable.shape) - 1)
         inside = ((points_yx >= -0.01) & (points_yx <= np.array(self.shape_yx) - 0.99)).all(axis=1)
         used = inside & self.usable[cell[:, 0], cell[:, 1]]
-        weight = np.maximum(weight_at(self, ramp(self.usable), where)[0], 1e-9)
+        weight = np.maximum(weight_at(self, cells, where)[0], 1e-9)
         return np.where(used, weight, 0.0).astype(np.float32)
 
 

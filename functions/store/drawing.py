@@ -15,7 +15,7 @@ from functions.model.transform import SectionLayout, SectionTransform
 from functions.registration.masks import Mask
 from functions.registration.render import ChainedTile
 from functions.store.run import IngestedSection, Run
-from functions.store.tiles import TileReader
+from functions.store.tiles import CACHE_BYTES, TileReader
 from functions.store.transforms import read_arrays, write_arrays
 
 USABLE = "usable.npz"
@@ -38,9 +38,11 @@ def load_usable(run: Run, layout: SectionLayout) -> list[Mask]:
     return [array.astype(np.bool_) for array in arrays]
 
 
-def tile_reader(run: Run, entry: IngestedSection) -> TileReader:
+def tile_reader(run: Run, entry: IngestedSection, *, cache_bytes: int = CACHE_BYTES) -> TileReader:
     """Reads the tiles of a section, as ingest accepted them."""
-    return TileReader(run.acquisition_folder, entry.section, sha256=entry.sha256)
+    return TileReader(
+        run.acquisition_folder, entry.section, sha256=entry.sha256, cache_bytes=cache_bytes
+    )
 
 
 def chained_tiles(

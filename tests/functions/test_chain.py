@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from functions.model.chain import TOLERANCE_PX, Chain, level_warp, source_warp
 from functions.model.transform import CutSheet, Sheet, Warp, sheet_shape
+from functions.registration.blend import ramp
 from functions.registration.render import ChainedTile
 from tests.functions.placed_runs import sheet, turned
 from tests.functions.test_cut_sheets import SHAPE, two_regions
@@ -105,6 +106,7 @@ def test_weights_are_largest_in_the_middle_and_none_where_nothing_is_used() -> N
     usable = np.ones((20, 25), dtype=np.bool_)
     usable[:, 20:] = False
     tile = ChainedTile(chain=Chain(), shape_yx=SHAPE, usable=usable, gain=1.0, offset=0.0)
-    weight = tile.weight(np.array([[80.0, 80.0], [4.0, 80.0], [80.0, 180.0], [-3.0, 80.0], [np.nan, 0.0]]))
+    points = np.array([[80.0, 80.0], [4.0, 80.0], [80.0, 180.0], [-3.0, 80.0], [np.nan, 0.0]])
+    weight = tile.weight(points, ramp(usable))
     assert weight[0] > 10 * weight[1] > 0
     np.testing.assert_array_equal(weight[2:], 0)
