@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from functions.model.errors import UpstreamError
 from functions.model.transform import SectionLayout, SectionTransform, Warp
 from functions.model.volume import VolumeRef
+from functions.registration.flow import MIN_INLIERS
 from functions.registration.overlaps import Matches
-from functions.registration.relax import Stack, StackPair, StackSection, solve_stack
-from functions.registration.sections import MIN_INLIERS
+from functions.registration.relax import solve_stack
+from functions.registration.stack import Stack, StackPair, StackSection
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, Run
