@@ -16,6 +16,7 @@ from functions.registration.warp import MARGIN_PX, dense_coordinates, sample
 
 Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
+Reach = tuple[tuple[float, float], tuple[float, float]]
 POWER = 4
 """Weights grow with this power of the distance to the rim: the change-over is narrow and lies in the
 middle."""
@@ -31,6 +32,10 @@ class Drawable(Protocol):
     @property
     def cell_px(self) -> float:
         """Side of a cell in px of the image; it has to be a power of two."""
+
+    @property
+    def reach_yx_px(self) -> Reach:
+        """Lowest and highest y, and x, of the image that are drawn."""
 
     @property
     def gain(self) -> float:
@@ -57,6 +62,11 @@ class PlacedTile:
     gain: float
     offset: float
     cell_px: float = float(CELL_PX)
+
+    @property
+    def reach_yx_px(self) -> Reach:
+        """Centres of the border pixels, and rounding errors."""
+        return (-0.01, self.shape_yx[0] - 0.99), (-0.01, self.shape_yx[1] - 0.99)
 
     def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
         """Tile px (2, H, W) of a box of the section."""
@@ -137,12 +147,9 @@ def _draw(
     """Grey values and weights of one tile in a box of what is drawn."""
     where = tile.sources(top_left, shape)
     size = (image.shape[0], image.shape[1])
-    inside = (
-        (where[0] >= -0.01)
-        & (where[0] <= size[0] - 0.99)
-        & (where[1] >= -0.01)
-        & (where[1] <= size[1] - 0.99)
-    )
+    inside = np.ones(shape, dtype=np.bool_)
+    for c, (low, high) in zip(where, tile.reach_yx_px, strict=True):
+        inside &= (c >= low) & (c <= high)
     if not inside.any():
         return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     if np.isnan(where).any():  # not drawn, so any place will do

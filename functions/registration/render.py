@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from functions.model.chain import Branch, Chain, level_warp, source_warp
 from functions.model.transform import Points
-from functions.registration.blend import Floats, weight_at
+from functions.registration.blend import Floats, Reach, weight_at
 from functions.registration.masks import CELL_PX, Mask
 from functions.registration.warp import dense_coordinates
 
@@ -29,7 +29,8 @@ RIM_STEP_PX = 16
 class ChainedTile:
     """A tile as the volume sees it: `chain` leads from px of its (reduced) image to px of what is drawn.
 
-    `usable` on cells of 8 px of the raw tile, which are `cell_px` px of its image.
+    Its image is the raw tile reduced by `factor`; `shape_yx` and `usable`, on cells of 8 px, are of the raw
+    tile.
     """
 
     chain: Chain
@@ -37,13 +38,28 @@ class ChainedTile:
     usable: Mask
     gain: float
     offset: float
-    cell_px: float = float(CELL_PX)
+    factor: int = 1
+
+    @property
+    def cell_px(self) -> float:
+        """Side of a cell in px of the image."""
+        return CELL_PX / self.factor
+
+    @property
+    def reach_yx_px(self) -> Reach:
+        """As far as the centres of the raw tile's border pixels, whatever the level."""
+        y, x = (
+            ((-0.01 - (self.factor - 1) / 2) / self.factor, (n - 0.99 - (self.factor - 1) / 2) / self.factor)
+            for n in self.shape_yx
+        )
+        return y, x
 
     def rim(self) -> Points:
         """Points (N, 2) along the border where they are drawn; those in no place are left out."""
-        h, w = self.shape_yx
-        y, x = (np.linspace(0, n - 1, max(2, n // RIM_STEP_PX + 1)) for n in (h, w))
-        edges = [(0 * x, x), (0 * x + h - 1, x), (y, 0 * y), (y, 0 * y + w - 1)]
+        (top, bottom), (left, right) = self.reach_yx_px
+        y = np.linspace(top, bottom, max(2, self.shape_yx[0] // RIM_STEP_PX + 1))
+        x = np.linspace(left, right, max(2, self.shape_yx[1] // RIM_STEP_PX + 1))
+        edges = [(0 * x + top, x), (0 * x + bottom, x), (y, 0 * y + left), (y, 0 * y + right)]
         points = self.chain.apply(np.concatenate([np.stack(e, axis=1) for e in edges]))
         return points[np.isfinite(points).all(axis=1)]
 
@@ -69,11 +85,11 @@ class ChainedTile:
         """The tile reduced by `factor`, a power of two, drawn into a level that begins at `corner_yx_px`."""
         return ChainedTile(
             chain=self.chain.after(source_warp(factor)).then(level_warp(factor, corner_yx_px)),
-            shape_yx=(-(-self.shape_yx[0] // factor), -(-self.shape_yx[1] // factor)),
+            shape_yx=self.shape_yx,
             usable=self.usable,
             gain=self.gain,
             offset=self.offset,
-            cell_px=self.cell_px / factor,
+            factor=factor,
         )
 
     def weight(self, points_yx: Points, cells: Floats) -> Floats:
@@ -85,7 +101,8 @@ class ChainedTile:
         where = np.nan_to_num(points_yx.T[:, None, :], nan=0.0)
         cell = np.floor((where[:, 0] + 0.5) / self.cell_px).astype(np.int64).T
         cell = np.clip(cell, 0, np.array(self.usable.shape) - 1)
-        inside = ((points_yx >= -0.01) & (points_yx <= np.array(self.shape_yx) - 0.99)).all(axis=1)
+        low, high = np.array(self.reach_yx_px).T
+        inside = ((points_yx >= low) & (points_yx <= high)).all(axis=1)
         used = inside & self.usable[cell[:, 0], cell[:, 1]]
         weight = np.maximum(weight_at(self, cells, where)[0], 1e-9)
         return np.where(used, weight, 0.0).astype(np.float32)

@@ -40,9 +40,7 @@ def load_usable(run: Run, layout: SectionLayout) -> list[Mask]:
 
 def tile_reader(run: Run, entry: IngestedSection, *, cache_bytes: int = CACHE_BYTES) -> TileReader:
     """Reads the tiles of a section, as ingest accepted them."""
-    return TileReader(
-        run.acquisition_folder, entry.section, sha256=entry.sha256, cache_bytes=cache_bytes
-    )
+    return TileReader(run.acquisition_folder, entry.section, sha256=entry.sha256, cache_bytes=cache_bytes)
 
 
 def chained_tiles(

@@ -1,4 +1,4 @@
-"""`petavoxel volume locate`, `render`, `export-transforms`: the geometry of a run, asked, drawn, handed on."""
+"""`petavoxel volume locate`, `render`, `export-transforms`: ask, draw and hand on the geometry of a run."""
 
 from __future__ import annotations
 
@@ -138,9 +138,7 @@ def _numbers(value: object) -> object:
     return ", ".join(f"{v:.2f}" for v in value) if isinstance(value, tuple) else value
 
 
-def _show_many(
-    cells: list[dict[str, str]], found: list[Located], to: Path | None, output: Format
-) -> None:
+def _show_many(cells: list[dict[str, str]], found: list[Located], to: Path | None, output: Format) -> None:
     """Answers of a CSV file: into another, and as a document or the first ones as a table."""
     from functions.locate import flat
     from functions.store.point_files import write_points
@@ -206,12 +204,10 @@ def export_transforms(
         Form,
         typer.Option(
             "--format",
-            help="Everything as JSON and npz, relative maps as SOFIMA has them, or matched points for BigWarp.",
+            help="All as JSON and npz, a relative map as SOFIMA has it, or matched points for BigWarp.",
         ),
     ] = Form.NATIVE,
-    stride: Annotated[
-        int, typer.Option(min=1, help="relative-map: a node each so many px.")
-    ] = 32,
+    stride: Annotated[int, typer.Option(min=1, help="relative-map: a node each so many px.")] = 32,
     site: SiteName = "local",
     output: Output = Format.TEXT,
 ) -> None:

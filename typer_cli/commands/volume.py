@@ -1,4 +1,4 @@
-"""`petavoxel volume`: look at, judge and bring in volumes; `placing` has locate, render, export-transforms."""
+"""`petavoxel volume`: look at, judge, bring in; `placing` has locate, render and export-transforms."""
 
 from __future__ import annotations
 
