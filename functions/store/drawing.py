@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from functions.model.chain import Chain
+from functions.model.errors import VolumeError
 from functions.model.transform import SectionLayout, SectionTransform
 from functions.registration.masks import Mask
 from functions.registration.render import ChainedTile
@@ -31,10 +32,15 @@ def load_usable(run: Run, layout: SectionLayout) -> list[Mask]:
     """Which cells of each tile are drawn, in the order of the layout.
 
     Raises:
-        VolumeError: the file is missing or damaged; the section was stitched by an older version.
+        VolumeError: the file is damaged, or missing since an older version stitched the section.
     """
-    names = [tile.tile_id for tile in layout.tiles]
-    arrays = read_arrays(run.cell("stitch", layout.section).file(USABLE), *names)
+    cell = run.cell("stitch", layout.section)
+    if not cell.file(USABLE).exists():
+        raise VolumeError(
+            f"{cell.file(USABLE)}: missing; an older version stitched this section",
+            remedy=f"remove {cell.path}, then start the run at stitch",
+        )
+    arrays = read_arrays(cell.file(USABLE), *(tile.tile_id for tile in layout.tiles))
     return [array.astype(np.bool_) for array in arrays]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from scipy import ndimage
 
 from functions import align_render
 from functions.model.errors import AcquisitionError, VolumeError
+from functions.model.regions import LINE, Regions
+from functions.model.transform import CutSheet, SectionTransform, Warp, sheet_shape
 from functions.registration.warp import dense_coordinates, pull, source_box
 from functions.store.images import write_tile
 from functions.store.run import Run
-from functions.store.transforms import load_layout, load_transform, read_section
-from tests.functions.placed_runs import FRAME, TILE, Pattern, placed_run, planes, stitch_given
+from functions.store.transforms import load_layout, load_transform, read_section, save_transform
+from tests.functions.placed_runs import FRAME, SECTION, TILE, Pattern, placed_run, planes, stitch_given
 
 
 def through_the_stitched_image(run: Run, section_id: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -99,3 +102,29 @@ def test_a_section_that_is_not_stitched_is_named(tmp_path: Path) -> None:
     run.cell("stitch", "z00000").file("usable.npz").unlink()
     with pytest.raises(VolumeError, match=r"usable\.npz"):
         align_render.compute(run, "z00000")
+
+
+def test_the_gap_of_an_opened_fold_stays_empty_and_its_sides_sharp(tmp_path: Path) -> None:
+    """Each side is drawn by its own sheet, up to the cut; nothing is stretched over the gap."""
+    run = placed_run(tmp_path)
+    line, gap = 17 * 8 + 3.5, 24.0
+    cells = np.zeros((-(-SECTION[0] // 8), -(-SECTION[1] // 8)), np.int16)
+    cells[:, 18:], cells[:, 17] = 1, LINE
+    both = np.zeros((2, 2, *sheet_shape(SECTION, 64.0)))
+    both[1, 1] = gap
+    cut = CutSheet(spacing_px=64.0, coefficients=both, regions=Regions(labels=cells))
+    flat = SectionTransform(section="z00000", shape_yx=SECTION, warp=Warp(affine=np.eye(2, 3)))
+    drawn = []
+    for warp in (flat.warp, Warp(affine=np.eye(2, 3), sheet=cut)):
+        save_transform(run, replace(flat, warp=warp))
+        align_render.compute(run, "z00000")
+        image, mask = planes(run)
+        drawn.append((image[0].astype(int), mask[0]))
+    (plain, shown), (parted, parted_shown) = drawn
+    rows = slice(40, 250)
+    left, right = int(line), int(line + gap) + 1
+    assert not parted_shown[rows, left + 2 : right - 1].any()
+    np.testing.assert_array_equal(parted_shown[rows, : left - 1], shown[rows, : left - 1])
+    assert np.abs(parted - plain)[rows, : left - 1].max() <= 1
+    moved = plain[rows, right + 1 - int(gap) : 270 - int(gap)]
+    assert np.abs(parted[rows, right + 1 : 270] - moved).max() <= 1

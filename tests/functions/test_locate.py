@@ -10,6 +10,7 @@ import pytest
 from functions import align_pairs, align_solve, ingest, stitch
 from functions.locate import Located, Locator
 from functions.model.errors import TaskError
+from functions.model.regions import Regions
 from functions.model.transform import CutSheet, SectionTransform, Warp, sheet_shape
 from functions.store.drawing import save_usable
 from functions.store.point_files import read_points, write_points
@@ -21,7 +22,6 @@ from functions.testing.phantom import make_phantom
 from functions.testing.phantom_render import PhantomConfig
 from tests.functions.placed_runs import SECTION, STEP, TILE, chains, placed_run, usable
 from tests.functions.registration_scenes import VOXEL_ZYX_NM
-from tests.functions.test_cut_sheets import Regions
 
 
 @pytest.fixture(scope="module")
