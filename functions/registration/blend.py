@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from functions.model.transform import Warp
 from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_all
-from functions.registration.warp import MARGIN_PX, dense_coordinates, sample
+from functions.registration.warp import MARGIN_PX, dense_coordinates, sample, step_for
 
 Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
@@ -70,7 +70,8 @@ class PlacedTile:
 
     def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
         """Tile px (2, H, W) of a box of the section."""
-        return dense_coordinates(self.warp.inverse, top_left_yx, shape_yx)
+        step = step_for(None if self.warp.sheet is None else self.warp.sheet.spacing_px)
+        return dense_coordinates(self.warp.inverse, top_left_yx, shape_yx, step_px=step)
 
     def rim(self) -> NDArray[np.float64]:
         """Points (N, 2) along the border, in section px."""

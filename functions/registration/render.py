@@ -19,7 +19,7 @@ from functions.model.chain import Branch, Chain, level_warp, source_warp
 from functions.model.transform import Points
 from functions.registration.blend import Floats, Reach, weight_at
 from functions.registration.masks import CELL_PX, Mask
-from functions.registration.warp import dense_coordinates
+from functions.registration.warp import dense_coordinates, step_for
 
 RIM_STEP_PX = 16
 """The border is followed in steps that a sheet cannot bulge out between."""
@@ -54,6 +54,14 @@ class ChainedTile:
         )
         return y, x
 
+    @property
+    def step_px(self) -> int:
+        """How far apart the chain may be evaluated, in px of what is drawn."""
+        spacings = [
+            warp.sheet.spacing_px / self.factor for warp in self.chain.warps if warp.sheet is not None
+        ]
+        return step_for(min(spacings, default=None))
+
     def rim(self) -> Points:
         """Points (N, 2) along the border where they are drawn; those in no place are left out."""
         (top, bottom), (left, right) = self.reach_yx_px
@@ -70,16 +78,25 @@ class ChainedTile:
         """
         branches = self.chain.branches
         if not branches:
-            return dense_coordinates(self.chain.inverse, top_left_yx, shape_yx)
+            return dense_coordinates(self.chain.inverse, top_left_yx, shape_yx, step_px=self.step_px)
         out = np.full((2, *shape_yx), np.nan)
         deepest = np.zeros(shape_yx)
         for branch in branches:
-            depth = _dense_depth(branch, top_left_yx, shape_yx)
+            depth = self._depth(branch, top_left_yx, shape_yx)
             here = depth >= deepest
             if here.any():
-                where = dense_coordinates(branch.chain.inverse, top_left_yx, shape_yx)
+                where = dense_coordinates(branch.chain.inverse, top_left_yx, shape_yx, step_px=self.step_px)
                 out, deepest = np.where(here, where, out), np.where(here, depth, deepest)
         return out
+
+    def _depth(
+        self, branch: Branch, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]
+    ) -> NDArray[np.float64]:
+        """How deep every pixel (H, W) of a drawn box lies in a branch's region."""
+        twice = dense_coordinates(
+            lambda points: np.repeat(branch.depth(points)[:, None], 2, axis=1), top_left_yx, shape_yx
+        )
+        return np.asarray(twice[0])
 
     def at_level(self, factor: int, corner_yx_px: tuple[int, int]) -> ChainedTile:
         """The tile reduced by `factor`, a power of two, drawn into a level that begins at `corner_yx_px`."""
@@ -106,13 +123,3 @@ class ChainedTile:
         used = inside & self.usable[cell[:, 0], cell[:, 1]]
         weight = np.maximum(weight_at(self, cells, where)[0], 1e-9)
         return np.where(used, weight, 0.0).astype(np.float32)
-
-
-def _dense_depth(
-    branch: Branch, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]
-) -> NDArray[np.float64]:
-    """How deep every pixel (H, W) of a drawn box lies in a branch's region."""
-    twice = dense_coordinates(
-        lambda points: np.repeat(branch.depth(points)[:, None], 2, axis=1), top_left_yx, shape_yx
-    )
-    return np.asarray(twice[0])
