@@ -6,6 +6,8 @@ relative-map   map.npz: where the volume's pixels come from in the stitched sect
                node itself; node (j, i) stands at pixel (j * stride, i * stride); nan where nothing is
 landmarks      one CSV a registered pair, as BigWarp reads it: name, active, moving x, y, fixed x, y; moving
                is the second section of the pair, fixed the first, in px of the stitched sections
+render-ws      tilespecs.json, as render-ws imports it: raw tiles with one affine map each into the volume,
+               which leaves out the sheets; tilespecs.notes.json says by how many px at most
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.model.acquisition import Tile
 from functions.model.base import Document
 from functions.model.chain import Chain
-from functions.model.errors import VolumeError
+from functions.model.errors import VolumeError, safe_join
 from functions.store.files import atomic_path, write_bytes, write_json
 from functions.store.run import Run
 from functions.store.transform_files import write_transforms
-from functions.store.transforms import load_transform, read_arrays, write_arrays
+from functions.store.transforms import load_layout, load_transform, read_arrays, write_arrays
 
-Form = Literal["native", "relative-map", "landmarks"]
+Form = Literal["native", "relative-map", "landmarks", "render-ws"]
+AFFINE = "mpicbg.trakem2.transform.AffineModel2D"
+FIT_NODES = 17
 MAP_NOTE = {
     "format": "petavoxel.relative-map/1",
     "map": "(2, Z, Y, X) float32: x, then y; px; source = node * stride_px + map[:, z, j, i]",
@@ -37,12 +42,14 @@ MAP_NOTE = {
 
 
 class Exported(Document):
-    """What was written; `points` are nodes of the map or landmarks."""
+    """What was written; `points` are nodes of the map, landmarks, or tiles of render-ws."""
 
     sections: int
     files: int
     bytes: int
     points: int = 0
+    max_error_px: float | None = None
+    """How far a tile's affine map is from the truth at most; None where the maps are exact."""
 
 
 def export(run: Run, folder: Path, *, form: Form, stride_px: int = 32) -> Exported:
@@ -54,18 +61,22 @@ def export(run: Run, folder: Path, *, form: Form, stride_px: int = 32) -> Export
     """
     if folder.exists():
         raise VolumeError(f"{folder}: exists", remedy="give another folder, or remove it first")
-    points = 0
+    points, error_px = 0, None
     with atomic_path(folder) as partial:
         partial.mkdir()
         if form == "native":
             write_transforms(run, partial)
         elif form == "relative-map":
             points = _write_map(run, partial, stride_px)
-        else:
+        elif form == "landmarks":
             points = _write_landmarks(run, partial)
+        else:
+            points, error_px = _write_tile_specs(run, partial)
         files = [path for path in partial.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-    return Exported(sections=len(run.sections), files=len(files), bytes=size, points=points)
+    return Exported(
+        sections=len(run.sections), files=len(files), bytes=size, points=points, max_error_px=error_px
+    )
 
 
 def relative_map(run: Run, stride_px: int) -> NDArray[np.float32]:
@@ -115,3 +126,57 @@ def _write_landmarks(run: Run, folder: Path) -> int:
             remedy="export the native form: an aligned stack has nothing else",
         )
     return count
+
+
+def fit_affine(chain: Chain, shape_yx: tuple[int, int]) -> tuple[NDArray[np.float64], float]:
+    """The affine map (2, 3) closest to a chain over a tile, and its largest error on the grid it was fitted
+    on, px."""
+    axes = [np.linspace(0, n - 1, FIT_NODES) for n in shape_yx]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    design = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    there = chain.apply(points)
+    affine = np.linalg.lstsq(design, there, rcond=None)[0].T
+    return affine, float(np.linalg.norm(design @ affine.T - there, axis=1).max())
+
+
+def _write_tile_specs(run: Run, folder: Path) -> tuple[int, float]:
+    """Write the tiles of all sections; returns how many, and the largest error of their maps."""
+    specs, errors = [], {}
+    for entry in run.sections:
+        layout, warp = load_layout(run, entry.section.id), load_transform(run, entry.section.id).warp
+        for tile in entry.section.tiles:
+            placed = layout.tile(tile.id)
+            affine, error = fit_affine(Chain(warps=(placed.warp, warp)), tile.shape_yx)
+            name = f"{entry.section.id}_{tile.id}"
+            specs.append(_tile_spec(run, name, entry.section.z, tile, affine))
+            errors[name] = round(error, 4)
+    write_json(folder / "tilespecs.json", specs)
+    note = {"format": "petavoxel.tilespecs/1", "pixel_centre": "whole coordinates", "max_error_px": errors}
+    write_json(folder / "tilespecs.notes.json", note)
+    return len(specs), max(errors.values())
+
+
+def _tile_spec(run: Run, name: str, z: int, tile: Tile, affine: NDArray[np.float64]) -> dict[str, object]:
+    """One tile as render-ws has it: x before y; the matrix column by column."""
+    (yy, yx, ty), (xy, xx, tx) = affine.tolist()
+    url = safe_join(run.acquisition_folder, tile.path, field=f"{name}: path").as_uri()
+    return {
+        "tileId": name,
+        "layout": {"sectionId": f"{float(z)}", "imageRow": tile.row, "imageCol": tile.column},
+        "z": float(z),
+        "width": float(tile.shape_yx[1]),
+        "height": float(tile.shape_yx[0]),
+        "minIntensity": 0.0,
+        "maxIntensity": 255.0,
+        "mipmapLevels": {"0": {"imageUrl": url}},
+        "transforms": {
+            "type": "list",
+            "specList": [
+                {
+                    "type": "leaf",
+                    "className": AFFINE,
+                    "dataString": " ".join(f"{v:.10g}" for v in (xx, yx, xy, yy, tx, ty)),
+                }
+            ],
+        },
+    }

@@ -104,6 +104,23 @@ def test_landmarks_are_the_matches_of_the_pairs(run: Run, tmp_path: Path) -> Non
     assert rows[1] == ["Pt-1", "true", "44.0000", "29.0000", "45.5000", "30.0000"]
 
 
+def test_tile_specs_hold_the_affine_part_and_say_what_it_leaves_out(run: Run, tmp_path: Path) -> None:
+    written = export(run, tmp_path / "r", form="render-ws")
+    specs = json.loads((tmp_path / "r" / "tilespecs.json").read_text())
+    errors = json.loads((tmp_path / "r" / "tilespecs.notes.json").read_text())["max_error_px"]
+    assert len(specs) == written.points == 8
+    assert written.max_error_px == max(errors.values())
+    assert 0.2 < written.max_error_px < 8
+    spec = next(s for s in specs if s["tileId"] == "z00002_g0_r001_c000")
+    assert (spec["z"], spec["width"], spec["height"]) == (2.0, TILE[1], TILE[0])
+    assert Path(spec["mipmapLevels"]["0"]["imageUrl"].removeprefix("file://")).is_file()
+    m00, m10, m01, m11, m02, m12 = map(float, spec["transforms"]["specList"][0]["dataString"].split())
+    y, x = 60.0, 33.0
+    placed = chains(run, "z00002")["g0_r001_c000"].apply(np.array([[y, x]]))[0]
+    found = np.array([m10 * x + m11 * y + m12, m00 * x + m01 * y + m02])
+    assert 0 < np.linalg.norm(found - placed) <= errors["z00002_g0_r001_c000"]
+
+
 def test_a_folder_that_exists_and_no_landmarks(run: Run, tmp_path: Path) -> None:
     with pytest.raises(VolumeError, match="exists"):
         export(run, tmp_path, form="native")

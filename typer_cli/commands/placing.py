@@ -27,6 +27,7 @@ class Form(StrEnum):
     NATIVE = "native"
     RELATIVE_MAP = "relative-map"
     LANDMARKS = "landmarks"
+    RENDER_WS = "render-ws"
 
 
 def locate(
@@ -204,7 +205,7 @@ def export_transforms(
         Form,
         typer.Option(
             "--format",
-            help="All as JSON and npz, a relative map as SOFIMA has it, or matched points for BigWarp.",
+            help="All as JSON and npz, a relative map for SOFIMA, matches for BigWarp, or tile specs.",
         ),
     ] = Form.NATIVE,
     stride: Annotated[int, typer.Option(min=1, help="relative-map: a node each so many px.")] = 32,
