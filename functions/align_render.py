@@ -6,7 +6,7 @@ section of an aligned stack is copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from functions.model.geometry import Box
 from functions.model.transform import SectionLayout
 from functions.registration.blend import blend
 from functions.registration.masks import Gray
+from functions.stages import Stages
 from functions.store.cells import UnitReport
 from functions.store.drawing import chained_tiles, load_usable, tile_reader
-from functions.store.run import IngestedSection, Run
+from functions.store.run import Run
 from functions.store.transforms import (
     CHUNK_PX,
     KINDS,
@@ -46,24 +47,31 @@ def compute(run: Run, unit: str) -> UnitReport:
     row = run.aligned.sections.index(entry.section.z)
     layout = load_layout(run, unit)
     height, width = run.aligned.volume.shape_zyx[1:]
-    strips = (_copied if layout.exact_copy else _drawn)(run, entry, layout, (height, width))
+    stages = Stages()
+    if layout.exact_copy:
+        strips = _copied(run, layout, (height, width))
+    else:
+        read = stages.timed("read", tile_reader(run, entry).image)
+        strips = _drawn(run, layout, read, (height, width))
     target = [Volume.create(run.work, aligned_volume_ref(run.aligned, kind)) for kind in KINDS]
     covered = 0
-    for top, gray, inside in strips:
-        box = Box(offset_zyx=(row, top, 0), shape_zyx=(1, *gray.shape))
-        target[0].write(box, gray[None])
-        target[1].write(box, inside[None])
-        covered += int(inside.sum())
-    return UnitReport(figures={"row": float(row), "covered_fraction": round(covered / (height * width), 4)})
+    with stages.stage("render"):
+        for top, gray, inside in strips:
+            box = Box(offset_zyx=(row, top, 0), shape_zyx=(1, *gray.shape))
+            target[0].write(box, gray[None])
+            target[1].write(box, inside[None])
+            covered += int(inside.sum())
+    figures = {"row": float(row), "covered_fraction": round(covered / (height * width), 4)}
+    return UnitReport(figures=figures | stages.figures)
 
 
-def _drawn(run: Run, entry: IngestedSection, layout: SectionLayout, shape_yx: tuple[int, int]) -> Strips:
+def _drawn(run: Run, layout: SectionLayout, read: Callable[[int], Gray], shape_yx: tuple[int, int]) -> Strips:
     """First row, grey values and mask of each strip, from the raw tiles."""
     tiles = chained_tiles(layout, load_transform(run, layout.section), load_usable(run, layout))
-    return blend(tiles, tile_reader(run, entry).image, shape_yx=shape_yx, strip_px=CHUNK_PX)
+    return blend(tiles, read, shape_yx=shape_yx, strip_px=CHUNK_PX)
 
 
-def _copied(run: Run, _: IngestedSection, layout: SectionLayout, shape_yx: tuple[int, int]) -> Strips:
+def _copied(run: Run, layout: SectionLayout, shape_yx: tuple[int, int]) -> Strips:
     """First row, grey values and mask of each strip: the section's own pixels in the volume's corner."""
     source = [Volume.open(run.work, section_volume(run, layout.section, n, layout.shape_yx)) for n in KINDS]
     height, width = layout.shape_yx
