@@ -78,13 +78,13 @@ class _Trial:
     margin: float
 
 
-def scan_rotations(a: Level, b: Level, *, max_rotation_deg: float) -> Guess | None:
-    """Try rotations up to `max_rotation_deg`; all the way round only if none of these stands out."""
+def scan_rotations(a: Level, b: Level, *, max_rotation_deg: float, all_round: bool = True) -> Guess | None:
+    """Try rotations up to `max_rotation_deg`; `all_round`, all others too if none of these stands out."""
     scan = _Scan(a, b)
     near = np.arange(-max_rotation_deg, max_rotation_deg + 0.5 * SCAN_STEP_DEG, SCAN_STEP_DEG)
     best = max(scan.trials(near), key=lambda trial: trial.score)
     steps = [SCAN_STEP_DEG / 2, SCAN_STEP_DEG / 4]
-    if best.score < MIN_SCORE or best.margin < MIN_MARGIN:
+    if all_round and (best.score < MIN_SCORE or best.margin < MIN_MARGIN):
         far = scan.trials(np.arange(-180.0, 180.0, 2 * SCAN_STEP_DEG))
         other = max(far, key=lambda trial: trial.score)
         best = other if other.score > FAR_FACTOR * best.score else best

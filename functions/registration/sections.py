@@ -6,7 +6,7 @@ region is matched by itself, so that no patch and no smooth map straddles a line
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from functions.model.regions import Regions
 from functions.model.transform import Warp
 from functions.registration.cuts import region_level
 from functions.registration.filters import CPU
-from functions.registration.flow import MIN_INLIERS, fit_warp, flow, refine_affine
+from functions.registration.flow import MIN_INLIERS, fit_warp, flow, refine_affine, warp_level
 from functions.registration.masks import Gray, Mask
 from functions.registration.overlaps import NO_MATCHES, Matches, join
-from functions.registration.rotation import Level, reduce_section, scan_rotations
+from functions.registration.rotation import Guess, Level, reduce_section, scan_rotations
 
 Floats = NDArray[np.float64]
 Levels = dict[int, tuple[Level, Level]]
@@ -28,6 +28,8 @@ THUMBNAIL_PX = 96
 MIN_GOOD_SHARE = 0.25
 """Sections of different tissue keep up to 0.18 of their patches, and score up to 0.18, by chance."""
 MIN_GOOD_SCORE = 0.2
+SCALES = (0.9, 0.95, 1.05, 1.1)
+"""Sizes of a section against the one before that are tried where the same size does not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ def register_sections(
 
     Args:
         regions_a: regions of a that folds and cracks part; None where nothing does.
-        far: stop at half resolution; enough for what holds a stack straight.
+        far: stop at half resolution, try near rotations and one scale only: enough for what holds a stack
+            straight, and may fail.
     """
     factor = 1
     while min(*a.shape, *b.shape) // (2 * factor) >= THUMBNAIL_PX:
@@ -78,7 +81,39 @@ def register_sections(
         for f in _powers(factor)
         if f >= finest
     }
-    guess = scan_rotations(*levels[factor], max_rotation_deg=parameters.max_rotation_deg)
+    regions = (regions_a, regions_b)
+    thumbnails, widest = levels[factor], parameters.max_rotation_deg
+    guess = scan_rotations(*thumbnails, max_rotation_deg=widest, all_round=not far)
+    found = _register_from(levels, guess, parameters, regions)
+    if found.good or far:
+        return found
+    guess = _scan_scales(*thumbnails, max_rotation_deg=widest)
+    other = _register_from(levels, guess, parameters, regions)
+    return other if other.good else found
+
+
+def _scan_scales(a: Level, b: Level, *, max_rotation_deg: float) -> Guess | None:
+    """The best of some scales of b and near rotations."""
+    guesses = []
+    for scale in SCALES:
+        stretch = Warp(affine=np.diag([scale, scale, 0.0])[:2])
+        rows, columns = (round((n - 1) / scale) + 1 for n in b.image.shape)
+        image, mask = warp_level(b, (rows, columns), stretch)
+        guess = scan_rotations(
+            a, replace(b, image=image, mask=mask), max_rotation_deg=max_rotation_deg, all_round=False
+        )
+        if guess is not None:
+            guesses.append(replace(guess, affine=scale * guess.affine))
+    return max(guesses, key=lambda guess: guess.score, default=None)
+
+
+def _register_from(
+    levels: Levels,
+    guess: Guess | None,
+    parameters: AlignParameters,
+    regions: tuple[Regions | None, Regions | None],
+) -> PairMatch:
+    """Refine a guess to an affine map, level by level, and then to the flow of each pair of regions."""
     if guess is None:
         return PairMatch(affine=np.eye(2, 3), score=0.0, margin=0.0)
     warp = Warp(affine=guess.affine)
@@ -89,15 +124,11 @@ def register_sections(
         warp = refined
         if f == 2:
             break
+    fine = {f: pair for f, pair in levels.items() if f <= 2}
     parts = [
-        _flow_of_regions(levels, warp, parameters, a.shape)
-        if regions_a is None and regions_b is None
-        else _flow_of_regions(
-            {f: (region_level(levels[f][0], regions_a, k), region_level(levels[f][1], regions_b, m))
-             for f in (2, 1) if f in levels}, warp, parameters, a.shape)
-        for k in range(1 if regions_a is None else regions_a.count)
-        for m in range(1 if regions_b is None else regions_b.count)
-    ]  # fmt: skip
+        _flow_of_regions(_of_regions(fine, (k, m), regions), warp, parameters)
+        for k, m in np.ndindex(*(1 if r is None else r.count for r in regions))
+    ]
     residual = np.concatenate([r for _, _, r in parts])
     return PairMatch(
         affine=warp.affine,
@@ -109,20 +140,28 @@ def register_sections(
     )
 
 
+def _of_regions(
+    levels: Levels, region: tuple[int, int], regions: tuple[Regions | None, Regions | None]
+) -> Levels:
+    return {
+        f: (region_level(a, regions[0], region[0]), region_level(b, regions[1], region[1]))
+        for f, (a, b) in levels.items()
+    }
+
+
 def _flow_of_regions(
-    levels: Levels, affine: Warp, parameters: AlignParameters, shape_yx: tuple[int, ...]
+    levels: Levels, affine: Warp, parameters: AlignParameters
 ) -> tuple[Matches, int, Floats]:
     """Matches between a region of a and one of b, how many patches were tried, and the residuals."""
     spacing = float(parameters.mesh_spacing_px)
     warp, reach = affine, parameters.reach_px
     found, tried, residual = NO_MATCHES, 0, np.zeros(0)
-    for f in (2, 1):
-        if f not in levels:
-            continue
+    for f, (a, _) in levels.items():
+        shape = (f * a.image.shape[0], f * a.image.shape[1])
         found, tried = flow(*levels[f], warp, parameters, reach_px=reach)
         if len(found) < MIN_INLIERS:
             return NO_MATCHES, tried, np.zeros(0)
-        warp, weight, residual = fit_warp(found, affine.affine, spacing_px=spacing, shape_yx=shape_yx)
+        warp, weight, residual = fit_warp(found, affine.affine, spacing_px=spacing, shape_yx=shape)
         found, residual = found.take(weight > 0), residual[weight > 0]
         reach = max(6, parameters.reach_px // 2)
     return found, tried, residual

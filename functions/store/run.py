@@ -33,6 +33,8 @@ class IngestedSection(Document):
 
     section: Section
     fingerprint: str
+    sha256: tuple[str, ...] = ()
+    """Of each usable tile's file, in their order; none in manifests that were written without."""
 
 
 class IngestManifest(Document):

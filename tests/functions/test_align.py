@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from functions import align_pairs, align_render, align_solve, stitch
 from functions.model.acquisition import Section
 from functions.model.errors import UpstreamError
+from functions.model.parameters import AlignParameters, Parameters
 from functions.model.transform import Sheet, Warp
 from functions.registration.warp import dense_coordinates, sample
 from functions.store.images import write_tile
@@ -153,3 +154,52 @@ def test_solving_needs_all_pairs(tmp_path: Path) -> None:
     run = start(tmp_path / "work", tmp_path / "acq", sections)
     with pytest.raises(UpstreamError, match="stitch"):
         align_solve.perform(run)
+
+
+def test_new_sections_are_placed_against_a_locked_solution(tmp_path: Path) -> None:
+    sections, truth = write_stack(tmp_path / "acq", [0, 1, 2, 3])
+    first = start(tmp_path / "work", tmp_path / "acq", sections[:2])
+    assert align(first) == []
+    cell = first.cell("align_solve").path
+    before = {p.name: p.read_bytes() for p in (cell / "transforms").iterdir()}
+    name = cell.relative_to(first.work).as_posix()
+
+    locking = Parameters(align=AlignParameters(locked_solution=name))
+    grown = start(tmp_path / "work", tmp_path / "acq", sections, parameters=locking)
+    assert grown.cell("align_pairs", "z00000-z00001") == first.cell("align_pairs", "z00000-z00001")
+    assert align(grown) == []
+    after = grown.cell("align_solve").path / "transforms"
+    for file, content in before.items():
+        assert (after / file).read_bytes() == content
+    assert np.percentile(neighbour_errors(grown, truth, [0, 1, 2, 3]), 95) < 1.0
+    old, new = (
+        AlignedVolume.parse((c / "solution.json").read_bytes(), source="") for c in (cell, after.parent)
+    )
+    assert new.sections == (0, 1, 2, 3)
+    assert all(n >= o for n, o in zip(new.volume.shape_zyx, old.volume.shape_zyx, strict=True))
+    image, _ = planes(grown)
+    rows = image[:2, : old.volume.shape_zyx[1], : old.volume.shape_zyx[2]]
+    np.testing.assert_array_equal(rows, planes(first)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("../elsewhere", "not under the work root"), ("align_solve/none", "no solution.json")]
+)
+def test_what_is_locked_must_be_a_solution_of_the_work_root(tmp_path: Path, name: str, fault: str) -> None:
+    sections, _ = write_stack(tmp_path / "acq", [0])
+    parameters = Parameters(align=AlignParameters(locked_solution=name))
+    run = start(tmp_path / "work", tmp_path / "acq", sections, parameters=parameters)
+    with pytest.raises(UpstreamError, match=fault):
+        assert run.solve_key
+
+
+def test_a_locked_solution_must_belong_to_the_run(tmp_path: Path) -> None:
+    sections, _ = write_stack(tmp_path / "acq", [4, 5, 6])
+    first = start(tmp_path / "work", tmp_path / "acq", sections[1:2])
+    align(first)
+    name = first.cell("align_solve").path.relative_to(first.work).as_posix()
+    locking = Parameters(align=AlignParameters(locked_solution=name))
+    for chosen, fault in ((sections[:2], "z00004 lies before"), (sections[2:], "none of the sections")):
+        run = start(tmp_path / "work", tmp_path / "acq", chosen, parameters=locking)
+        with pytest.raises(UpstreamError, match=fault):
+            align(run)
