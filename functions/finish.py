@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from functions import gate
 from functions.model.geometry import Box
 from functions.publication import bundle, facts, neuroglancer, omezarr, record, report, rocrate
 from functions.store.cells import Cell, UnitReport
@@ -78,7 +79,7 @@ def compute(run: Run, cell: Cell) -> UnitReport:
     with atomic_path(cell.file("bundle")) as partial:
         partial.mkdir()
         count = _write_volume(run, partial / bundle.VOLUME)
-        found = facts.gather(run, count=count)
+        found = facts.gather(run, count=count, gate=gate.given(run))
         _write_documents(found, partial)
         bundle.write_manifest(partial)
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())

@@ -37,7 +37,7 @@ REMEDIES: dict[Level, str] = {
     "fail": "leave it out, or loosen gate.*, and rerun; or rerun with --on-gate-fail continue",
 }
 TOLD, MOST_TOLD, SUBJECT_CHARACTERS = ("sections_failed", "sections_look"), 2, 200
-"""An answer stays under 1500 bytes, for the flow's state; the verdict's file and the report have everything."""
+"""An answer stays under 1500 bytes, for the flow's state; file and report have everything."""
 ALONG_PX = 0.75
 """A window is held by a match that lies within this share of the windows' distance."""
 

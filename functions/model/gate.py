@@ -28,6 +28,11 @@ REASONS = {
     "interpolated_share": "{value} of the sections are tied by no pair (limit {limit})",
 }
 """What each code says; `{value}` and `{limit}` are put in."""
+SHARES = {
+    "seam_unlike", "tile_displaced", "tiles_by_stage", "pair_displaced", "pair_unlike", "coverage",
+    "bad_share", "interpolated_share",
+}  # fmt: skip
+"""Codes whose value and limit are shares: told in percent."""
 
 
 class Reason(Document):
@@ -42,7 +47,11 @@ class Reason(Document):
     @property
     def text(self) -> str:
         """The reason in words."""
-        return REASONS[self.code].format(value=f"{self.value:.3g}", limit=f"{self.limit:g}")
+        if self.code in SHARES:
+            value, limit = f"{100 * self.value:.3g} %", f"{100 * self.limit:g} %"
+        else:
+            value, limit = f"{self.value:.3g}", f"{self.limit:g}"
+        return REASONS[self.code].format(value=value, limit=limit)
 
 
 class SeamVerdict(Document):

@@ -191,7 +191,7 @@ class FinishParameters(Document):
     """Readable unit inside a file of the volume."""
     shard_zyx_px: tuple[Size, Size, Size] = (64, 512, 512)
     """One file of the volume, rounded up to whole chunks."""
-    report_seams: Pixels = 8
+    report_seams: Pixels = 10
     """So many of the worst seams are shown with both images."""
     report_sections: Size = 60
     """At most so many sections are shown as pictures."""

@@ -104,13 +104,13 @@ def judge_pair(
     """The verdict on a pair; `held`: matches are said to tie both sections to the stack."""
     w = figures.windows or NO_WINDOWS
     shift = w.shift_px
-    moved = {level: float(w.displaced(px).mean()) if len(w) else None for level, px in _pair_px(limits)}
+    look, fail = (px * figures.gap for px in (limits.pair_look_px, limits.pair_fail_px))
+    moved = [float(w.displaced(px).mean()) if len(w) else None for px in (look, fail)]
     unlike = float(w.unlike(usual_ncc).mean()) if len(w) and figures.gap == 1 else None
-    look, fail = (limits.pair_look_px * figures.steps, limits.pair_fail_px * figures.steps)
     reasons = _over(figures.pair, "pair_residual", figures.residual_px_p95, look, fail)
-    reasons += _over(figures.pair, "pair_shift", shift, limits.pair_look_px, limits.pair_fail_px)
-    displaced = _over(figures.pair, "pair_displaced", moved["fail"], 1.0, limits.displaced_fail)
-    reasons += displaced or _over(figures.pair, "pair_displaced", moved["look"], limits.displaced_look, 1.0)
+    reasons += _over(figures.pair, "pair_shift", shift, look, fail)
+    displaced = _over(figures.pair, "pair_displaced", moved[1], 1.0, limits.displaced_fail)
+    reasons += displaced or _over(figures.pair, "pair_displaced", moved[0], limits.displaced_look, 1.0)
     reasons += _over(
         figures.pair, "pair_unlike", unlike, limits.unlike_look, limits.unlike_fail if held else 1.0
     )
@@ -124,7 +124,7 @@ def judge_pair(
         windows=len(w),
         ncc=_short(w.median_ncc),
         shift_px=_short(shift),
-        displaced=_short(moved["look"]),
+        displaced=_short(moved[0]),
         unlike=_short(unlike),
         reasons=tuple(reasons),
     )
@@ -281,10 +281,6 @@ def _under(subject: str, code: str, value: float | None, look: float, fail: floa
     level: Level = "fail" if value < fail else "look"
     limit = fail if level == "fail" else look
     return [Reason(level=level, code=code, subject=subject, value=round(value, 4), limit=limit)]
-
-
-def _pair_px(limits: GateParameters) -> tuple[tuple[str, float], tuple[str, float]]:
-    return ("look", limits.pair_look_px), ("fail", limits.pair_fail_px)
 
 
 def _short(value: float | None) -> float | None:

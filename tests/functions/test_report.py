@@ -78,10 +78,11 @@ def test_pictures_are_there(page: tuple[str, Page]) -> None:
         assert source is not None
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
             picture.verify()
-    # 3 slices with labels, 7 sections, 2 stitched, 8 seams of 3, 2 x 2 reslices, 7 fields, 1 with arrows
-    assert len(sources) == 3 * 2 + 7 + 2 + 8 * 3 + 4 + 7 + 1
+    # 3 slices with labels, 7 sections, 2 stitched, 10 seams of 4, 3 flips of 2, 7 fields, 1 with arrows
+    assert len(sources) == 3 * 2 + 7 + 2 + 10 * 4 + 3 * 2 + 7 + 1
     assert text.count('class="seam"') == 8
-    assert text.count("<svg") == 6  # 2 seam maps, 3 plots, arrows
+    # 2 sections by matches and by images, 7 small maps, 6 pairs, 6 plots, arrows
+    assert text.count("<svg") == 2 * 2 + 7 + 6 + 6 + 1
     assert len(text) < 2_000_000
 
 
@@ -96,7 +97,8 @@ def test_figures_and_findings_are_there(page: tuple[str, Page]) -> None:
         "rejected",
     ):
         assert words in text
-    assert text.index("rejected</span>") < text.index("ok</span>")  # worst first
+    worst = text[text.index("The worst seams") :]
+    assert worst.index('rejected">') < worst.index('ok">')
     assert "network.safetensors" in text
     assert "prefers-color-scheme: dark" in text
 
@@ -137,7 +139,7 @@ def test_stretch_keeps_what_is_outside_black() -> None:
 @given(value=st.floats(0, 50), worst=st.floats(0.5, 20))
 def test_residual_colours_are_colours(value: float, worst: float) -> None:
     assert re.fullmatch(r"#[0-9a-f]{6}", plots.residual_colour(value, worst_px=worst))
-    assert plots.residual_colour(worst + value, worst_px=worst) == "#ff4a36"
+    assert plots.residual_colour(worst + value, worst_px=worst) == "#d55e00"
 
 
 def test_plots_escape_names_and_bear_one_point() -> None:
