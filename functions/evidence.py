@@ -1,7 +1,7 @@
 """Measure what the images of a registered stack say, section by section and pair by pair.
 
 Each measurement has a cell whose key knows no limit, and is made once. A section takes seconds: overlaps at
-half resolution where tiles are large, aligned sections at about 1500 px.
+half resolution where tiles are large, aligned sections at about 12 nm or 1500 px.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _pair(run: Run, names: tuple[str, str], drawn: Drawn) -> UnitReport:
     for name in names:
         if name not in drawn:
             drawn[name] = _aligned_plane(run, name)
-    factor = section_factor(run.aligned.volume.shape_zyx[1:])
+    factor = _factor(run)
     windows: Windows = compare(*drawn[names[0]], *drawn[names[1]], factor=factor)
     save_pair(run, "-".join(names), windows)
     return UnitReport(figures={"windows": float(len(windows))})
@@ -91,8 +91,7 @@ def _pair(run: Run, names: tuple[str, str], drawn: Drawn) -> UnitReport:
 
 def _aligned_plane(run: Run, section_id: str) -> tuple[Image, Mask]:
     """A section where its transform puts it, reduced and band-passed, with its mask."""
-    shape = run.aligned.volume.shape_zyx[1:]
-    factor = section_factor(shape)
+    shape, factor = run.aligned.volume.shape_zyx[1:], _factor(run)
     image, mask = _reduced(run, load_layout(run, section_id), factor)
     return placed(
         plane_of(image, mask, factor),
@@ -101,6 +100,11 @@ def _aligned_plane(run: Run, section_id: str) -> tuple[Image, Mask]:
         shape_yx=(-(-shape[0] // factor), -(-shape[1] // factor)),
         factor=factor,
     )
+
+
+def _factor(run: Run) -> int:
+    volume = run.aligned.volume
+    return section_factor(volume.shape_zyx[1:], min(volume.voxel_size_zyx_nm[1:]))
 
 
 def _reduced(run: Run, layout: SectionLayout, factor: int) -> tuple[Image, Mask]:

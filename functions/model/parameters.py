@@ -79,14 +79,18 @@ class GateParameters(Document):
     """A seam off by more (p95 of its matches, or by its images) asks for a look: membranes break visibly."""
     seam_fail_px: Positive = 8.0
     """... and fails its section: structures of that size belong to something else across the seam."""
-    pair_look_px: Positive = 4.0
-    """The same for sections that follow each other; tissue alone moves matches by 2 to 5 px at 30-45 nm."""
-    pair_fail_px: Positive = 16.0
-    """... and fails: thin neurites are lost. A pair n sections apart may be off n times as far."""
-    displaced_look: Fraction = 0.1
-    """Share of a pair's windows that fit better more than `pair_look_px` away: look."""
+    pair_look_px: Positive = 10.0
+    """p95 of the matches of following sections; tissue alone gives 7.8 px at 50 nm and 4.6 nm pixels."""
+    pair_fail_px: Positive = 24.0
+    """... and fails: the matches contradict each other. A pair n sections apart may be off n times as far."""
+    shift_look_px: Positive = 4.0
+    """How far away following sections fit best by their images; tissue averages out (0.5 px there)."""
+    shift_fail_px: Positive = 16.0
+    """... and fails: thin neurites are lost."""
+    displaced_look: Fraction = 0.15
+    """Share of a pair's windows that fit better more than `shift_look_px` away: look."""
     displaced_fail: Fraction = 0.4
-    """... more than `pair_fail_px` away: fail. A fold or crack displaces less of a section than this."""
+    """... more than `shift_fail_px` away: fail. A fold or crack displaces less of a section than this."""
     unlike_look: Fraction = 0.4
     """Share of windows that show different things: look; damaged and dirty sections do."""
     unlike_fail: Fraction = 0.8
@@ -110,7 +114,14 @@ class GateParameters(Document):
     @model_validator(mode="after")
     def _ordered(self) -> GateParameters:
         """A limit to fail is never stricter than the one to look."""
-        for name in ("seam_{}_px", "pair_{}_px", "displaced_{}", "unlike_{}", "stage_tiles_{}"):
+        for name in (
+            "seam_{}_px",
+            "pair_{}_px",
+            "shift_{}_px",
+            "displaced_{}",
+            "unlike_{}",
+            "stage_tiles_{}",
+        ):
             look, fail = (getattr(self, name.format(level)) for level in ("look", "fail"))
             if fail < look:
                 raise ValueError(f"{name.format('fail')} {fail:g} is below {name.format('look')} {look:g}")

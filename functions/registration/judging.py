@@ -104,10 +104,11 @@ def judge_pair(
     """The verdict on a pair; `held`: matches are said to tie both sections to the stack."""
     w = figures.windows or NO_WINDOWS
     shift = w.shift_px
-    look, fail = (px * figures.gap for px in (limits.pair_look_px, limits.pair_fail_px))
+    look, fail = (px * figures.gap for px in (limits.shift_look_px, limits.shift_fail_px))
     moved = [float(w.displaced(px).mean()) if len(w) else None for px in (look, fail)]
     unlike = float(w.unlike(usual_ncc).mean()) if len(w) and figures.gap == 1 else None
-    reasons = _over(figures.pair, "pair_residual", figures.residual_px_p95, look, fail)
+    apart = (limits.pair_look_px * figures.gap, limits.pair_fail_px * figures.gap)
+    reasons = _over(figures.pair, "pair_residual", figures.residual_px_p95, *apart)
     reasons += _over(figures.pair, "pair_shift", shift, look, fail)
     displaced = _over(figures.pair, "pair_displaced", moved[1], 1.0, limits.displaced_fail)
     reasons += displaced or _over(figures.pair, "pair_displaced", moved[0], limits.displaced_look, 1.0)

@@ -151,7 +151,7 @@ def test_looser_limits_reuse_everything_but_the_verdict(tmp_path: Path) -> None:
     run = aligned(tmp_path)
     move_section(run, "z00002", MOVED_PX)
     assert gate.judge(run).verdict == "fail"
-    loose = GateParameters(pair_look_px=30.0, pair_fail_px=40.0, unlike_look=1.0, unlike_fail=1.0)
+    loose = GateParameters(shift_look_px=30.0, shift_fail_px=40.0, unlike_look=1.0, unlike_fail=1.0)
     again = Run(run.spec.model_copy(update={"parameters": Parameters(gate=loose)}))
     for step, unit in (("stitch", "z00000"), ("align_pairs", "z00000-z00001"), ("align_solve", "all")):
         assert again.cell(step, unit).path == run.cell(step, unit).path  # type: ignore[arg-type]
