@@ -85,7 +85,7 @@ class PublishedLevels:
         y, x = (nm[i] for i in range(3) if i != axis)
         if axis == 2:  # z runs to the right, beside the xy slice
             image, labels, y, x = image.T, labels.T, x, y
-        pixel = max(nm[1], nm[2]) / min(SLICE_PX, max(level.shape_zyx[1:]))
+        pixel = max(nm[1], nm[2], nm[0] / 2) / min(SLICE_PX, max(level.shape_zyx[1:]))  # deep: bounded too
         shape = max(1, round(y / pixel)), max(1, round(x / pixel))
         return Slice(
             axes=axes,

@@ -14,6 +14,8 @@ from functions.registration.evidence import Windows
 STOPS = np.array([[0, 114, 178], [86, 180, 233], [240, 228, 66], [213, 94, 0]], dtype=float)
 """Blue, sky blue, yellow, vermilion: told apart by every kind of colour vision (Okabe and Ito, 2008)."""
 NEUTRAL = "#c8c8c8"
+MOST_DOTS = 1200
+"""A plot of more points is a line only: the page stays small."""
 
 
 def residual_colour(value_px: float | None, *, worst_px: float) -> str:
@@ -44,7 +46,7 @@ def seam_map(
         for y0, x0, y1, x1 in boxes.values()
     ]
     if windows:
-        parts += [window_marks(w, side_px=9 * stroke, stroke_px=stroke) for w in windows]
+        parts += [window_marks(w, side_px=13 * stroke, stroke_px=stroke) for w in windows]
     else:
         parts += [_seam(seam, boxes[seam.a], boxes[seam.b], worst_px, stroke) for seam in layout.seams]
     label = f"Seams of {layout.section}, by {name}"
@@ -68,10 +70,10 @@ def window_marks(windows: Windows, *, side_px: float, stroke_px: float) -> Marku
         )  # fmt: skip
         if sure and length >= 1.0:
             parts.append(
-                Markup('<path d="M{:.0f} {:.0f}l{:.1f} {:.1f}" stroke="#fff" stroke-width="{:.1f}"/>').format(
-                    x, y, dx, dy, stroke_px
-                )
-            )
+                Markup('<path d="M{0:.0f} {1:.0f}l{2:.1f} {3:.1f}" stroke="#111" stroke-width="{4:.1f}"/>'
+                       '<path d="M{0:.0f} {1:.0f}l{2:.1f} {3:.1f}" stroke="#fff" stroke-width="{5:.1f}"/>'
+                       ).format(x, y, dx, dy, 3 * stroke_px, 1.2 * stroke_px)
+            )  # fmt: skip
     return Markup("").join(parts)
 
 
@@ -192,7 +194,8 @@ def line_plot(
     for number, (name, row) in enumerate(series):
         path = "L".join(f"{sx(x):.1f} {sy(y):.1f}" for x, y in row)
         parts.append(Markup('<path class="line s{}" d="M{}"/>').format(number, path))
-        parts += [_dot(number, sx(x), sy(y), f"{name} {x:g}: {y:.3g}") for x, y in row]
+        if len(points) <= MOST_DOTS:
+            parts += [_dot(number, sx(x), sy(y), f"{name} {x:g}: {y:.3g}") for x, y in row]
     parts.append(
         Markup('<text class="axis" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(
             right, height - 3, x_label

@@ -1,7 +1,8 @@
 """The quality report: one page that carries everything it shows.
 
 Numbers come from `facts`, pixels from `exhibits`; this module hands them to the template. The page needs no
-network, and the template escapes everything from outside.
+network, and the template escapes everything from outside. However large the volume, it holds a bounded
+number of pictures of bounded size, and stays below about 10 MB.
 """
 
 from __future__ import annotations
