@@ -18,12 +18,13 @@ from functions.registration.evidence import (
     Windows,
     compare,
     placed,
-    plane_of,
     seam_factor,
     seam_windows,
     section_factor,
+    section_plane,
+    tile_plane,
 )
-from functions.registration.masks import Image, Mask, reduce_mean
+from functions.registration.masks import Image, Mask, enlarge, reduce_mean, tile_masks
 from functions.store.cells import UnitReport
 from functions.store.evidence import save_pair, save_seams
 from functions.store.run import Run
@@ -68,8 +69,9 @@ def _seams(run: Run, layout: SectionLayout) -> UnitReport:
     for name in sorted({name for seam in layout.seams for name in (seam.a, seam.b)}):
         pixels = reader.image(index[name])
         factor = seam_factor((pixels.shape[0], pixels.shape[1]))
-        mask = reduce_mean(pixels > 0, factor) > MOSTLY
-        planes[name] = plane_of(reduce_mean(pixels, factor), mask, factor)
+        seen = enlarge(tile_masks(pixels).textured, (pixels.shape[0], pixels.shape[1]))
+        mask = reduce_mean(seen, factor) > MOSTLY
+        planes[name] = tile_plane(reduce_mean(pixels, factor), mask, factor)
     windows = [
         seam_windows(planes[s.a], layout.tile(s.a).warp, planes[s.b], layout.tile(s.b).warp)
         for s in layout.seams
@@ -94,7 +96,7 @@ def _aligned_plane(run: Run, section_id: str) -> tuple[Image, Mask]:
     shape, factor = run.aligned.volume.shape_zyx[1:], _factor(run)
     image, mask = _reduced(run, load_layout(run, section_id), factor)
     return placed(
-        plane_of(image, mask, factor),
+        section_plane(image, mask, factor),
         load_transform(run, section_id).warp,
         corner_yx=(0.0, 0.0),
         shape_yx=(-(-shape[0] // factor), -(-shape[1] // factor)),

@@ -34,7 +34,10 @@ REACH_PX = 32
 """How far windows are looked for, in full pixels: a tile or section that is off by more is merely unlike."""
 WINDOW_PX, LEAST_WINDOW_PX = 48, 12
 SPACING_PX = 32
-FINE_PX, COARSE_PX = 1.0, 8.0
+SECTION_BAND_PX = (1.0, 8.0)
+"""Finest and coarsest structures that count, px at the resolution of the comparison."""
+SEAM_BAND_PX = (1.0, 8.0)
+"""The same for tiles, in full px: with coarser ones the tiles' shading moved a shift by 0.4 px."""
 MIN_COVER = 0.6
 MIN_TEXTURE = 0.5
 """RMS of a band-passed window, where 1 is usual: empty resin, whose noise is unlike, is not compared."""
@@ -129,9 +132,16 @@ def seam_factor(shape_yx: tuple[int, int]) -> int:
     return 2 if min(shape_yx) >= LARGE_TILE_PX else 1
 
 
-def plane_of(reduced: Image, mask: Mask, factor: int) -> Plane:
-    """Band-pass a reduced image, so that neither shading nor noise decides."""
-    image = band_pass(reduced, mask, fine_px=FINE_PX, coarse_px=COARSE_PX)
+def section_plane(reduced: Image, mask: Mask, factor: int) -> Plane:
+    """Band-pass a reduced section, so that neither shading nor noise decides."""
+    image = band_pass(reduced, mask, fine_px=SECTION_BAND_PX[0], coarse_px=SECTION_BAND_PX[1])
+    return Plane(image=image, mask=mask, factor=factor)
+
+
+def tile_plane(reduced: Image, mask: Mask, factor: int) -> Plane:
+    """The same for a tile, whose shading ends at its borders, where seams are."""
+    fine, coarse = (px / factor for px in SEAM_BAND_PX)
+    image = band_pass(reduced, mask, fine_px=fine, coarse_px=coarse)
     return Plane(image=image, mask=mask, factor=factor)
 
 

@@ -15,9 +15,10 @@ from functions.registration.evidence import (
     Windows,
     compare,
     coverage,
-    plane_of,
     seam_windows,
     section_factor,
+    section_plane,
+    tile_plane,
 )
 from functions.registration.masks import reduce_mean
 from tests.functions.registration_scenes import scene
@@ -38,7 +39,7 @@ def measured(
 ) -> Windows:
     """Windows of two images that are said to lie on each other."""
     use = np.ones(a.shape, dtype=bool) if mask is None else mask
-    planes = [plane_of(reduce_mean(p, factor), reduce_mean(use, factor) > 0.8, factor) for p in (a, b)]
+    planes = [section_plane(reduce_mean(p, factor), reduce_mean(use, factor) > 0.8, factor) for p in (a, b)]
     return compare(planes[0].image, planes[0].mask, planes[1].image, planes[1].mask, factor=factor)
 
 
@@ -124,7 +125,7 @@ def test_a_lone_window_with_a_better_place_is_chance() -> None:
 def test_a_seam_is_compared_where_two_tiles_overlap() -> None:
     image = scene((200, 300), 5)
     a, b = noisy(image[:, :170], 1), noisy(image[:, 130:], 2)
-    planes = [plane_of(reduce_mean(p, 1), np.ones(p.shape, dtype=bool), 1) for p in (a, b)]
+    planes = [tile_plane(reduce_mean(p, 1), np.ones(p.shape, dtype=bool), 1) for p in (a, b)]
 
     def at(y: float, x: float) -> Warp:
         return Warp(affine=np.array([[1.0, 0.0, y], [0.0, 1.0, x]]))
