@@ -1,7 +1,7 @@
 """Finish: the bundle that is published. It appears whole or not at all.
 
 bundle/   volume.zarr   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
-          manifest-sha256.txt
+          registration_gate.json   manifest-sha256.txt
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ def _write_documents(found: facts.Facts, folder: Path) -> None:
         segment_ids=tuple(i for i, _ in found.count.largest),
     )
     write_bytes(folder / neuroglancer.FILE, (neuroglancer.compact(state) + "\n").encode())
+    write_json(folder / bundle.GATE, found.gate.to_json())
     write_bytes(folder / "report.html", report.render(found, volume=folder / bundle.VOLUME).encode())
     write_json(folder / "search.json", record.search_entry(found).to_json())
     write_json(folder / rocrate.FILE, rocrate.crate(found, bundle=folder))
