@@ -160,7 +160,7 @@ def fast(config: InferenceConfig, *, deltas_zyx: Triple) -> InferenceConfig:
     Half of google/ffn's moves land beside a centre that the object has visited: its lattice is quantised, the
     moves are not. Here a move has to lead seven eighths of `deltas_zyx` from every visited centre, and the
     deepest seeds, whose objects are the largest and safest, come first. Moves that are asked to lead farther,
-    and looked for farther out, save more still, but begin to split thin neurites in volumes larger than a box.
+    and looked for farther out, save more still, but begin to split thin neurites in volumes beyond a box.
     """
     least = min(d for d in deltas_zyx if d > 0)
     return dataclasses.replace(

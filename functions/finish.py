@@ -1,7 +1,7 @@
 """Finish: the bundle that is published. It appears whole or not at all.
 
 bundle/   volume.zarr   transforms   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
-          manifest-sha256.txt
+          registration_gate.json   manifest-sha256.txt
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from functions import gate
 from functions.model.geometry import Box
 from functions.publication import bundle, facts, neuroglancer, omezarr, record, report, rocrate
 from functions.store.cells import Cell, UnitReport
@@ -80,7 +81,7 @@ def compute(run: Run, cell: Cell) -> UnitReport:
         partial.mkdir()
         count = _write_volume(run, partial / bundle.VOLUME)
         write_transforms(run, partial / bundle.TRANSFORMS)
-        found = facts.gather(run, count=count)
+        found = facts.gather(run, count=count, gate=gate.given(run))
         _write_documents(found, partial)
         bundle.write_manifest(partial)
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
@@ -128,6 +129,7 @@ def _write_documents(found: facts.Facts, folder: Path) -> None:
         segment_ids=tuple(i for i, _ in found.count.largest),
     )
     write_bytes(folder / neuroglancer.FILE, (neuroglancer.compact(state) + "\n").encode())
+    write_json(folder / bundle.GATE, found.gate.to_json())
     write_bytes(folder / "report.html", report.render(found, volume=folder / bundle.VOLUME).encode())
     write_json(folder / "search.json", record.search_entry(found).to_json())
     write_json(folder / rocrate.FILE, rocrate.crate(found, bundle=folder))

@@ -43,11 +43,12 @@ def request_of(
     sections: str | None,
     settings: list[str] | None,
     label: str = "",
+    on_gate_fail: str | None = None,
 ) -> RunRequest:
     """What the user asks for, parsed once."""
     from flows.inputs import RunRequest
 
-    words = {"start_at": start_at, "stop_after": stop_after}
+    words = {"start_at": start_at, "stop_after": stop_after, "on_gate_fail": on_gate_fail}
     return RunRequest.parse(
         {
             "source": str(folder),
