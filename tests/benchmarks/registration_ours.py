@@ -17,6 +17,7 @@ import json
 import pstats
 import re
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -179,6 +180,7 @@ def refused(run: Run, *, stack: bool) -> list[str]:
 def measure(folder: Path, points: Path, out: Path, *, masks: Path | None, started: float) -> None:
     """Run the set and write `mapped.npz` and `figures.json` into `out`."""
     watch = Watch(started)
+    shutil.rmtree(out / "work", ignore_errors=True)  # a run done before would be resumed: nothing to time
     stack = (folder / "sections").is_dir()
     given = np.load(masks)["masks"] if masks else None
     run = align_set(folder, out / "work", watch, given) if stack else stitch_set(folder, out / "work", watch)
@@ -207,11 +209,11 @@ def main() -> None:
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--started", type=float, default=started, help="when the process was started")
-    parser.add_argument("--profile", action="store_true", help="where the time went, on stderr")
+    parser.add_argument("--profile", action="store_true", help="where CPU seconds went, on stderr")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    profile = cProfile.Profile() if arguments.profile else None
+    profile = cProfile.Profile(time.process_time) if arguments.profile else None
     if profile:
         profile.enable()
     measure(
@@ -223,7 +225,7 @@ def main() -> None:
     )
     if profile:
         profile.disable()
-        pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(15)
+        pstats.Stats(profile, stream=sys.stderr).strip_dirs().sort_stats("tottime").print_stats(15)
 
 
 if __name__ == "__main__":

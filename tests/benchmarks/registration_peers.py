@@ -13,11 +13,21 @@ import venv
 from pathlib import Path
 
 TOOLS = ("numpy==2.4.6", "scipy==1.17.1", "opencv-python-headless==5.0.0.93", "pillow==13.0.0")
-CACHE = Path.home() / ".cache" / "petavoxel" / "peers"
+PACKAGES = {"feabas": "feabas==3.0.6"}
+NEEDS = {
+    "feabas": (
+        "dask[array]==2026.8.0", "dask-jobqueue==0.9.0", "dill==0.4.1", "distributed==2026.8.0",
+        "google-cloud-storage==3.17.1", "h5py==3.16.0", "matplotlib==3.11.2", "psutil==7.2.2", "pyamg==5.4.1",
+        "pyyaml==6.0.4", "rtree==1.4.1", "scikit-image==0.26.0", "shapely==2.0.7", "tensorstore==0.1.86",
+        "triangle==20250106",
+    ),
+}  # fmt: skip
+"""What a peer needs; the headless OpenCV stands in for the one that FEABAS asks for, which wants a display."""
 REFUSED = {
-    "sofima": "its package cannot be run from PyPI alone (jax and connectomics have to be fitted by hand); "
-    "give --peers feabas",
+    "sofima": "has no driver here: it is a library without commands, and the parameters of its notebook have "
+    "to be chosen by hand for each set",
 }
+CACHE = Path.home() / ".cache" / "petavoxel" / "peers"
 
 
 def environment(peers: tuple[str, ...], cache: Path = CACHE) -> Path:
@@ -26,30 +36,21 @@ def environment(peers: tuple[str, ...], cache: Path = CACHE) -> Path:
     Raises:
         SystemExit: a peer is not known, or PyPI cannot be reached.
     """
-    wanted = sorted({*TOOLS, *(name for peer in peers for name in requirements(peer))})
-    home = cache / hashlib.sha256(" ".join([sys.version, *wanted]).encode()).hexdigest()[:12]
+    for peer in peers:
+        if peer not in PACKAGES:
+            raise SystemExit(f"--peers {peer}: {REFUSED.get(peer, 'unknown')}; give {', '.join(PACKAGES)}")
+    needs = sorted({*TOOLS, *(name for peer in peers for name in NEEDS[peer])})
+    packages = [PACKAGES[peer] for peer in sorted(peers)]
+    home = cache / hashlib.sha256(" ".join([sys.version, *needs, *packages]).encode()).hexdigest()[:12]
     python = home / "bin" / "python"
     if (home / "ready").exists():
         return python
-    print(f"making {home} from PyPI: {', '.join(wanted)}", file=sys.stderr, flush=True)
+    print(f"making {home} from PyPI: {', '.join(packages + needs)}", file=sys.stderr, flush=True)
     shutil.rmtree(home, ignore_errors=True)
     venv.create(home, with_pip=True)
-    made = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", *wanted],
-        stdout=sys.stderr,
-    )
-    if made.returncode:
-        raise SystemExit(f"{home}: pip failed; the peers and the makers of sets need PyPI once")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for what in [needs, *(["--no-deps", package] for package in packages)]:
+        if subprocess.run([*pip, *what], stdout=sys.stderr).returncode:
+            raise SystemExit(f"{home}: pip failed; the peers and the makers of sets need PyPI once")
     (home / "ready").touch()
     return python
-
-
-def requirements(peer: str) -> tuple[str, ...]:
-    """What pip installs for a peer.
-
-    Raises:
-        SystemExit: it is not known, or known not to run.
-    """
-    if peer in REFUSED:
-        raise SystemExit(f"--peers {peer}: {REFUSED[peer]}")
-    raise SystemExit(f"--peers {peer}: unknown; give feabas")
