@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from functions.model.errors import UpstreamError
 from functions.model.transform import SectionLayout, SectionTransform, Warp
 from functions.model.volume import VolumeRef
+from functions.registration.flow import MIN_INLIERS
 from functions.registration.overlaps import Matches
-from functions.registration.relax import Stack, StackPair, StackSection, solve_stack
-from functions.registration.sections import MIN_INLIERS
+from functions.registration.relax import solve_stack
+from functions.registration.stack import Stack, StackPair, StackSection
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, Run
@@ -84,7 +85,8 @@ def _compute(run: Run) -> UnitReport:
             stiffness=parameters.stiffness,
         )
         corner, shape, problems = _frame(sections, stack)
-        stack = replace(stack, warps=tuple(_moved(w, corner) for w in stack.warps))
+        shift = np.concatenate([np.eye(2), -corner[:, None]], axis=1)
+        stack = replace(stack, warps=tuple(w.then(shift) for w in stack.warps))
     placed: Literal["identity", "matched"] = "identity" if run.manifest.acquisition.aligned else "matched"
     for layout, warp, held in zip(layouts, stack.warps, stack.held, strict=True):
         transform = SectionTransform(section=layout.section, shape_yx=layout.shape_yx, warp=warp)
@@ -112,12 +114,6 @@ def _pairs(run: Run) -> list[StackPair]:
 
 def _identity(count: int) -> Stack:
     return Stack(warps=(Warp(affine=np.eye(2, 3)),) * count, held=(True,) * count, residuals_px=())
-
-
-def _moved(warp: Warp, corner_yx: NDArray[np.float64]) -> Warp:
-    affine = warp.affine.copy()
-    affine[:, 2] -= corner_yx
-    return Warp(affine=affine, sheet=warp.sheet)
 
 
 def _common_shape(layouts: list[SectionLayout]) -> tuple[tuple[int, int], list[dict[str, str]]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
-from functions.model.transform import ContrastMap, Seam, SectionLayout, SheetDocument, TileTransform
+from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import Gray, black_margin
 from functions.registration.mosaic import Mosaic, stitch_tiles
@@ -90,7 +90,7 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransfor
         tile_id=name,
         shape_yx=tile.shape_yx,
         affine=((y[0], y[1], y[2]), (x[0], x[1], x[2])),
-        sheet=None if tile.warp.sheet is None else SheetDocument.of(tile.warp.sheet),
+        sheet=SheetDocument.of(tile.warp.sheet) if isinstance(tile.warp.sheet, Sheet) else None,
         gain=round(float(gain[0]), 6),
         offset=round(float(gain[1]), 4),
         placed="matched" if held else "stage",
