@@ -73,9 +73,20 @@ class Bench:
             partial.rename(folder)
         return folder
 
-    def run(self, system: str, folder: Path) -> Figures:
-        """One system on one set: its figures."""
-        out = self.work / "runs" / system / folder.name
+    def run(self, system: str, folder: Path, *, fresh: bool = True) -> Figures:
+        """One system on one set: its figures.
+
+        Unless `fresh`, it is not run again where the same driver has run on the same set before.
+        """
+        out = self.work / "runs" / f"{folder.name}-{system}-{self._key(system, folder)}"
+        if fresh or not (out / "figures.json").exists():
+            self._execute(system, folder, out)
+        score = json.loads(self.judge("score", folder, out / "mapped.npz"))
+        found = json.loads((out / "figures.json").read_text(encoding="utf-8"))
+        return flatten(score, found, megapixels(folder))
+
+    def _execute(self, system: str, folder: Path, out: Path) -> None:
+        """Run a system in a process of its own; `out` gets `mapped.npz` and `figures.json`."""
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
@@ -87,28 +98,19 @@ class Bench:
             done = subprocess.run(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
         if done.returncode:
             raise SystemExit(f"{system} on {folder.name} failed; see {out / 'log'}")
-        score = json.loads(self.judge("score", folder, out / "mapped.npz"))
-        found = json.loads((out / "figures.json").read_text(encoding="utf-8"))
-        return flatten(score, found, megapixels(folder))
+        shutil.rmtree(out / "work", ignore_errors=True)
 
     def _driver(self, system: str) -> list[str | Path]:
         if system.startswith("ours"):
             return [sys.executable, "-m", "tests.benchmarks.registration_ours"]
         return [self.python, HERE / f"registration_{system}.py"]
 
-    def cached(self, system: str, folder: Path, *, fresh: bool) -> Figures:
-        """As `run`, but not again for the same peer, driver, set and number of threads."""
-        driver = Path(self._driver(system)[-1]).read_bytes()
-        parts = [str(self.python).encode(), driver, str(self.threads).encode()]
-        parts += [(folder / "truth.npz").read_bytes(), (HERE / "registration_judge.py").read_bytes()]
-        key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-        file = self.work / "cache" / f"{system}-{folder.name}-{key}.json"
-        if fresh or not file.exists():
-            figures = self.run(system, folder)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(figures), encoding="utf-8")
-        loaded: Figures = json.loads(file.read_text(encoding="utf-8"))
-        return loaded
+    def _key(self, system: str, folder: Path) -> str:
+        """Of what a peer's result depends on: its environment, its driver with all settings, the set."""
+        driver = HERE / ("registration_ours.py" if system.startswith("ours") else f"registration_{system}.py")
+        parts = [str(self.python).encode(), driver.read_bytes(), str(self.threads).encode()]
+        parts.append((folder / "truth.npz").read_bytes())
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
 def megapixels(folder: Path) -> float:

@@ -22,7 +22,7 @@ NEEDS = {
         "triangle==20250106",
     ),
 }  # fmt: skip
-"""What a peer needs; the headless OpenCV stands in for the one that FEABAS asks for, which wants a display."""
+"""What a peer needs. The headless OpenCV stands in for the one that FEABAS asks for: that wants a display."""
 REFUSED = {
     "sofima": "has no driver here: it is a library without commands, and the parameters of its notebook have "
     "to be chosen by hand for each set",
