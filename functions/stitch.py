@@ -1,7 +1,7 @@
 """Stitch one section: measure overlaps, solve where the tiles lie, blend them into one image.
 
-A unit is a section. Its cell gets image.zarr and mask.zarr (1, Y, X) and layout.json. Nothing in a section
-is fatal: tiles whose overlaps cannot be registered stay where the stage says, and are reported.
+A unit is a section. Its cell gets image.zarr and mask.zarr (1, Y, X), artefacts.npz and layout.json. Nothing
+in a section is fatal: tiles whose overlaps cannot be registered stay where the stage says, and are reported.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
+from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import Gray, black_margin
 from functions.registration.mosaic import Mosaic, stitch_tiles
+from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, Run
@@ -41,8 +43,8 @@ def compute(run: Run, unit: str) -> UnitReport:
     entry = next(s for s in run.sections if s.section.id == unit)
     reader = TileReader(run.acquisition_folder, entry.section)
     if run.manifest.acquisition.aligned:
-        layout = _copy(run, entry, reader)
-        return _report(run, layout)
+        layout, codes = _copy(run, entry, reader)
+        return _report(layout, codes)
     pixel_nm = np.array(run.manifest.acquisition.voxel_size_zyx_nm[1:])
     stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
     mosaic = stitch_tiles(
@@ -52,9 +54,9 @@ def compute(run: Run, unit: str) -> UnitReport:
         uncertainty_px=run.manifest.acquisition.stage_uncertainty_px,
     )
     layout = _layout(entry, mosaic)
-    _draw(run, layout, mosaic, reader)
+    codes = _draw(run, layout, mosaic, reader)
     write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
-    return _report(run, layout)
+    return _report(layout, codes)
 
 
 def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
@@ -97,21 +99,26 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransfor
     )
 
 
-def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -> None:
-    """Write image and mask, strip by strip; what is drawn is what the layout says."""
+def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -> Codes:
+    """Write image and mask, strip by strip, and the artefacts; what is drawn is what the layout says."""
     image = Volume.create(run.work, section_volume(run, layout.section, "image", layout.shape_yx))
     mask = Volume.create(run.work, section_volume(run, layout.section, "mask", layout.shape_yx))
     tiles = [
         PlacedTile(warp=t.warp, shape_yx=p.shape_yx, usable=p.usable, gain=p.gain, offset=p.offset)
         for t, p in zip(layout.tiles, mosaic.tiles, strict=True)
     ]
+    summaries = []
     for top, gray, covered in blend(tiles, reader.image, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
         box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))
         image.write(box, gray[None])
         mask.write(box, covered[None])
+        summaries.append(summarise(gray, covered > 0))
+    codes = classify(summaries)
+    save_artefacts(run, layout.section, codes)
+    return codes
 
 
-def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout:
+def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> tuple[SectionLayout, Codes]:
     """A section of an aligned stack: its pixels as they are; black outside is masked.
 
     Raises:
@@ -129,6 +136,8 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout
     for name in KINDS:
         volume = Volume.create(run.work, section_volume(run, entry.section.id, name, shape))
         volume.write(volume.ref.box, values[name][None])
+    codes = detect_artefacts(pixels, used > 0)
+    save_artefacts(run, entry.section.id, codes)
     inside = pixels[used > 0].astype(np.float64)
     identity = TileTransform(
         tile_id=entry.section.tiles[0].id, shape_yx=shape, affine=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -144,10 +153,10 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> SectionLayout
         exact_copy=True,
     )
     write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
-    return layout
+    return layout, codes
 
 
-def _report(run: Run, layout: SectionLayout) -> UnitReport:
+def _report(layout: SectionLayout, codes: Codes) -> UnitReport:
     """Figures, and a problem for each tile and seam that a person should look at."""
     problems = [
         {
@@ -183,6 +192,9 @@ def _report(run: Run, layout: SectionLayout) -> UnitReport:
         "pairs_rejected": float(sum(s.verdict == "rejected" for s in layout.seams)),
         "pairs_unmatched": float(sum(s.verdict == "unmatched" for s in layout.seams)),
     }
+    covered = max(1, int(np.count_nonzero(codes)))
+    for code, name in enumerate(NAMES[2:], start=2):
+        figures[f"{name}_fraction"] = round(int((codes == code).sum()) / covered, 4)
     if layout.residual_px_p95 is not None:
         figures["seam_residual_px_p95"] = layout.residual_px_p95
     return UnitReport(status="look" if problems else "ok", figures=figures, problems=tuple(problems))

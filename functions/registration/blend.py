@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from functions.model.transform import Warp
 from functions.registration.masks import CELL_PX, Gray, Mask, enlarge
-from functions.registration.warp import MARGIN_PX, dense_coordinates, sample
+from functions.registration.warp import MARGIN_PX, dense_coordinates, sample, step_for
 
 Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
@@ -92,7 +92,8 @@ def _draw(
     tile: PlacedTile, ramp: Floats, image: Gray, top_left: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[Floats, Floats]:
     """Grey values and weights of one tile in a box of the section."""
-    where = dense_coordinates(tile.warp.inverse, top_left, shape)
+    step = step_for(None if tile.warp.sheet is None else tile.warp.sheet.spacing_px)
+    where = dense_coordinates(tile.warp.inverse, top_left, shape, step_px=step)
     size = image.shape
     inside = (
         (where[0] >= -0.01)

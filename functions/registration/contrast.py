@@ -16,6 +16,8 @@ GAIN_SIGMA = 0.3
 OFFSET_SIGMA = 40.0
 MIN_SAMPLES = 12
 MAX_STRETCH = 4.0
+NEAR_CELLS = 8
+"""Farther than sheets bend."""
 
 
 def histogram(
@@ -72,6 +74,8 @@ def equalise_tiles(
     for a, b in pairs:
         y, x = np.nonzero(usable[a])
         points = np.stack([y, x], axis=1).astype(np.float64) * cell_px + (cell_px - 1) / 2.0
+        near = _near(points, warps[a], warps[b], cells[b].shape, cell_px)
+        y, x, points = y[near], x[near], points[near]
         there = sample_cells(cells[b], usable[b], warps[b].inverse(warps[a].apply(points)), cell_px)
         both = np.isfinite(there)
         if both.sum() >= MIN_SAMPLES:
@@ -88,6 +92,12 @@ def equalise_tiles(
     rest = [(a, b, d - (keep[a] - keep[b])) for a, b, d in steps]
     offset = keep + _balance(count, rest, OFFSET_SIGMA)
     return np.asarray(np.stack([gain, offset], axis=1), dtype=np.float64)
+
+
+def _near(points_yx: Floats, a: Warp, b: Warp, cells_yx: tuple[int, ...], cell_px: int) -> NDArray[np.bool_]:
+    """Points of a that may lie in b, by the affine parts alone: exact inverses of all would cost seconds."""
+    there = Warp(affine=b.affine).inverse(Warp(affine=a.affine).apply(points_yx)) / cell_px
+    return np.asarray(((there > -NEAR_CELLS) & (there < np.array(cells_yx) + NEAR_CELLS)).all(axis=1))
 
 
 def _balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -> Floats:

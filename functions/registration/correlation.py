@@ -10,15 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import fft
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.nn.functional import pad
+
+from functions.registration.filters import CPU, box_sums
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 SECOND_PEAK_PX = 5
-BATCH_PIXELS = 1 << 21
+CPU_BATCH_PX = 1 << 19
+"""Pixels of search windows in work at once: as many as a CPU's caches hold; four times more
+or eight times fewer take half as long again, or longer."""
+DEVICE_BATCH_PX = 1 << 24
+ROUNDING = 1e-5
+"""A variance below this share of the mean square is rounding: the place is flat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,42 +59,50 @@ class PatchShifts:
 
 
 def masked_correlation(
-    fixed: Image, fixed_mask: Mask, moving: Image, moving_mask: Mask
+    fixed: Image,
+    fixed_mask: Mask,
+    moving: Image,
+    moving_mask: Mask,
+    *,
+    lags_yx: tuple[tuple[int, int], tuple[int, int]] | None = None,
+    device: torch.device = CPU,
 ) -> tuple[Floats, Floats]:
-    """Normalised correlation and number of common pixels for every shift; shift 0 is at index (H - 1, W - 1).
+    """Normalised correlation and number of common pixels for every shift from the first to the last lag of
+    each axis.
 
-    Arrays are (Hf + Hm - 1, Wf + Wm - 1), where (H, W) is the shape of `fixed`.
+    Without `lags_yx` these are all, -(H - 1) ... Hm - 1 for images of H and Hm rows, so that shift 0 is at
+    index (H - 1, W - 1). Fewer lags need shorter transforms: as long as keeps what wraps round out of them.
+    Variances are small differences of large sums, hence float64.
     """
-    shape = tuple(a + b - 1 for a, b in zip(fixed.shape, moving.shape, strict=True))
-    fast = [fft.next_fast_len(n, real=True) for n in shape]
-    f = _centred(fixed, fixed_mask)[::-1, ::-1]
-    m = _centred(moving, moving_mask)
-    spectra = [fft.rfft2(a, fast) for a in (f, f * f, fixed_mask[::-1, ::-1].astype(np.float64))]
-    F, F2, FM = spectra
-    M, M2, MM = (fft.rfft2(a, fast) for a in (m, m * m, moving_mask.astype(np.float64)))
-
-    def back(product: NDArray[np.complex128]) -> Floats:
-        out: Floats = fft.irfft2(product, fast)[: shape[0], : shape[1]]
-        return out
-
-    count = np.maximum(np.round(back(FM * MM)), 0.0)
-    n = np.maximum(count, 1.0)
-    sum_f, sum_m = back(F * MM), back(FM * M)
-    cross = back(F * M) - sum_f * sum_m / n
-    var_f = back(F2 * MM) - sum_f**2 / n
-    var_m = back(FM * M2) - sum_m**2 / n
-    energy = np.sqrt(np.maximum(var_f, 0.0) * np.maximum(var_m, 0.0))
-    floor = 1e-6 * float(energy.max(initial=0.0)) + 1e-12
-    return np.where(energy > floor, cross / np.maximum(energy, floor), 0.0).clip(-1.0, 1.0), count
+    shapes = list(zip(fixed.shape, moving.shape, strict=True))
+    lags = lags_yx or tuple((1 - h, m - 1) for h, m in shapes)
+    least = [max(h, m, m - a, b + h) for (h, m), (a, b) in zip(shapes, lags, strict=True)]
+    size = [next_fast_len(n, real=True) for n in least]
+    f, fm = _centred(fixed, fixed_mask, device)
+    m, mm = _centred(moving, moving_mask, device)
+    F, F2, FM = torch.fft.rfft2(torch.stack([f, f * f, fm]), size).conj()
+    M, M2, MM = torch.fft.rfft2(torch.stack([m, m * m, mm]), size)
+    products = torch.stack([F * M, FM * MM, F * MM, FM * M, F2 * MM, FM * M2])
+    wanted = [torch.arange(a, b + 1, device=device) % n for (a, b), n in zip(lags, size, strict=True)]
+    sums = torch.fft.irfft2(products, size)[:, wanted[0]][:, :, wanted[1]]
+    cross, count, sum_f, sum_m, square_f, square_m = sums
+    count = count.round().clamp(min=0.0)
+    n = count.clamp(min=1.0)
+    var_f, var_m = (square_f - sum_f**2 / n).clamp(min=0.0), (square_m - sum_m**2 / n).clamp(min=0.0)
+    energy = torch.sqrt(var_f * var_m)
+    floor = 1e-6 * energy.max() + 1e-12
+    ncc = torch.where(energy > floor, (cross - sum_f * sum_m / n) / energy.clamp(min=floor), 0.0)
+    return ncc.clamp(-1.0, 1.0).cpu().numpy(), count.cpu().numpy()
 
 
-def _centred(image: Image, mask: Mask) -> Floats:
-    """Minus its mean, 0 where masked. A constant image becomes exactly 0, so that rounding shows no
-    pattern."""
-    values = image.astype(np.float64)
-    mean = float(values[mask].mean()) if mask.any() else 0.0
-    out = np.where(mask, values - mean, 0.0)
-    return np.where(np.abs(out) > 1e-9 * abs(mean), out, 0.0)
+def _centred(image: Image, mask: Mask, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Minus its mean, 0 where masked, and the mask. A constant image becomes exactly 0, so that rounding
+    shows no pattern."""
+    values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float64)).to(device)
+    usable = torch.from_numpy(np.ascontiguousarray(mask)).to(device)
+    mean = float(values[usable].mean()) if mask.any() else 0.0
+    out = (values - mean) * usable
+    return torch.where(out.abs() > 1e-9 * abs(mean), out, 0.0), usable.to(torch.float64)
 
 
 def find_shift(
@@ -96,6 +114,7 @@ def find_shift(
     expected_yx_px: tuple[float, float],
     reach_yx_px: tuple[float, float],
     min_common: float = 0.25,
+    device: torch.device = CPU,
 ) -> Shift | None:
     """The shift of highest significance within `reach_yx_px` of the expected one; None if nothing overlaps.
 
@@ -103,13 +122,16 @@ def find_shift(
     happens to agree does not win. Shifts with less than `min_common` of the largest common area in reach
     are not considered.
     """
-    ncc, count = masked_correlation(fixed, fixed_mask, moving, moving_mask)
-    zero = (fixed.shape[0] - 1, fixed.shape[1] - 1)
-    low = [int(np.floor(z + e - r)) for z, e, r in zip(zero, expected_yx_px, reach_yx_px, strict=True)]
-    high = [int(np.ceil(z + e + r)) + 1 for z, e, r in zip(zero, expected_yx_px, reach_yx_px, strict=True)]
-    window = tuple(slice(max(0, a), max(0, min(b, n))) for a, b, n in zip(low, high, ncc.shape, strict=True))
-    score, common = ncc[window], count[window]
-    if score.size == 0 or common.max() < 64:
+    lags = []
+    for e, r, h, m in zip(expected_yx_px, reach_yx_px, fixed.shape, moving.shape, strict=True):
+        low, high = max(1 - h, int(np.floor(e - r))), min(m - 1, int(np.ceil(e + r)))
+        if low > high:
+            return None
+        lags.append((low, high))
+    score, common = masked_correlation(
+        fixed, fixed_mask, moving, moving_mask, lags_yx=(lags[0], lags[1]), device=device
+    )
+    if common.max() < 64:
         return None
     score = np.where(common >= min_common * common.max(), score * np.sqrt(common / common.max()), -1.0)
     y, x = np.unravel_index(int(np.argmax(score)), score.shape)
@@ -121,10 +143,8 @@ def find_shift(
     )
     second = float(score[far > SECOND_PEAK_PX].max(initial=0.0))
     dy, dx = _subpixel(score, int(y), int(x))
-    shift = (y + dy + window[0].start - zero[0], x + dx + window[1].start - zero[1])
-    return Shift(
-        shift_yx_px=(float(shift[0]), float(shift[1])), peak=peak, second=second, pixels=int(common[y, x])
-    )
+    shift = (float(y + dy + lags[0][0]), float(x + dx + lags[1][0]))
+    return Shift(shift_yx_px=shift, peak=peak, second=second, pixels=int(common[y, x]))
 
 
 def _subpixel(score: Floats, y: int, x: int) -> tuple[float, float]:
@@ -152,6 +172,7 @@ def match_patches(
     reach_px: int,
     min_cover: float = 0.7,
     apart_px: int = SECOND_PEAK_PX,
+    device: torch.device = CPU,
 ) -> PatchShifts:
     """Find N templates of `fixed` in `moving`, each within `reach_px` of where it is expected.
 
@@ -164,93 +185,102 @@ def match_patches(
     Returns:
         Shifts relative to the expected place, sub-pixel by parabola. Images should be band-passed.
     """
-    count = len(fixed_corner_yx)
     window_yx = (patch_yx_px[0] + 2 * reach_px, patch_yx_px[1] + 2 * reach_px)
-    margin = window_yx[0] + window_yx[1]
-    padded = np.pad(np.where(moving_mask, moving, 0).astype(np.float32), margin)
-    padded_mask = np.pad(moving_mask, margin)
-    f = np.where(fixed_mask, fixed, 0).astype(np.float32)
-    limit = np.array(padded.shape) - np.array(window_yx)
-    corner = np.clip(np.asarray(moving_corner_yx) - reach_px + margin, 0, limit)
-    shifts, peak, second = np.zeros((count, 2)), np.zeros(count), np.zeros(count)
-    valid = np.zeros(count, dtype=bool)
-    step = max(1, BATCH_PIXELS // (window_yx[0] * window_yx[1]))
-    for start in range(0, count, step):
-        rows = range(start, min(count, start + step))
-        t = np.stack([_cut(f, fixed_corner_yx[i], patch_yx_px) for i in rows])
-        tm = np.stack([_cut(fixed_mask, fixed_corner_yx[i], patch_yx_px) for i in rows])
-        w = np.stack([_cut(padded, corner[i], window_yx) for i in rows])
-        wm = np.stack([_cut(padded_mask, corner[i], window_yx) for i in rows])
-        ncc = _batch_ncc(t, tm, w, wm, min_cover)
-        part = slice(start, start + len(rows))
-        shifts[part], peak[part], second[part], valid[part] = _batch_peaks(ncc, reach_px, apart_px)
-    return PatchShifts(shift_yx_px=shifts, peak=peak, second=second, valid=valid)
+    corner, room = _within_reach(np.asarray(moving_corner_yx) - reach_px, window_yx, moving.shape)
+    f, fm = _planes(fixed, fixed_mask, ((0, 0), (0, 0)), device)
+    m, mm = _planes(moving, moving_mask, room, device)
+    boxes = torch.stack([mm, m, m * m])
+    for dim, size in zip((-2, -1), patch_yx_px, strict=True):
+        boxes = box_sums(boxes, size, dim)
+    starts = [torch.from_numpy(np.array(c)).to(device) for c in (fixed_corner_yx, corner)]
+    batch_px = CPU_BATCH_PX if device.type == "cpu" else DEVICE_BATCH_PX
+    step = max(1, batch_px // (window_yx[0] * window_yx[1]))
+    found = []
+    for first in range(0, len(corner), step):
+        here, there = (s[first : first + step] for s in starts)
+        templates, masks = _cut(f, here, patch_yx_px), _cut(fm, here, patch_yx_px)
+        side = 2 * reach_px + 1
+        ncc = _batch_ncc(
+            templates, masks, _cut(m, there, window_yx), _cut(boxes, there, (side, side)), min_cover
+        )
+        found.append(_batch_peaks(ncc, reach_px, apart_px))
+    columns = [torch.cat(c).cpu().numpy() for c in zip(*found, strict=True)]
+    if not columns:
+        columns = [np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.bool_)]
+    shift, peak, second = (c.astype(np.float64) for c in columns[:3])
+    return PatchShifts(shift_yx_px=shift, peak=peak, second=second, valid=columns[3])
 
 
-def _cut(
-    array: NDArray[np.generic], corner: NDArray[np.int64], shape: tuple[int, int]
-) -> NDArray[np.generic]:
-    y, x = int(corner[0]), int(corner[1])
-    return array[y : y + shape[0], x : x + shape[1]]
+def _within_reach(
+    corner: NDArray[np.int64], window_yx: tuple[int, int], shape_yx: tuple[int, ...]
+) -> tuple[NDArray[np.int64], tuple[tuple[int, int], tuple[int, int]]]:
+    """Corners (N, 2) of windows in an image that is widened by (before, after) on each axis, and these.
+
+    No more than a window's width is added: one that lies further out is moved to where it still sees nothing.
+    """
+    out, room = np.empty_like(corner), []
+    for axis, (size, length) in enumerate(zip(window_yx, shape_yx, strict=True)):
+        kept = np.clip(corner[:, axis], -size, length)
+        before = max(0, -int(kept.min(initial=0)))
+        room.append((before, max(0, int(kept.max(initial=0)) + size - length)))
+        out[:, axis] = kept + before
+    return out, (room[0], room[1])
 
 
-def _box_sums(a: Floats, shape: tuple[int, int]) -> Floats:
-    """Sums over all boxes of `shape` (B, H - h + 1, W - w + 1), by an integral image."""
-    s = np.pad(a, ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2)
-    h, w = shape
-    out: Floats = s[:, h:, w:] - s[:, :-h, w:] - s[:, h:, :-w] + s[:, :-h, :-w]
-    return out
+def _planes(
+    image: Image, mask: Mask, room: tuple[tuple[int, int], tuple[int, int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Image, 0 where masked, and mask as float32, widened by `room` with zeros."""
+    values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(device)
+    usable = torch.from_numpy(np.ascontiguousarray(mask)).to(device).to(torch.float32)
+    sides = (*room[1], *room[0])
+    return pad(values * usable, sides), pad(usable, sides)
+
+
+def _cut(planes: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Boxes (..., B, h, w) of planes (..., Y, X) at corners (B, 2)."""
+    return planes.unfold(-2, shape[0], 1).unfold(-2, shape[1], 1)[..., corner[:, 0], corner[:, 1], :, :]
 
 
 def _batch_ncc(
-    t: NDArray[np.generic],
-    tm: NDArray[np.generic],
-    w: NDArray[np.generic],
-    wm: NDArray[np.generic],
-    min_cover: float,
-) -> Floats:
+    templates: Tensor, template_masks: Tensor, windows: Tensor, boxes: Tensor, min_cover: float
+) -> Tensor:
     """Zero-mean normalised correlation (B, 2r + 1, 2r + 1) of templates (B, h, w) in windows; -1 if not
-    usable."""
-    shape = (t.shape[1], t.shape[2])
-    area = float(shape[0] * shape[1])
-    template = t.astype(np.float64)
-    cover = tm.reshape(len(tm), -1).mean(axis=1)
-    share = np.maximum(cover, 1e-6)[:, None, None]
-    template = np.where(tm, template - template.mean(axis=(1, 2), keepdims=True) / share, 0.0)
-    fast = [fft.next_fast_len(n, real=True) for n in w.shape[1:]]
-    window = w.astype(np.float64)
-    spectrum = fft.rfft2(window, fast) * np.conj(fft.rfft2(template, fast))
-    n = (w.shape[1] - shape[0] + 1, w.shape[2] - shape[1] + 1)
-    cross = fft.irfft2(spectrum, fast)[:, : n[0], : n[1]]
-    used = _box_sums(wm.astype(np.float64), shape)
-    total = _box_sums(window, shape)
-    energy_w = _box_sums(window**2, shape) - total**2 / np.maximum(used, 1.0)
-    energy_t = (template**2).sum(axis=(1, 2))[:, None, None]
-    energy = np.sqrt(np.maximum(energy_w, 0.0) * energy_t)
-    usable = (used >= min_cover * area) & (cover >= min_cover)[:, None, None] & (energy > 1e-6 * area)
-    out: Floats = np.where(usable, cross / np.maximum(energy, 1e-9), -1.0)
-    return out
+    usable.
+
+    `boxes` (3, B, 2r + 1, 2r + 1): usable pixels, sum and sum of squares at each place of a template.
+    """
+    area = float(templates.shape[1] * templates.shape[2])
+    cover = template_masks.mean(dim=(1, 2), keepdim=True)
+    mean = templates.mean(dim=(1, 2), keepdim=True) / cover.clamp(min=1e-6)
+    template = templates - mean * template_masks
+    size = [next_fast_len(n, real=True) for n in windows.shape[1:]]
+    spectrum = torch.fft.rfft2(windows, size) * torch.fft.rfft2(template, size).conj()
+    used, total, square = boxes
+    cross = torch.fft.irfft2(spectrum, size)[:, : used.shape[1], : used.shape[2]]
+    energy_w = square - total**2 / used.clamp(min=1.0)
+    energy_w = torch.where(energy_w > ROUNDING * square, energy_w, 0.0)
+    energy = torch.sqrt(energy_w * (template**2).sum(dim=(1, 2), keepdim=True))
+    usable = (used >= min_cover * area) & (cover >= min_cover) & (energy > 1e-6 * area)
+    return torch.where(usable, cross / energy.clamp(min=1e-9), -1.0)
 
 
-def _batch_peaks(ncc: Floats, reach_px: int, apart_px: int) -> tuple[Floats, Floats, Floats, Mask]:
+def _batch_peaks(ncc: Tensor, reach_px: int, apart_px: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sub-pixel peak, its height, the second peak and whether the peak is inside, for each (2r + 1)² map."""
     size = 2 * reach_px + 1
-    flat = ncc.reshape(len(ncc), -1)
-    best = flat.argmax(axis=1)
+    peak, best = ncc.flatten(1).max(dim=1)
     y, x = best // size, best % size
-    rows = np.arange(len(ncc))
-    peak = flat[rows, best]
-    axis = np.arange(size)
-    near = (np.abs(axis[None, :, None] - y[:, None, None]) <= apart_px) & (
-        np.abs(axis[None, None, :] - x[:, None, None]) <= apart_px
-    )
-    second = np.where(near, -1.0, ncc).max(axis=(1, 2))
+    rows, axis = torch.arange(len(ncc), device=ncc.device), torch.arange(size, device=ncc.device)
+    near_y, near_x = ((axis - p[:, None]).abs() <= apart_px for p in (y, x))
+    second = torch.where(near_y[:, :, None] & near_x[:, None, :], -1.0, ncc).amax(dim=(1, 2))
     inside = (y > 0) & (y < size - 1) & (x > 0) & (x < size - 1) & (peak > 0)
-    yc, xc = np.clip(y, 1, size - 2), np.clip(x, 1, size - 2)
-    shift = np.stack([y, x], axis=1).astype(np.float64) - reach_px
+    yc, xc = y.clamp(1, size - 2), x.clamp(1, size - 2)
+    middle = ncc[rows, yc, xc]
+    shift = torch.stack([y, x], dim=1).to(ncc.dtype) - reach_px
     for k, (dy, dx) in enumerate(((1, 0), (0, 1))):
         low, high = ncc[rows, yc - dy, xc - dx], ncc[rows, yc + dy, xc + dx]
-        curve = low - 2 * ncc[rows, yc, xc] + high
+        curve = low - 2 * middle + high
         good = inside & (curve < 0) & (low > -1) & (high > -1)
-        shift[:, k] += np.where(good, np.clip((low - high) / np.where(good, 2 * curve, 1.0), -0.5, 0.5), 0.0)
+        step = ((low - high) / torch.where(good, 2 * curve, 1.0)).clamp(-0.5, 0.5)
+        shift[:, k] += torch.where(good, step, 0.0)
     return shift, peak, second, inside

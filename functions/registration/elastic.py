@@ -24,6 +24,7 @@ from functions.registration.stack import StackPair, StackSection
 Floats = NDArray[np.float64]
 MATCH_SIGMA_PX = 0.5
 PAIR_SIGMA_PX = 1.0
+"""Error of a pair's whole displacement, near or far: it grows little over the reach of far pairs."""
 BEND_SIGMA_PX = 2.0
 STRETCH_SIGMA_PX = 12.0
 SHEET_SIGMA_PX = 100.0
@@ -93,7 +94,7 @@ def bend_sections(
             design,
             target,
             weight=weight,
-            prior=_prior(sections, moving, plates, factor),
+            prior=_prior(plates, factor, len(moving)),
             floor_px=0.4,
             rounds=8,
             cut=5.0,
@@ -163,10 +164,8 @@ def _equations(
     return design, np.concatenate(target), np.concatenate(weight)
 
 
-def _prior(
-    sections: Sequence[StackSection], pairs: Sequence[StackPair], plates: Plates, stiffness: Floats
-) -> Sparse:
-    """Stiffness of every plate, a weak tie between the plates of a section, and the pairs' own errors.
+def _prior(plates: Plates, stiffness: Floats, count: int) -> Sparse:
+    """Stiffness of every plate, a weak tie between the plates of a section, and the errors of `count` pairs.
 
     A region without matches thus goes where its neighbour across the line goes.
     """
@@ -181,8 +180,7 @@ def _prior(
         tie = np.eye(len(mine)) * len(mine) - 1.0
         tie[0, 0] += 1.0
         forms.append(own + sparse.kron(tie, sparse.identity(n)) / SHEET_SIGMA_PX**2)
-    gaps = [abs(sections[p.b].z - sections[p.a].z) for p in pairs]
-    forms.append(sparse.diags(1.0 / (PAIR_SIGMA_PX**2 * np.array(gaps)), format="csr"))
+    forms.append(sparse.identity(count) / PAIR_SIGMA_PX**2)
     return sparse.block_diag(forms, format="csr")
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from functions.registration.filters import CPU, band
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -37,8 +40,9 @@ def reduce_mean(image: NDArray[np.generic], factor: int) -> Image:
         return image.astype(np.float32)
     pad = [(0, -n % factor) for n in image.shape]
     full = np.pad(image, pad, mode="edge") if any(p[1] for p in pad) else image
-    blocks = full.reshape(full.shape[0] // factor, factor, full.shape[1] // factor, factor)
-    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32), dtype=np.float32)
+    rows = full.reshape(-1, factor, full.shape[1]).sum(axis=1, dtype=np.float32)
+    out = sum((rows[:, k::factor] for k in range(1, factor)), start=rows[:, ::factor])
+    return np.asarray(out / np.float32(factor * factor), dtype=np.float32)
 
 
 def reduce_all(mask: Mask, factor: int) -> Mask:
@@ -58,7 +62,7 @@ def tile_masks(image: Gray) -> TileMasks:
     square = reduce_mean(image.astype(np.float32) ** 2, CELL_PX)
     std = np.sqrt(np.maximum(square - mean**2, 0.0))
     dark = mean < max(DARK_GRAY, DARK_SHARE * float(np.median(mean)))
-    margin = _touching_border(dark)
+    margin = _touching_border(_broad(dark))
     dead = ndimage.binary_opening(std < FLAT_STD, np.ones((2, 2), dtype=bool))
     bad = margin | dead
     if margin.any():
@@ -71,12 +75,30 @@ def tile_masks(image: Gray) -> TileMasks:
     return TileMasks(usable=usable, textured=ndimage.binary_opening(textured, np.ones((3, 3), dtype=bool)))
 
 
+def noise_std(image: NDArray[np.generic], mask: Mask) -> float:
+    """Standard deviation of pixel noise in grey levels: median of mixed second differences, which shading and
+    edges hardly touch (Immerkaer, 1996)."""
+    gray = image.astype(np.float32)
+    rows = gray[:-2] - 2.0 * gray[1:-1] + gray[2:]
+    mixed = np.abs(rows[:, :-2] - 2.0 * rows[:, 1:-1] + rows[:, 2:])
+    inner = mask[:-2, :-2] & mask[2:, 2:] & mask[1:-1, 1:-1]
+    return float(np.median(mixed[inner])) / (6.0 * 0.6745) if inner.any() else 0.0
+
+
 def black_margin(image: Gray) -> Mask:
     """Pixels of exactly 0 that are connected to the border by at least a few pixels: outside of an image."""
     if image[0].any() and image[-1].any() and image[:, 0].any() and image[:, -1].any():
         zero = ndimage.binary_opening(image == 0, np.ones((3, 3), dtype=bool))
         return _touching_border(zero)
     return _touching_border(image == 0)
+
+
+def _broad(cells: Mask) -> Mask:
+    """A mask without bands thinner than 3 cells, but with whatever lies along the border: a fold that runs
+    into the border is no margin."""
+    padded = np.pad(cells, 3, mode="edge")
+    out: Mask = ndimage.binary_opening(padded, np.ones((3, 3), dtype=bool))[3:-3, 3:-3]
+    return out
 
 
 def _touching_border(cells: Mask) -> Mask:
@@ -89,27 +111,14 @@ def _touching_border(cells: Mask) -> Mask:
     return out
 
 
-def _box_blur(image: Image, size: int) -> Image:
-    """Three box filters: close to a Gaussian, at a cost that does not grow with its width."""
-    for _ in range(2):
-        image = ndimage.uniform_filter(image, size, mode="constant")
-    return image
-
-
-def band_pass(image: NDArray[np.generic], mask: Mask, *, fine_px: float, coarse_px: float) -> Image:
+def band_pass(
+    image: NDArray[np.generic], mask: Mask, *, fine_px: float, coarse_px: float, device: torch.device = CPU
+) -> Image:
     """Take away noise below `fine_px` and shading above `coarse_px`, and even out local contrast.
 
     Masked pixels do not leak into their neighbours and are 0 in the result.
     """
-    weight = mask.astype(np.float32)
-    size = max(3, 2 * round(coarse_px) + 1)
-    share = np.maximum(_box_blur(weight, size), 1e-3)
-    gray = image.astype(np.float32)
-    flat = np.where(mask, gray - _box_blur(gray * weight, size) / share, 0.0).astype(np.float32)
-    if fine_px > 0:
-        soft = ndimage.gaussian_filter(flat, fine_px, truncate=3.0, mode="constant")
-        flat = np.where(mask, soft, 0.0).astype(np.float32)
-    local = _box_blur(flat**2, 2 * size + 1) / np.maximum(_box_blur(weight, 2 * size + 1), 1e-3)
-    level = float(np.median(local[mask])) if mask.any() else 0.0
-    out: Image = np.where(mask, flat / np.sqrt(local + 0.25 * level + 1e-3), 0.0).astype(np.float32)
-    return out
+    gray = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(device)
+    usable = torch.from_numpy(np.ascontiguousarray(mask)).to(device)
+    out = band(gray, usable, fine_px=fine_px, coarse_px=coarse_px)
+    return np.asarray(out.cpu().numpy(), dtype=np.float32)

@@ -34,7 +34,7 @@ def place_rigidly(
     angles and moves are zero on average.
     """
     count = len(sections)
-    edges = [(p.a, p.b, -_pair_turn(p.matches), 1.0 / abs(sections[p.b].z - sections[p.a].z)) for p in pairs]
+    edges = [(p.a, p.b, -_pair_turn(p.matches), 1.0) for p in pairs]
     edges += [(k, k + 1, 0.0, 1e-4) for k in range(count - 1) if label[k] != label[k + 1]]
     held = {k: _turn_of(warp, sections[k]) for k, warp in locked.items()}
     angles = _angles(count, edges, held)

@@ -1,25 +1,50 @@
-"""How a section is turned and moved against another: a scan of rotations on thumbnails.
+"""How two sections are turned against each other: a scan of rotations on thumbnails, with all translations.
 
-Levels are halvings: pixel r of level f is the mean of f x f pixels and has its centre at r * f + (f - 1) / 2.
+    turned thumbnail of b                 t[p + shift] shows what a[p] shows
+┌───────────────┐  a square that
+│     ╱╲        │  holds it at         correlation = sum a t / root(sum a² sum t²), sums over common pixels
+│   ╱    ╲      │  any angle           score = correlation times the root of the common share
+│   ╲    ╱      │
+│     ╲╱        │
+└───────────────┘
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import fft
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.nn.functional import grid_sample
 
-from functions.model.transform import Warp
-from functions.registration.masks import Gray, Image, Mask, band_pass, reduce_mean
-from functions.registration.warp import dense_coordinates, pull
+from functions.registration.filters import CPU, band
+from functions.registration.masks import Image, Mask
 
 Floats = NDArray[np.float64]
 SCAN_STEP_DEG = 1.5
 MIN_COMMON = 0.4
 MIN_SCORE = 0.12
 MIN_MARGIN = 0.12
+NEAR_PX = 6
+"""A second peak counts from further off, on either axis."""
+FINE_PX = 1.0
+COARSE_PX = 6.0
+CPU_BATCH_PX = 1 << 16
+"""Pixels of transforms in work at once: one rotation fits the caches, eight are half as slow again."""
+DEVICE_BATCH_PX = 1 << 23
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One section, reduced: grey values and mask."""
+
+    image: Image
+    mask: Mask
+    factor: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,89 +57,119 @@ class Guess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """One section, reduced: grey values and mask."""
-
-    image: Image
-    mask: Mask
-    factor: int
-
-
-def reduce_section(image: Gray, mask: Mask, factor: int) -> Level:
-    """Means of blocks; a block is usable when most of it is."""
-    return Level(image=reduce_mean(image, factor), mask=reduce_mean(mask, factor) > 0.8, factor=factor)
-
-
-def scan_rotations(a: Level, b: Level, *, max_rotation_deg: float) -> Guess | None:
-    """Try rotations, all translations for each by FFT; all the way round only if none of the near ones
-    stands out."""
-    f = a.factor
-    fixed = band_pass(a.image, a.mask, fine_px=1.0, coarse_px=6.0)
-    shape = tuple(n + m + 1 for n, m in zip(a.image.shape, (_diagonal(b),) * 2, strict=True))
-    fast = [fft.next_fast_len(n, real=True) for n in shape]
-    spectra = [np.conj(fft.rfft2(x.astype(np.float32), fast)) for x in (fixed, fixed**2, a.mask)]
-    near = np.arange(-max_rotation_deg, max_rotation_deg + 0.5 * SCAN_STEP_DEG, SCAN_STEP_DEG)
-    best = max((_try_rotation(spectra, fast, b, d) for d in near), default=None, key=lambda r: r.score)
-    if best is None or best.score < MIN_SCORE or best.margin < MIN_MARGIN:
-        far = np.arange(-180.0, 180.0, 2 * SCAN_STEP_DEG)
-        others = [_try_rotation(spectra, fast, b, d) for d in far]
-        best = max([*others, *([best] if best else [])], key=lambda r: r.score)
-    for step in (SCAN_STEP_DEG, SCAN_STEP_DEG / 2, SCAN_STEP_DEG / 4):
-        for side in (-step, step):
-            other = _try_rotation(spectra, fast, b, best.degrees + side)
-            best = other if other.score > best.score else best
-    if best.score <= 0:
-        return None
-    affine = _full_affine(best, b, f)
-    return Guess(affine=affine, score=round(best.score, 4), margin=round(best.margin, 4))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
+    """The best translation at one rotation."""
+
     degrees: float
-    shift: tuple[int, int]
+    shift_yx: tuple[int, int]
     score: float
     margin: float
 
 
-def _diagonal(b: Level) -> int:
-    return int(np.ceil(np.hypot(*b.image.shape))) + 2
+def scan_rotations(
+    a: Level, b: Level, *, max_rotation_deg: float, device: torch.device = CPU
+) -> Guess | None:
+    """Try rotations up to `max_rotation_deg`; all the way round only if none of these stands out."""
+    scan = _Scan(a, b, device)
+    near = np.arange(-max_rotation_deg, max_rotation_deg + 0.5 * SCAN_STEP_DEG, SCAN_STEP_DEG)
+    best = max(scan.trials(near), key=lambda trial: trial.score)
+    steps = [SCAN_STEP_DEG / 2, SCAN_STEP_DEG / 4]
+    if best.score < MIN_SCORE or best.margin < MIN_MARGIN:
+        far = scan.trials(np.arange(-180.0, 180.0, 2 * SCAN_STEP_DEG))
+        best = max([*far, best], key=lambda trial: trial.score)
+        steps = [SCAN_STEP_DEG, *steps]
+    for step in steps:
+        both = scan.trials((best.degrees - step, best.degrees + step))
+        best = max([best, *both], key=lambda trial: trial.score)
+    if best.score <= 0:
+        return None
+    affine = _full_affine(scan.turn(best.degrees), best.shift_yx, a.factor)
+    return Guess(affine=affine, score=round(best.score, 4), margin=round(best.margin, 4))
 
 
-def _turned(b: Level, degrees: float) -> tuple[Floats, int]:
-    """Map (2, 3) from the pixels of a square that holds the turned thumbnail to the thumbnail, and its
-    side."""
-    side = _diagonal(b)
-    t = np.deg2rad(degrees)
-    linear = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
-    centre = (np.array(b.image.shape) - 1) / 2.0
-    return np.concatenate([linear, (centre - linear @ np.full(2, (side - 1) / 2.0))[:, None]], axis=1), side
+class _Scan:
+    """What all rotations share: spectra of a, the band-passed b, and the size of the transforms."""
+
+    def __init__(self, a: Level, b: Level, device: torch.device) -> None:
+        self._centre = (np.array(b.image.shape) - 1) / 2.0
+        self._side = int(np.ceil(np.hypot(*b.image.shape))) + 2
+        self._size = [next_fast_len(n + self._side - 1, real=True) for n in a.image.shape]
+        fixed, mask = _pattern(a, device)
+        self._spectra = torch.fft.rfft2(torch.stack([fixed, fixed**2, mask]), self._size).conj()
+        self._moving = torch.stack(_pattern(b, device))
+
+    def turn(self, degrees: float) -> Floats:
+        """Map (2, 3) from the pixels of the square that holds the turned thumbnail to the thumbnail."""
+        t = np.deg2rad(degrees)
+        linear = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
+        move = self._centre - linear @ np.full(2, (self._side - 1) / 2.0)
+        return np.concatenate([linear, move[:, None]], axis=1)
+
+    def trials(self, degrees: Iterable[float]) -> list[_Trial]:
+        """The best translation for each rotation, so many at once as fit."""
+        wanted = [float(d) for d in degrees]
+        batch_px = CPU_BATCH_PX if self._moving.device.type == "cpu" else DEVICE_BATCH_PX
+        step = max(1, batch_px // (self._size[0] * self._size[1]))
+        return [t for k in range(0, len(wanted), step) for t in self._batch(wanted[k : k + step])]
+
+    def _batch(self, degrees: list[float]) -> list[_Trial]:
+        moving, mask = self._turned(degrees)
+        M, M2, MM = torch.fft.rfft2(torch.stack([moving, moving**2, mask]), self._size)
+        F, F2, FM = self._spectra
+        cross, energy_f, energy_m, count = torch.fft.irfft2(
+            torch.stack([F * M, F2 * MM, FM * M2, FM * MM]), self._size
+        )
+        share = count.clamp(min=0.0) / count.amax(dim=(1, 2), keepdim=True).clamp(min=1.0)
+        energy = torch.sqrt(energy_f.clamp(min=1e-3) * energy_m.clamp(min=1e-3))
+        score = torch.where(share >= MIN_COMMON, cross / energy * share.sqrt(), -1.0)
+        return self._peaks(degrees, score)
+
+    def _turned(self, degrees: list[float]) -> tuple[Tensor, Tensor]:
+        """Pattern and mask (B, S, S) of b at several rotations, 0 where not usable."""
+        device, (h, w) = self._moving.device, self._moving.shape[1:]
+        affine = torch.from_numpy(np.stack([self.turn(d) for d in degrees])).to(device, torch.float32)
+        line = torch.arange(self._side, dtype=torch.float32, device=device)
+        y, x = (
+            affine[:, k, 0, None, None] * line[:, None] + affine[:, k, 1, None, None] * line
+            + affine[:, k, 2, None, None]
+            for k in range(2)
+        )  # fmt: skip
+        grid = torch.stack([x * (2.0 / (w - 1)) - 1.0, y * (2.0 / (h - 1)) - 1.0], dim=-1)
+        planes = self._moving.expand(len(degrees), -1, -1, -1)
+        # beyond the border zeros, so that half a pixel of rim is lost rather than made up
+        moving, mask = grid_sample(planes, grid, mode="bilinear", align_corners=True).unbind(1)
+        usable = (mask > 0.99).to(torch.float32)
+        return moving * usable, usable
+
+    def _peaks(self, degrees: list[float], score: Tensor) -> list[_Trial]:
+        peak, best = score.flatten(1).max(dim=1)
+        at = torch.stack([best // self._size[1], best % self._size[1]], dim=1)
+        near = []
+        for axis, n in enumerate(self._size):
+            off = (torch.arange(n, device=score.device) - at[:, axis, None]).abs()
+            near.append(torch.minimum(off, n - off) <= NEAR_PX)
+        rest = torch.where(near[0][:, :, None] & near[1][:, None, :], -1.0, score)
+        second = rest.amax(dim=(1, 2)).clamp(min=0.0)
+        out = []
+        for d, p, s, (y, x) in zip(degrees, peak.tolist(), second.tolist(), at.tolist(), strict=True):
+            shift = (self._unwrapped(y, 0), self._unwrapped(x, 1))
+            out.append(_Trial(degrees=d, shift_yx=shift, score=p, margin=1.0 - s / p if p > 0 else 0.0))
+        return out
+
+    def _unwrapped(self, index: int, axis: int) -> int:
+        """Negative shifts are at the end."""
+        return index - self._size[axis] if index >= self._side else index
 
 
-def _try_rotation(spectra: list[NDArray[np.complex64]], fast: list[int], b: Level, degrees: float) -> _Trial:
-    """Best translation of the thumbnail turned by `degrees`; correlation normalised by the common energy."""
-    affine, side = _turned(b, degrees)
-    coordinates = dense_coordinates(Warp(affine=affine).apply, (0, 0), (side, side))
-    turned, mask = pull(b.image, b.mask, coordinates, (slice(0, 1 << 30), slice(0, 1 << 30)))
-    moving = band_pass(turned, mask, fine_px=1.0, coarse_px=6.0)
-    F, F2, FM = spectra
-    M, M2, MM = (fft.rfft2(x.astype(np.float32), fast) for x in (moving, moving**2, mask))
-    cross, energy_f, energy_m, count = (fft.irfft2(p, fast) for p in (F * M, F2 * MM, FM * M2, FM * MM))
-    enough = count >= MIN_COMMON * count.max()
-    energy = np.sqrt(np.maximum(energy_f, 1e-3) * np.maximum(energy_m, 1e-3))
-    score = np.where(enough, cross / energy * np.sqrt(np.maximum(count, 0) / count.max()), -1.0)
-    y, x = np.unravel_index(int(np.argmax(score)), score.shape)
-    peak = float(score[y, x])
-    rest = np.roll(score, (-int(y) + 6, -int(x) + 6), axis=(0, 1))
-    rest[:13, :13] = -1.0
-    second = max(float(rest.max()), 0.0)
-    shift = (int(y) - fast[0] if y >= side else int(y), int(x) - fast[1] if x >= side else int(x))
-    return _Trial(degrees=degrees, shift=shift, score=peak, margin=1.0 - second / peak if peak > 0 else 0.0)
+def _pattern(level: Level, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Band-passed thumbnail and its mask."""
+    mask = torch.from_numpy(level.mask).to(device)
+    image = torch.from_numpy(level.image).to(device)
+    return band(image, mask, fine_px=FINE_PX, coarse_px=COARSE_PX), mask.to(torch.float32)
 
 
-def _full_affine(trial: _Trial, b: Level, factor: int) -> Floats:
+def _full_affine(turn: Floats, shift_yx: tuple[int, int], factor: int) -> Floats:
     """a px -> b px at full resolution: shift into the turned square, then turn back."""
-    affine, _ = _turned(b, trial.degrees)
-    linear, move = affine[:, :2], affine[:, 2] + affine[:, :2] @ np.array(trial.shift, dtype=np.float64)
+    linear, move = turn[:, :2], turn[:, 2] + turn[:, :2] @ np.array(shift_yx, dtype=np.float64)
     half = np.full(2, (factor - 1) / 2.0)
     return np.concatenate([linear, (factor * move + half - linear @ half)[:, None]], axis=1)

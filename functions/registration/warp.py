@@ -9,38 +9,64 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample, interpolate
 
+from functions.registration.filters import CPU
+
 Floats = NDArray[np.float32]
 STEP_PX = 8
+STEPS_PER_KNOT = 20
 MARGIN_PX = 3
+
+
+def step_for(spacing_px: float | None) -> int:
+    """How far apart a sheet with knots `spacing_px` apart (None: no sheet) may be evaluated.
+
+    Linear interpolation between 20 points a knot leaves 1/500 of a coefficient's height as error.
+    """
+    longest = 4 * STEP_PX
+    return longest if spacing_px is None else int(np.clip(spacing_px / STEPS_PER_KNOT, STEP_PX, longest))
 
 
 def dense_coordinates(
     source_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     top_left_yx: tuple[int, int],
     shape_yx: tuple[int, int],
+    *,
+    step_px: int = STEP_PX,
 ) -> NDArray[np.float64]:
-    """Source y, x (2, H, W) of every pixel of an output box, from every 8th pixel by linear interpolation."""
-    nodes = [(n - 1) // STEP_PX + 2 for n in shape_yx]
-    axes = [o + STEP_PX * np.arange(n, dtype=np.float64) for o, n in zip(top_left_yx, nodes, strict=True)]
+    """Source y, x (2, H, W) of every pixel of a box, from every `step_px`th by linear interpolation."""
+    nodes = [(n - 1) // step_px + 2 for n in shape_yx]
+    axes = [o + step_px * np.arange(n, dtype=np.float64) for o, n in zip(top_left_yx, nodes, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     source = np.ascontiguousarray(source_of(grid).T.reshape(1, 2, nodes[0], nodes[1]))
-    full = [(n - 1) * STEP_PX + 1 for n in nodes]
+    full = [(n - 1) * step_px + 1 for n in nodes]
     dense = interpolate(torch.from_numpy(source), size=full, mode="bilinear", align_corners=True)
     out: NDArray[np.float64] = dense[0, :, : shape_yx[0], : shape_yx[1]].numpy()
     return out
 
 
-def sample(image: NDArray[np.generic], coordinates: NDArray[np.float64], *, cubic: bool = True) -> Floats:
+def sample(
+    image: NDArray[np.generic],
+    coordinates: NDArray[np.float64],
+    *,
+    cubic: bool = True,
+    device: torch.device = CPU,
+) -> Floats:
     """Values (H, W) of an image at y, x (2, H, W); beyond its border the nearest pixel is repeated."""
-    h, w = image.shape
-    source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
-    y = torch.from_numpy(2.0 * coordinates[0] / max(h - 1, 1) - 1.0)
-    x = torch.from_numpy(2.0 * coordinates[1] / max(w - 1, 1) - 1.0)
-    grid = torch.stack([x, y], dim=-1).to(torch.float32)[None]
+    source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(device)[None, None]
+    grid = np.empty((1, *coordinates.shape[1:], 2), np.float32)
+    for k, axis in enumerate((1, 0)):
+        np.multiply(
+            coordinates[axis], 2.0 / max(image.shape[axis] - 1, 1), out=grid[0, ..., k], casting="same_kind"
+        )
+    grid -= 1.0
     out = grid_sample(
-        source, grid, mode="bicubic" if cubic else "bilinear", padding_mode="border", align_corners=True
+        source,
+        torch.from_numpy(grid).to(device),
+        mode="bicubic" if cubic else "bilinear",
+        padding_mode="border",
+        align_corners=True,
     )
-    return np.asarray(out[0, 0].numpy(), dtype=np.float32)
+    return np.asarray(out[0, 0].cpu().numpy(), dtype=np.float32)
 
 
 def source_box(coordinates: NDArray[np.float64], shape_yx: Sequence[int]) -> tuple[slice, slice] | None:
@@ -60,6 +86,8 @@ def pull(
     mask: NDArray[np.bool_],
     coordinates: NDArray[np.float64],
     box: tuple[slice, slice],
+    *,
+    device: torch.device = CPU,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Values (H, W) and where they are usable, from the part `box` of a source image.
 
@@ -69,7 +97,7 @@ def pull(
     inside = np.ones(local.shape[1:], dtype=np.bool_)
     for c, n in zip(local, crop.shape, strict=True):
         inside &= (c >= -0.01) & (c <= n - 0.99)
-    values = sample(crop, local)
+    values = sample(crop, local, device=device)
     if not mask.all():
-        inside &= sample(mask.astype(np.float32), local, cubic=False) > 0.99
+        inside &= sample(mask.astype(np.float32), local, cubic=False, device=device) > 0.99
     return np.where(inside, values, 0.0).astype(np.float32), inside

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -110,12 +111,40 @@ def load_transform(run: Run, section_id: str) -> SectionTransform:
     Raises:
         VolumeError: the stack is not solved.
     """
-    folder = run.cell("align_solve").file("transforms")
+    return _read_transform(run.cell("align_solve").file("transforms"), section_id)
+
+
+def _read_transform(folder: Path, section_id: str) -> SectionTransform:
     path = folder / f"{section_id}.json"
     header = TransformHeader.parse(_read_text(path, "align_solve"), source=str(path))
     sheet = None if header.sheet is None else _read_sheet(folder / header.sheet, cut=header.cut)
     warp = Warp(affine=np.asarray(header.affine, dtype=np.float64), sheet=sheet)
     return SectionTransform(section=header.section, shape_yx=header.shape_yx, warp=warp, placed=header.placed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedSolution:
+    """An earlier solution whose sections stay: the frame of its volume, and its transforms by section id."""
+
+    frame: AlignedVolume
+    transforms: dict[str, SectionTransform]
+
+
+def load_locked(run: Run) -> LockedSolution | None:
+    """The solution named by `align.locked_solution`; None where nothing is locked.
+
+    Raises:
+        UpstreamError: there is no such solution.
+        VolumeError: it is damaged.
+    """
+    folder = run.locked_folder
+    if folder is None:
+        return None
+    path = folder / "solution.json"
+    frame = AlignedVolume.parse(_read_text(path, "align_solve"), source=str(path))
+    names = sorted(p.stem for p in (folder / "transforms").glob("*.json"))
+    transforms = {name: _read_transform(folder / "transforms", name) for name in names}
+    return LockedSolution(frame=frame, transforms=transforms)
 
 
 def _sheet_arrays(sheet: Sheet | CutSheet) -> dict[str, NDArray[np.generic]]:

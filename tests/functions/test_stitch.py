@@ -11,6 +11,8 @@ import pytest
 from functions import stitch
 from functions.model.acquisition import Section
 from functions.model.errors import AcquisitionError
+from functions.registration.artefacts import CRACK, FOLD, OUTSIDE, TISSUE
+from functions.store.artefacts import load_artefacts
 from functions.store.images import read_tile, write_tile
 from functions.store.run import Run
 from functions.store.transforms import load_layout, read_section
@@ -47,6 +49,22 @@ def test_tiles_come_together(tmp_path: Path) -> None:
     assert image[mask].mean() == pytest.approx(128, abs=4)
     assert image[mask].std() == pytest.approx(33, abs=4)
     assert {t.placed for t in layout.tiles} == {"matched"}
+
+
+def test_a_fold_is_kept_with_the_section(tmp_path: Path) -> None:
+    section, _ = write_montage(tmp_path / "acq", grid=(1, 1), size=400)
+    path = tmp_path / "acq" / section.tiles[0].path
+    pixels = np.array(read_tile(path))
+    pixels[:, 196:210] = np.random.default_rng(0).integers(2, 28, (400, 14))
+    write_tile(path, pixels)
+    run = start(tmp_path / "work", tmp_path / "acq", [section])
+    figures = stitch.compute(run, "z00000").figures
+    codes = load_artefacts(run, "z00000")
+    assert codes.shape == (50, 50)
+    assert (codes[2:-2, 25] == FOLD).all()
+    assert set(np.unique(codes)) == {TISSUE, FOLD}
+    assert figures["fold_fraction"] == pytest.approx((codes == FOLD).mean(), abs=1e-4)
+    assert not np.isin(codes, [OUTSIDE, CRACK]).any()
 
 
 def test_stitching_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""What a section shows where: tissue, resin, folds, cracks, charging; on cells of 8 x 8 px.
+
+A fold is a long thin dark band, a crack a long thin band that is bright or empty black, charging an area in
+saturation or rows that jump in brightness, resin an area without texture. A membrane is dark and long too,
+but neither straight nor wide: only bands that hold a line of `LINE_PX` on cells of 4 px count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from functions.registration.masks import CELL_PX, Gray, Image, Mask, noise_std, reduce_all, reduce_mean
+
+Codes = NDArray[np.uint8]
+
+OUTSIDE, TISSUE, RESIN, FOLD, CRACK, CHARGING = range(6)
+NAMES = ("outside", "tissue", "resin", "fold", "crack", "charging")
+"""Name of each code."""
+
+SUB_PX = 4
+LINE_PX = 96
+MIN_LENGTH_PX = 160
+MIN_SLENDERNESS = 4.0
+ANGLES = 24
+FAR = 1.45
+"""A band is further from the median than this many half-ranges (median to 16th or 84th percentile)."""
+NEAR = 1.0
+EMPTY_GRAY = 4.0
+SATURATED_GRAY = 253
+TAIL_PERCENT = 0.2
+"""A band is further from the median than all but this share of the other cells: it is no tissue."""
+RESIN_PX = 128
+"""Resin holds a square of this side; smaller areas without texture are cytoplasm."""
+STREAK_PX = 385
+STREAK_GRAY = 12.0
+STREAK_SIGMAS = 6.0
+RESIN_SHARE = 0.35
+RESIN_SIGNAL = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What is kept of a strip: mean grey and usability on cells of 4 px, and on cells of 8 px the standard
+    deviation, share of saturated pixels, and whether rows jump there. `noise` is in grey levels."""
+
+    mean: Image
+    used: Mask
+    std: Image
+    saturated: Image
+    streaked: Mask
+    noise: float
+
+
+def summarise(image: Gray, mask: Mask) -> Summary:
+    """Reduce a strip (Y, X) whose first row is a multiple of 8, so that large sections fit into memory."""
+    gray = image.astype(np.float32)
+    mean = reduce_mean(gray, CELL_PX)
+    square = reduce_mean(gray**2, CELL_PX)
+    return Summary(
+        mean=reduce_mean(gray, SUB_PX),
+        used=reduce_all(mask, SUB_PX),
+        std=np.sqrt(np.maximum(square - mean**2, 0.0)),
+        saturated=reduce_mean(image >= SATURATED_GRAY, CELL_PX),
+        streaked=_streaks(gray, mask),
+        noise=noise_std(gray, mask),
+    )
+
+
+def detect_artefacts(image: Gray, mask: Mask) -> Codes:
+    """The code of every cell of 8 x 8 px, (ceil(Y / 8), ceil(X / 8)), of a section or tile.
+
+    Args:
+        mask: True where there is a picture; other cells are `OUTSIDE`.
+    """
+    return classify([summarise(image, mask)])
+
+
+def classify(strips: Sequence[Summary]) -> Codes:
+    """Codes of a section from the summaries of its strips, top to bottom."""
+    used_small = np.concatenate([s.used for s in strips])
+    small = np.concatenate([s.mean for s in strips])
+    std = np.concatenate([s.std for s in strips])
+    saturated = np.concatenate([s.saturated for s in strips])
+    streaked = np.concatenate([s.streaked for s in strips])
+    used = _coarse(used_small, std.shape)
+    codes = np.where(used, TISSUE, OUTSIDE).astype(np.uint8)
+    if not used.any():
+        return codes
+    noise = float(np.median([s.noise for s in strips if s.used.any()]))
+    codes[used & _resin(std, small, used, noise)] = RESIN
+    codes[used & (ndimage.binary_opening(saturated > 0.5, np.ones((2, 2), bool)) | streaked)] = CHARGING
+    dark, bright = _bands(small, used_small)
+    empty = dark & (small < EMPTY_GRAY)
+    # a black strip between two pieces of tissue belongs to no picture: masked, and yet a crack
+    codes[_coarse(dark & ~empty, std.shape)] = FOLD
+    codes[_coarse(bright | empty, std.shape)] = CRACK
+    return codes
+
+
+def _coarse(small: Mask, shape: tuple[int, ...]) -> Mask:
+    """Cells of 8 px of which any sub-cell is True."""
+    even = np.pad(small, [(0, 2 * n - s) for s, n in zip(small.shape, shape, strict=True)])
+    out: Mask = np.asarray(even.reshape(shape[0], 2, shape[1], 2).any(axis=(1, 3)), dtype=np.bool_)
+    return out
+
+
+def _resin(std: Image, small: Image, used: Mask, noise: float) -> Mask:
+    """Large areas with little variance beside the rest of the section, or with none above camera noise."""
+    local = np.sqrt(ndimage.uniform_filter(np.where(used, std, 0.0) ** 2, 5))
+    level = float(np.percentile(local[used], 75))
+    even = np.pad(small, [(0, 2 * n - s) for s, n in zip(small.shape, std.shape, strict=True)], mode="edge")
+    flat = even - ndimage.uniform_filter(even, 9)
+    signal = np.sqrt(reduce_mean(ndimage.uniform_filter(flat**2, 9), 2))
+    empty = (local <= RESIN_SHARE * level) | (signal <= RESIN_SIGNAL * noise)
+    side = RESIN_PX // CELL_PX
+    large = ndimage.binary_opening(np.pad(empty | ~used, side, mode="edge"), np.ones((side, side), bool))
+    out: Mask = large[side:-side, side:-side] & empty
+    return out
+
+
+def _streaks(gray: Image, mask: Mask) -> Mask:
+    """Cells in which rows are brighter or darker than the rows above and below over a long way (charging)."""
+    if gray.shape[1] < STREAK_PX or gray.shape[0] < 9:
+        return np.zeros([-(-n // CELL_PX) for n in gray.shape], dtype=bool)
+    along = ndimage.uniform_filter1d(np.where(mask, gray, 0.0), STREAK_PX, axis=1)
+    whole = ndimage.uniform_filter1d(mask.astype(np.float32), STREAK_PX, axis=1) > 0.999
+    jump = along - ndimage.median_filter(along, size=(5, 1))
+    spread = 1.4826 * float(np.median(np.abs(jump[whole]))) if whole.any() else 0.0
+    found = whole & (np.abs(jump) > max(STREAK_GRAY, STREAK_SIGMAS * spread))
+    out: Mask = reduce_mean(found, CELL_PX) > 0.0
+    return out
+
+
+def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:
+    """Long thin dark and bright bands, on cells of 4 px."""
+    low, middle, high = np.percentile(small[used], [16, 50, 84])
+    inner = ndimage.binary_erosion(ndimage.binary_fill_holes(used), np.ones((3, 3), bool))
+    out = []
+    for score in ((middle - small) / max(middle - low, 1.0), (small - middle) / max(high - middle, 1.0)):
+        far, near = (score > FAR) & inner, (score > NEAR) & inner
+        lines = _line_opening(ndimage.binary_opening(far, np.ones((2, 2), bool)), LINE_PX // SUB_PX)
+        core = _slender(lines, score, used)
+        out.append(near & ndimage.binary_dilation(core, np.ones((3, 3), bool), iterations=2))
+    return out[0], out[1]
+
+
+def _line_opening(cells: Mask, length: int) -> Mask:
+    """What of a mask a straight line of `length` cells fits into, in any of 24 directions."""
+    out = np.zeros_like(cells)
+    if not cells.any():
+        return out
+    padded = np.pad(cells, length)
+    for angle in np.arange(ANGLES) * np.pi / ANGLES:
+        steps = [np.rint(k * np.array([np.sin(angle), np.cos(angle)])).astype(int) for k in range(length)]
+        fits = np.ones_like(padded)
+        for dy, dx in steps:
+            fits &= _shifted(padded, -dy, -dx)
+            if not fits.any():
+                break
+        if fits.any():
+            for dy, dx in steps:
+                out |= _shifted(fits, dy, dx)[length:-length, length:-length]
+    return out
+
+
+def _shifted(cells: Mask, dy: int, dx: int) -> Mask:
+    return np.roll(cells, (dy, dx), axis=(0, 1))
+
+
+def _slender(cells: Mask, score: Image, used: Mask) -> Mask:
+    """The connected parts that are long, much longer than wide, and unlike what else there is."""
+    labels, count = ndimage.label(cells, np.ones((3, 3), bool))
+    others = score[used & ~ndimage.binary_dilation(cells, np.ones((3, 3), bool), iterations=2)]
+    limit = float(np.percentile(others, 100.0 - TAIL_PERCENT)) if others.size else np.inf
+    out = np.zeros_like(cells)
+    boxes = ndimage.find_objects(labels) if count else []
+    for index, box in enumerate(boxes, start=1):
+        part = labels[box] == index
+        length = float(np.hypot(*part.shape)) * SUB_PX
+        width = 2.0 * SUB_PX * float(ndimage.distance_transform_edt(np.pad(part, 1)).max())
+        slender = length >= MIN_LENGTH_PX and length >= MIN_SLENDERNESS * width
+        if slender and float(np.median(score[box][part])) > limit:
+            out[box] |= part
+    return out

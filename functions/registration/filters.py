@@ -1,0 +1,94 @@
+"""Box sums, blurs and the band-pass as float32 tensors (..., Y, X): the same on CPU, CUDA and XPU.
+
+Running sums would need float64. Sums by doubling do not: they add pairs, pairs of pairs, and so on, so
+rounding grows with the logarithm of the width alone, however wide the image is.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+CPU = torch.device("cpu")
+
+
+def box_sums(values: Tensor, size: int, dim: int) -> Tensor:
+    """Sums over all runs of `size` along an axis, which becomes `size` - 1 shorter.
+
+    Runs of 1, 2, 4, ... are built from each other, and those that are the binary digits of `size` are joined.
+    """
+    length = values.shape[dim] - size + 1
+    run, width, start = values, 1, 0
+    total: Tensor | None = None
+    while True:
+        if size & width:
+            part = run.narrow(dim, start, length)
+            total = part if total is None else total + part
+            start += width
+        if 2 * width > size:
+            assert total is not None
+            return total
+        rest = run.shape[dim] - width
+        run = run.narrow(dim, 0, rest) + run.narrow(dim, width, rest)
+        width *= 2
+
+
+def box_blur(values: Tensor, size: int) -> Tensor:
+    """Two box filters of an odd size on both axes, zeros outside: close to a Gaussian, at little cost."""
+    return _box_axis(_box_axis(values, size, -2), size, -1).mul_(float(size) ** -4)
+
+
+def _box_axis(values: Tensor, size: int, dim: int) -> Tensor:
+    for _ in range(2):
+        values = box_sums(_padded(values, size // 2, dim), size, dim)
+    return values
+
+
+def _padded(values: Tensor, by: int, dim: int) -> Tensor:
+    return pad(values, (0, 0, by, by) if dim == -2 else (by, by))
+
+
+def smooth(values: Tensor, sigma_px: float) -> Tensor:
+    """A Gaussian, cut off at 3 sigma, zeros outside."""
+    radius = int(3.0 * sigma_px + 0.5)
+    weights = [math.exp(-0.5 * (k / sigma_px) ** 2) for k in range(-radius, radius + 1)]
+    for dim in (-2, -1):
+        wide, length = _padded(values, radius, dim), values.shape[dim]
+        values = wide.narrow(dim, 0, length) * (weights[0] / sum(weights))
+        for k, weight in enumerate(weights[1:], start=1):
+            values.add_(wide.narrow(dim, k, length), alpha=weight / sum(weights))
+    return values
+
+
+def band(image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float) -> Tensor:
+    """`masks.band_pass` of one image (Y, X) of float32 and its mask."""
+    if not bool(mask.any()):
+        return torch.zeros_like(image)
+    full = bool(mask.all())
+    size = max(3, 2 * round(coarse_px) + 1)
+    # against the mean, sums stay small, and so does their rounding
+    gray = image - (image.mean() if full else image[mask].mean())
+    gray = gray if full else gray * mask
+    flat = _inside(gray - box_blur(gray, size) / _share(mask, size, full), mask, full)
+    if fine_px > 0:
+        flat = _inside(smooth(flat, fine_px), mask, full)
+    wide = 2 * size + 1
+    local = box_blur(flat * flat, wide) / _share(mask, wide, full)
+    level = (local if full else local[mask]).median()
+    return flat / torch.sqrt(local + (0.25 * level + 1e-3))
+
+
+def _inside(values: Tensor, mask: Tensor, full: bool) -> Tensor:
+    return values if full else values * mask
+
+
+def _share(mask: Tensor, size: int, full: bool) -> Tensor:
+    """How much of each blur's reach is usable. That of a full mask is a product of two lines."""
+    weight = mask.to(torch.float32)
+    if full:
+        lines = [_box_axis(weight[:, :1], size, -2), _box_axis(weight[:1], size, -1)]
+        return (lines[0] / size**2 * (lines[1] / size**2)).clamp(min=1e-3)
+    return box_blur(weight, size).clamp(min=1e-3)
