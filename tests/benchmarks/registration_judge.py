@@ -60,10 +60,11 @@ def ask(score, truth, folder):
     return asked
 
 
-def masks(sets, truth):
-    """Where each section shows tissue (N, Y, X): False in its fold or crack."""
+def artefacts(sets, truth):
+    """What each section shows (N, Y, X): 0 tissue, 1 its fold, 2 its crack."""
     grid = np.mgrid[: truth["canvas"], : truth["canvas"]][::-1].astype(float)
-    return np.stack([sets.sec_T(truth, k, grid)[1] for k in range(len(truth["z"]))])
+    codes = [np.where(sets.sec_T(truth, k, grid)[1], 0, kind) for k, kind in enumerate(truth["kind"])]
+    return np.stack(codes).astype(np.uint8)
 
 
 def wrong_seams(answers, tiles, kept):
@@ -124,7 +125,7 @@ def main():
         asked = ask(score, truth, Path(folder))
         np.savez(file, index=asked.index, length=asked.length, points_xy=np.concatenate(asked.points))
     elif what == "masks":
-        np.savez_compressed(file, masks=masks(sets, truth))
+        np.savez_compressed(file, artefacts=artefacts(sets, truth))
     else:
         print(json.dumps(judge(score, sets, truth, Path(folder), Path(file))))
 

@@ -5,7 +5,7 @@
 Runs the steps themselves with the parameters that a user gets who gives none: `stitch` for a set of tiles;
 for a stack `stitch` (one tile a section), `align_pairs`, `align_solve` and `align_render`. Writes into OUT
 `mapped.npz` (answers to the questions in POINTS, and the pairs that were kept) and `figures.json`.
-With MASKS (N, Y, X), folds and cracks are masked in the sections before they are aligned.
+MASKS (N, Y, X; 1 fold, 2 crack) replace what stitching found out about folds and cracks.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ import torch
 
 from functions import align_pairs, align_render, align_solve, stitch
 from functions.model.acquisition import Acquisition, Section, Tile
+from functions.model.parameters import Parameters
 from functions.registration import mosaic
+from functions.registration.artefacts import CRACK, FOLD, TISSUE
+from functions.registration.masks import CELL_PX, reduce_mean
+from functions.store.artefacts import load_artefacts, save_artefacts
 from functions.store.images import tile_shape
 from functions.store.run import Run
 from functions.store.tiles import TileReader
 from functions.store.transforms import load_layout, load_transform, read_arrays, section_volume
 from functions.store.volumes import Volume
+from functions.tasks import StepName
 from tests.functions.registration_scenes import start, tile
 
 STAGES: tuple[tuple[Any, str, str], ...] = (
@@ -94,29 +99,47 @@ def stitch_set(folder: Path, work: Path, watch: Watch) -> Run:
         watch.wrap(owner, name, stage)
     tiles = [_tile(folder, f"tiles/{row['file']}", (row["y"], row["x"])) for row in rows]
     run = _start(work, folder, [Section(z=0, tiles=tuple(tiles))])
-    watch.run("other", _step, run, "stitch", stitch.units(run), stitch.compute)
+    watch.run("other", do_step, run, "stitch", stitch)
     return run
 
 
 def align_set(folder: Path, work: Path, watch: Watch, masks: np.ndarray | None) -> Run:
     """Align the sections of a set in the order of their files."""
-    names = sorted(path.name for path in (folder / "sections").glob("*.png"))
-    sections = [Section(z=z, tiles=(_tile(folder, f"sections/{n}"),)) for z, n in enumerate(names)]
-    run = _start(work, folder, sections)
-    watch.run("reading", _step, run, "stitch", stitch.units(run), stitch.compute)
+    run = start_stack(folder, work)
+    watch.run("reading", do_step, run, "stitch", stitch)
     if masks is not None:
-        for section, mask in zip(run.sections, masks, strict=True):
-            give_mask(run, section.section.id, mask)
-    watch.run("correlation", _step, run, "align_pairs", align_pairs.units(run), align_pairs.compute)
+        for section, given in zip(run.sections, masks, strict=True):
+            give_masks(run, section.section.id, given)
+    watch.run("correlation", do_step, run, "align_pairs", align_pairs)
     watch.run("solve", align_solve.perform, run)
-    watch.run("render", _step, run, "align_render", align_render.units(run), align_render.compute)
+    watch.run("render", do_step, run, "align_render", align_render)
     return run
 
 
-def give_mask(run: Run, section: str, mask: np.ndarray) -> None:
-    """Take pixels that a given mask excludes out of a stitched section."""
+def start_stack(
+    folder: Path, work: Path, *, count: int | None = None, parameters: Parameters | None = None
+) -> Run:
+    """A run over the first sections of a set, all of them by default."""
+    names = sorted(path.name for path in (folder / "sections").glob("*.png"))[:count]
+    sections = [Section(z=z, tiles=(_tile(folder, f"sections/{n}"),)) for z, n in enumerate(names)]
+    return _start(work, folder, sections, parameters)
+
+
+def do_step(run: Run, name: StepName, step: Any) -> None:
+    """Do all units of a step that are not done."""
+    for unit in step.units(run):
+        run.cell(name, unit).run_unit(unit, lambda unit=unit: step.compute(run, unit))
+
+
+def give_masks(run: Run, section: str, given: np.ndarray) -> None:
+    """Put a given fold (1) and crack (2) into what stitching found out about a section, pixels (Y, X)."""
     volume = Volume.open(run.work, section_volume(run, section, "mask", load_layout(run, section).shape_yx))
-    volume.write(volume.ref.box, (volume.read(volume.ref.box) * mask[None]).astype(np.uint8))
+    volume.write(volume.ref.box, (volume.read(volume.ref.box) * (given == 0)[None]).astype(np.uint8))
+    codes = load_artefacts(run, section)
+    codes[np.isin(codes, (FOLD, CRACK))] = TISSUE
+    for value, code in ((1, FOLD), (2, CRACK)):
+        codes[reduce_mean(given == value, CELL_PX) >= 0.5] = code
+    save_artefacts(run, section, codes)
 
 
 def _tile(folder: Path, path: str, stage_yx_px: tuple[str, str] = ("0", "0")) -> Tile:
@@ -126,14 +149,9 @@ def _tile(folder: Path, path: str, stage_yx_px: tuple[str, str] = ("0", "0")) ->
     return tile(row, column, path, [float(v) for v in stage_yx_px], tile_shape(folder / path))
 
 
-def _start(work: Path, folder: Path, sections: list[Section]) -> Run:
+def _start(work: Path, folder: Path, sections: list[Section], parameters: Parameters | None = None) -> Run:
     default = float(Acquisition.model_fields["stage_uncertainty_px"].default)
-    return start(work, folder, sections, uncertainty_px=default)
-
-
-def _step(run: Run, step: Any, units: list[str], compute: Callable[[Run, str], Any]) -> None:
-    for unit in units:
-        run.cell(step, unit).run_unit(unit, lambda unit=unit: compute(run, unit))
+    return start(work, folder, sections, uncertainty_px=default, parameters=parameters)
 
 
 def answers(run: Run, asked: dict[str, np.ndarray], *, stack: bool) -> np.ndarray:
@@ -182,7 +200,7 @@ def measure(folder: Path, points: Path, out: Path, *, masks: Path | None, starte
     watch = Watch(started)
     shutil.rmtree(out / "work", ignore_errors=True)  # a run done before would be resumed: nothing to time
     stack = (folder / "sections").is_dir()
-    given = np.load(masks)["masks"] if masks else None
+    given = np.load(masks)["artefacts"] if masks else None
     run = align_set(folder, out / "work", watch, given) if stack else stitch_set(folder, out / "work", watch)
     cpu, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with np.load(points) as archive:
