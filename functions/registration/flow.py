@@ -34,7 +34,7 @@ def warp_level(b: Level, shape_yx: tuple[int, int], warp: Warp) -> tuple[Image, 
     box = source_box(coordinates, b.image.shape)
     if box is None:
         return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
-    return pull(b.image[box], b.mask[box], coordinates, box)
+    return pull(b.image[box], b.mask[box], coordinates, box, device=b.device)
 
 
 def _spread(first: int, last: int, step: int) -> NDArray[np.int64]:
@@ -64,9 +64,9 @@ def _match_level(
     axes = [_spread(-over, n - patch + over, step) for n in shape]
     corners = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
     found = match_patches(
-        np.pad(band_pass(a.image, a.mask, fine_px=FINE_PX, coarse_px=COARSE_PX), over),
+        np.pad(band_pass(a.image, a.mask, fine_px=FINE_PX, coarse_px=COARSE_PX, device=a.device), over),
         np.pad(a.mask, over),
-        band_pass(drawn, drawn_mask, fine_px=FINE_PX, coarse_px=COARSE_PX),
+        band_pass(drawn, drawn_mask, fine_px=FINE_PX, coarse_px=COARSE_PX, device=a.device),
         drawn_mask,
         fixed_corner_yx=corners + over,
         moving_corner_yx=corners,
@@ -74,6 +74,7 @@ def _match_level(
         reach_px=reach_px,
         min_cover=0.55,
         apart_px=APART_PX,
+        device=a.device,
     )
     second = np.maximum(found.second, 0.0) / np.maximum(found.peak, 1e-6)
     good = found.valid & (found.peak >= floor) & (second <= ratio)

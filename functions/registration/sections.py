@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from functions.model.parameters import AlignParameters
 from functions.model.regions import Regions
 from functions.model.transform import Warp
 from functions.registration.cuts import region_level
+from functions.registration.filters import CPU
 from functions.registration.flow import MIN_INLIERS, fit_warp, flow, refine_affine
 from functions.registration.masks import Gray, Mask
 from functions.registration.overlaps import NO_MATCHES, Matches, join
@@ -57,22 +59,30 @@ def register_sections(
     *,
     regions_a: Regions | None = None,
     regions_b: Regions | None = None,
+    far: bool = False,
+    device: torch.device = CPU,
 ) -> PairMatch:
     """Register section b with section a. Without a common pattern the result has no matches (`good` is
     False).
 
     Args:
         regions_a: regions of a that folds and cracks part; None where nothing does.
+        far: stop at half resolution; enough for what holds a stack straight.
     """
     factor = 1
     while min(*a.shape, *b.shape) // (2 * factor) >= THUMBNAIL_PX:
         factor *= 2
-    levels = {f: (reduce_section(a, mask_a, f), reduce_section(b, mask_b, f)) for f in _powers(factor)}
+    finest = 2 if far and factor > 1 else 1
+    levels = {
+        f: (reduce_section(a, mask_a, f, device), reduce_section(b, mask_b, f, device))
+        for f in _powers(factor)
+        if f >= finest
+    }
     guess = scan_rotations(*levels[factor], max_rotation_deg=parameters.max_rotation_deg)
     if guess is None:
         return PairMatch(affine=np.eye(2, 3), score=0.0, margin=0.0)
     warp = Warp(affine=guess.affine)
-    for f in _powers(factor):
+    for f in levels:
         refined = refine_affine(*levels[f], warp)
         if refined is None:
             return PairMatch(affine=warp.affine, score=guess.score, margin=guess.margin)

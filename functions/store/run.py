@@ -114,18 +114,14 @@ class Run:
         if self.manifest.acquisition.aligned:
             return {}
         rows, align = self.sections, self.parameters.align
-        steps = [*range(1, align.neighbours + 1), *sorted(self._far_steps)]
+        far = {step for step in align.far_neighbours if step > align.neighbours}
+        steps = [*range(1, align.neighbours + 1), *sorted(far)]
         return {
             f"{a.section.id}-{rows[i + step].section.id}": (a, rows[i + step])
             for i, a in enumerate(rows)
             for step in steps
             if i + step < len(rows)
         }
-
-    @property
-    def _far_steps(self) -> set[int]:
-        align = self.parameters.align
-        return {step for step in align.far_neighbours if step > align.neighbours}
 
     @cached_property
     def far_pairs(self) -> frozenset[str]:
@@ -165,15 +161,15 @@ class Run:
         if name is None:
             return None
         folder = (self.work / name).resolve()
+        fault = None
         if not folder.is_relative_to(self.work.resolve()):
+            fault = f"not under the work root {self.work}"
+        elif not (folder / "solution.json").is_file() or not (folder / "transforms").is_dir():
+            fault = "no solution.json and transforms/ there"
+        if fault is not None:
             raise UpstreamError(
-                f"align.locked_solution: {name}: not under the work root {self.work}",
-                remedy="name the folder of an earlier run's solution in the same work root, align_solve/<key>",
-            )
-        if not (folder / "solution.json").is_file() or not (folder / "transforms").is_dir():
-            raise UpstreamError(
-                f"align.locked_solution: {name}: no solution.json and transforms/ there",
-                remedy="name the folder of an earlier run's solution in the same work root, align_solve/<key>",
+                f"align.locked_solution: {name}: {fault}",
+                remedy="name the folder of an earlier solution in the same work root: align_solve/<key>",
             )
         return folder
 
