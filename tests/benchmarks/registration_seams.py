@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from functions.model.transform import Warp
 from functions.registration.masks import enlarge, tile_masks
-from functions.registration.warp import sample
+from functions.registration.warp import dense_coordinates, sample, source_box
 
 WINDOW_PX = 128
 FINE_PX, COARSE_PX = 1.0, 12.0
@@ -39,9 +39,12 @@ def windows(a: Warp, b: Warp, shape_yx: tuple[int, int], textured: np.ndarray) -
 
 def seam_ncc(a: Warp, b: Warp, fixed: np.ndarray, moving: np.ndarray, corner: tuple[int, int]) -> float:
     """Correlation of a window of tile a (at `corner`) with tile b, pulled there through both maps."""
-    y, x = np.mgrid[corner[0] : corner[0] + WINDOW_PX, corner[1] : corner[1] + WINDOW_PX].astype(np.float64)
-    there = b.inverse(a.apply(np.stack([y, x], axis=-1).reshape(-1, 2)))
-    pulled = sample(moving, there.T.reshape(2, WINDOW_PX, WINDOW_PX))
+    there = dense_coordinates(lambda p: b.inverse(a.apply(p)), corner, (WINDOW_PX, WINDOW_PX))
+    box = source_box(there, moving.shape)
+    if box is None:
+        return 0.0
+    local = there - np.array([part.start for part in box], dtype=np.float64)[:, None, None]
+    pulled = sample(moving[box], local)
     return ncc(fixed[corner[0] : corner[0] + WINDOW_PX, corner[1] : corner[1] + WINDOW_PX], pulled)
 
 

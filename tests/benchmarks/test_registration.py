@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from functions.model.transform import Warp
 from tests.benchmarks.registration_bars import BARS, average, bars, flatten, with_ratios
+from tests.benchmarks.registration_fafb import TURN_DEG, distances, tile_points, turn
+from tests.benchmarks.registration_growth import exponent
 from tests.benchmarks.registration_judge import Replay, ask, wrong_seams
 from tests.benchmarks.registration_ours import Watch, measure
 from tests.benchmarks.registration_peers import environment
-from tests.functions.registration_scenes import write_montage
+from tests.benchmarks.registration_seams import judge_seams, ncc
+from tests.benchmarks.registration_stack import after_rigid, long_range
+from tests.benchmarks.registration_synthetic import fibre_figures, synthetic_stack
+from tests.functions.registration_scenes import scene, write_montage
 
 SCORE = {
     "seam": {"mean": 0.1, "median": 0.09, "p95": 0.2, "max": 0.6, "n": 10},
@@ -143,3 +149,88 @@ def test_the_judge_needs_nothing_of_ours() -> None:
         path = Path(__file__).with_name(name)
         done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
+
+
+def moved(y: float, x: float) -> Warp:
+    """A translation."""
+    return Warp(affine=np.array([[1.0, 0.0, y], [0.0, 1.0, x]]))
+
+
+def test_a_seam_shows_which_solution_is_right() -> None:
+    plane = scene((640, 900), seed=3)
+    tiles = [plane[:, :560].astype(np.uint8), plane[:, 340:].astype(np.uint8)]
+    right, off = [moved(0, 0), moved(0, 340)], [moved(0, 0), moved(2, 343)]
+    found = judge_seams(tiles, [(0, 1)], right, off)
+    assert found["windows"] == 7
+    assert found["ours"]["median"] > 0.999
+    assert found["published"]["median"] < 0.9
+    assert found["share_better"] == 1.0
+
+
+def test_correlation_knows_no_gain_and_no_flat_image() -> None:
+    image = scene((64, 64))
+    assert ncc(image, 0.5 * image + 20) == pytest.approx(1.0, abs=1e-5)
+    assert ncc(image, -image) == pytest.approx(-1.0, abs=1e-5)
+    assert ncc(image, np.full_like(image, 7.0)) == 0.0
+
+
+def test_one_tile_far_off_does_not_bend_the_others() -> None:
+    points = tile_points((2160, 2560))
+    true = np.stack([points + np.array([1900.0 * (k // 3), 2300.0 * (k % 3)]) for k in range(12)])
+    shear = np.array([[1.001, 0.0], [0.0005, 0.999]])
+    found = true @ shear + [40.0, -7.0]
+    found[5] += 60.0
+    off = distances(found, true, np.ones(12, dtype=bool))
+    assert off[5] > 50
+    assert np.delete(off, 5).max() < 0.01
+
+
+def test_a_tile_is_turned_about_its_middle() -> None:
+    middle = np.array([[1079.5, 1279.5]])
+    there = Warp(affine=turn((2160, 2560), TURN_DEG))
+    back = Warp(affine=turn((2160, 2560), -TURN_DEG))
+    np.testing.assert_allclose(there.apply(middle), middle)
+    np.testing.assert_allclose(back.apply(there.apply(middle + 500)), middle + 500)
+    along = middle + np.array([0.0, 1000.0])
+    assert np.linalg.norm(there.apply(along) - along) == pytest.approx(34.9, abs=0.1)
+
+
+def test_exponents_of_power_laws() -> None:
+    assert exponent([4, 16, 64], [8.0, 64.0, 512.0]) == 1.5
+    assert exponent([4, 16, 64], [0.0, 2.0, 2.0]) == 0.0
+    assert exponent([4, 16], [0.0, 1.0]) is None
+
+
+def test_fibres_are_straight_bent_or_tilted() -> None:
+    z = np.arange(101.0)
+    tilted = fibre_figures(np.stack([0.02 * z, 0 * z], axis=1))
+    assert tilted == {"from_mean_px_max": 1.0, "from_line_px_max": 0.0}
+    bent = fibre_figures(np.stack([0 * z, ((z - 50) / 50) ** 2 * 3], axis=1))
+    assert bent["from_line_px_max"] == pytest.approx(2.0, abs=0.1)
+
+
+def test_synthetic_matches_are_off_as_asked() -> None:
+    stack = synthetic_stack(30, seed=0, pair_error_px=1.0, match_error_px=0.2)
+    off = [
+        stack.truth[p.b].apply(p.matches.b_yx) - stack.truth[p.a].apply(p.matches.a_yx) for p in stack.pairs
+    ]
+    shared = np.array([o.mean(axis=0) for o in off])
+    assert shared.std() == pytest.approx(1.0, rel=0.2)
+    assert np.mean([o.std(axis=0) for o in off]) == pytest.approx(0.2, rel=0.05)
+    path = np.concatenate([w.apply(p) for w, p in zip(stack.truth, stack.fibre((100, 200)), strict=True)])
+    np.testing.assert_allclose(path, [[100.0, 200.0]] * 30, atol=1e-9)
+
+
+def test_a_short_stack_with_small_errors_stays_straight() -> None:
+    found = long_range(8, seed=0, pair_error_px=0.0, match_error_px=0.2)
+    assert found["from_mean_px_max"] < 0.3
+
+
+def test_stacks_are_compared_after_one_rigid_motion() -> None:
+    points = np.random.default_rng(0).uniform(0, 500, (3, 20, 2))
+    turned = Warp(affine=turn((500, 500), 3.0)).apply(points.reshape(-1, 2)).reshape(points.shape) + 9.0
+    np.testing.assert_allclose(after_rigid(turned, points), 0.0, atol=1e-9)
+    turned[1] += [0.0, 1.5]
+    off = after_rigid(turned, points).mean(axis=1)
+    assert off[1] == pytest.approx(1.0, abs=0.05)
+    assert off[0] == pytest.approx(0.5, abs=0.05)
