@@ -18,23 +18,24 @@ RIM_PX = 8
 """Windows keep so far from the border of the other tile."""
 
 
-def windows(a: Warp, b: Warp, shape_yx: tuple[int, int], textured: np.ndarray) -> list[tuple[int, int]]:
-    """Corners, in px of tile a, of windows that lie in both tiles and show something."""
-    step = WINDOW_PX // 2
+def windows(a: Warp, b: Warp, textured_a: np.ndarray, textured_b: np.ndarray) -> list[tuple[int, int]]:
+    """Corners, in px of tile a, of windows that lie in both tiles and show something in both."""
+    step, height, width = WINDOW_PX // 2, *textured_a.shape
     corners = [
         (y, x)
-        for y in range(0, shape_yx[0] - WINDOW_PX + 1, step)
-        for x in range(0, shape_yx[1] - WINDOW_PX + 1, step)
+        for y in range(0, height - WINDOW_PX + 1, step)
+        for x in range(0, width - WINDOW_PX + 1, step)
+        if textured_a[y : y + WINDOW_PX, x : x + WINDOW_PX].all()
     ]
-    rim = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float64) * (WINDOW_PX - 1)
-    points = (np.array(corners, dtype=np.float64)[:, None] + rim).reshape(-1, 2)
-    there = b.inverse(a.apply(points)).reshape(-1, 4, 2)
-    inside = ((there >= RIM_PX) & (there <= np.array(shape_yx) - 1 - RIM_PX)).all(axis=(1, 2))
-    return [
-        (y, x)
-        for (y, x), ok in zip(corners, inside, strict=True)
-        if ok and textured[y : y + WINDOW_PX, x : x + WINDOW_PX].all()
-    ]
+    grid = np.stack(np.meshgrid(*[np.linspace(0, WINDOW_PX - 1, 5)] * 2, indexing="ij"), axis=-1).reshape(
+        -1, 2
+    )
+    points = (np.array(corners, dtype=np.float64).reshape(-1, 1, 2) + grid).reshape(-1, 2)
+    there = b.inverse(a.apply(points))
+    inside = ((there >= RIM_PX) & (there <= np.array(textured_b.shape) - 1 - RIM_PX)).all(axis=1)
+    y, x = np.where(inside[:, None], there, 0.0).astype(np.int64).T
+    good = (inside & textured_b[y, x]).reshape(-1, len(grid)).all(axis=1)
+    return [corner for corner, ok in zip(corners, good, strict=True) if ok]
 
 
 def seam_ncc(a: Warp, b: Warp, fixed: np.ndarray, moving: np.ndarray, corner: tuple[int, int]) -> float:
@@ -72,11 +73,10 @@ def judge_seams(
     The windows are chosen by their maps, and are the same for both.
     """
     passed = [band(image) for image in images]
+    textured = [enlarge(tile_masks(i).textured, (i.shape[0], i.shape[1])) for i in images]
     found = []
     for a, b in pairs:
-        shape = (images[a].shape[0], images[a].shape[1])
-        textured = enlarge(tile_masks(images[a]).textured, shape)
-        for corner in windows(theirs[a], theirs[b], shape, textured):
+        for corner in windows(theirs[a], theirs[b], textured[a], textured[b]):
             found.append(
                 [
                     seam_ncc(warps[a], warps[b], kind[a], kind[b], corner)
