@@ -107,8 +107,8 @@ class Bench:
 
     def _key(self, system: str, folder: Path) -> str:
         """Of what a peer's result depends on: its environment, its driver with all settings, the set."""
-        driver = HERE / ("registration_ours.py" if system.startswith("ours") else f"registration_{system}.py")
-        parts = [str(self.python).encode(), driver.read_bytes(), str(self.threads).encode()]
+        files = sorted(HERE.glob(f"registration_{system.removesuffix('_masked')}*.py"))
+        parts = [str(self.python).encode(), *(f.read_bytes() for f in files), str(self.threads).encode()]
         parts.append((folder / "truth.npz").read_bytes())
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 

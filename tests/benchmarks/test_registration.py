@@ -17,7 +17,7 @@ from tests.benchmarks.registration_judge import Replay, ask, wrong_seams
 from tests.benchmarks.registration_ours import Watch, measure
 from tests.benchmarks.registration_peers import environment
 from tests.benchmarks.registration_seams import judge_seams, ncc
-from tests.benchmarks.registration_stack import after_rigid, long_range
+from tests.benchmarks.registration_stack import after_rigid, compare, long_range
 from tests.benchmarks.registration_synthetic import fibre_figures, synthetic_stack
 from tests.functions.registration_scenes import scene, write_montage
 
@@ -144,10 +144,11 @@ def test_ours_on_a_small_set(tmp_path: Path) -> None:
 
 def test_the_judge_needs_nothing_of_ours() -> None:
     """It runs in another environment: importing it must not pull in the project."""
-    code = "import sys, runpy; runpy.run_path(sys.argv[1]); print({'ffn', 'torch'} & set(sys.modules))"
-    for name in ("registration_judge.py", "registration_feabas.py"):
-        path = Path(__file__).with_name(name)
-        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    here = Path(__file__).parent
+    code = "import sys; import {0}; print({{'ffn', 'torch', 'functions'}} & set(sys.modules))"
+    for name in ("registration_judge", "registration_feabas"):
+        command = [sys.executable, "-c", code.format(name)]
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
 
 
@@ -234,3 +235,13 @@ def test_stacks_are_compared_after_one_rigid_motion() -> None:
     off = after_rigid(turned, points).mean(axis=1)
     assert off[1] == pytest.approx(1.0, abs=0.05)
     assert off[0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_what_all_sections_share_is_no_difference() -> None:
+    shared = np.random.default_rng(0).normal(0, 5, (81, 2))
+    off = np.stack([shared] * 5)
+    assert compare(off)["section_px_max"] == 0.0
+    off[3] += [0.6, 0.8]
+    found = compare(off)
+    assert found["section_px"] == [0.0, 0.0, 0.0, 1.0, 0.0]
+    assert found["px_mean"] == 0.2
