@@ -145,7 +145,8 @@ def measure(
     figures = average(list(by_seed.values()))
     if peers:
         figures = with_ratios({k: v for k, v in figures.items() if not k.startswith("ratio.")}, peers[0])
-    return {**figures, "by_seed": by_seed, "bars": bars(figures), "threads": bench.threads, "seeds": seeds}
+    machine = {"cpus": os.cpu_count(), "load_average": os.getloadavg(), "threads": bench.threads}
+    return {**figures, "by_seed": by_seed, "bars": bars(figures), "machine": machine, "seeds": seeds}
 
 
 def words(text: str) -> list[str]:
