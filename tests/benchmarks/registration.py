@@ -69,7 +69,7 @@ class Bench:
             subprocess.run([*maker, "--seed", str(seed), "--out", partial], check=True, stdout=sys.stderr)
             self.judge("points", partial, partial / "points.npz")
             if kind == "align":
-                self.judge("masks", partial, partial / "masks.npz")
+                self.judge("artefacts", partial, partial / "artefacts.npz")
             partial.rename(folder)
         return folder
 
@@ -92,7 +92,7 @@ class Bench:
         variables = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(self.threads))}
         command = [*self._driver(system), folder, folder / "points.npz", out, "--threads", str(self.threads)]
         if system.endswith("_masked"):
-            command += ["--masks", folder / "masks.npz"]
+            command += ["--artefacts", folder / "artefacts.npz"]
         command += ["--started", f"{time.time():.3f}"]
         with open(out / "log", "wb") as log:
             done = subprocess.run(command, env=variables, stdout=log, stderr=subprocess.STDOUT)

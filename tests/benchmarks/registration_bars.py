@@ -43,7 +43,7 @@ BARS: tuple[tuple[str, float], ...] = (
 )
 """Every bar is an upper limit; `ratio` is ours / FEABAS, seconds are from files on disk to files on disk.
 
-With one thread on an idle machine CPU seconds say the same as seconds; on a busy one they alone say something.
+With one thread on an idle machine CPU seconds say what seconds say; on a busy one they alone say something.
 """
 
 

@@ -1,11 +1,11 @@
 """Petavoxel on one set, in a process of its own: from files to drawn files, and where points went.
 
-    python -m tests.benchmarks.registration_ours SET POINTS OUT --threads 1 [--masks MASKS] [--profile]
+    python -m tests.benchmarks.registration_ours SET POINTS OUT [--artefacts ARTEFACTS] [--profile]
 
 Runs the steps themselves with the parameters that a user gets who gives none: `stitch` for a set of tiles;
 for a stack `stitch` (one tile a section), `align_pairs`, `align_solve` and `align_render`. Writes into OUT
 `mapped.npz` (answers to the questions in POINTS, and the pairs that were kept) and `figures.json`.
-MASKS (N, Y, X; 1 fold, 2 crack) replace what stitching found out about folds and cracks.
+ARTEFACTS (N, Y, X; 1 fold, 2 crack) replace what stitching found out about folds and cracks.
 """
 
 from __future__ import annotations
@@ -103,13 +103,13 @@ def stitch_set(folder: Path, work: Path, watch: Watch) -> Run:
     return run
 
 
-def align_set(folder: Path, work: Path, watch: Watch, masks: np.ndarray | None) -> Run:
+def align_set(folder: Path, work: Path, watch: Watch, artefacts: np.ndarray | None) -> Run:
     """Align the sections of a set in the order of their files."""
     run = start_stack(folder, work)
     watch.run("reading", do_step, run, "stitch", stitch)
-    if masks is not None:
-        for section, given in zip(run.sections, masks, strict=True):
-            give_masks(run, section.section.id, given)
+    if artefacts is not None:
+        for section, given in zip(run.sections, artefacts, strict=True):
+            give_artefacts(run, section.section.id, given)
     watch.run("correlation", do_step, run, "align_pairs", align_pairs)
     watch.run("solve", align_solve.perform, run)
     watch.run("render", do_step, run, "align_render", align_render)
@@ -131,7 +131,7 @@ def do_step(run: Run, name: StepName, step: Any) -> None:
         run.cell(name, unit).run_unit(unit, lambda unit=unit: step.compute(run, unit))
 
 
-def give_masks(run: Run, section: str, given: np.ndarray) -> None:
+def give_artefacts(run: Run, section: str, given: np.ndarray) -> None:
     """Put a given fold (1) and crack (2) into what stitching found out about a section, pixels (Y, X)."""
     volume = Volume.open(run.work, section_volume(run, section, "mask", load_layout(run, section).shape_yx))
     volume.write(volume.ref.box, (volume.read(volume.ref.box) * (given == 0)[None]).astype(np.uint8))
@@ -195,12 +195,12 @@ def refused(run: Run, *, stack: bool) -> list[str]:
     return [i for i in ids if load_transform(run, i).placed == "interpolated"]
 
 
-def measure(folder: Path, points: Path, out: Path, *, masks: Path | None, started: float) -> None:
+def measure(folder: Path, points: Path, out: Path, *, artefacts: Path | None, started: float) -> None:
     """Run the set and write `mapped.npz` and `figures.json` into `out`."""
     watch = Watch(started)
     shutil.rmtree(out / "work", ignore_errors=True)  # a run done before would be resumed: nothing to time
     stack = (folder / "sections").is_dir()
-    given = np.load(masks)["artefacts"] if masks else None
+    given = np.load(artefacts)["artefacts"] if artefacts else None
     run = align_set(folder, out / "work", watch, given) if stack else stitch_set(folder, out / "work", watch)
     cpu, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with np.load(points) as archive:
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("points", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--masks", type=Path)
+    parser.add_argument("--artefacts", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--started", type=float, default=started, help="when the process was started")
     parser.add_argument("--profile", action="store_true", help="where CPU seconds went, on stderr")
@@ -238,7 +238,7 @@ def main() -> None:
         arguments.folder.resolve(),
         arguments.points,
         arguments.out.resolve(),
-        masks=arguments.masks,
+        artefacts=arguments.artefacts,
         started=arguments.started,
     )
     if profile:

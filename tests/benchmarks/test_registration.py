@@ -131,7 +131,7 @@ def test_ours_on_a_small_set(tmp_path: Path) -> None:
     (folder / "positions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     centre = np.full((1, 2), 100.0)
     np.savez(tmp_path / "points.npz", index=range(4), length=[1] * 4, points_xy=np.concatenate([centre] * 4))
-    measure(folder, tmp_path / "points.npz", tmp_path, masks=None, started=time.time())
+    measure(folder, tmp_path / "points.npz", tmp_path, artefacts=None, started=time.time())
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["refused"] == []
     assert {"reading", "correlation", "solve", "render", "start"} <= set(figures["seconds"])
