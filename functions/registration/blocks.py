@@ -12,6 +12,7 @@ solution is the same for every layout of blocks; the tolerance says how near to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,52 +25,75 @@ Sparse = Any
 DIRECT_LIMIT = 2_000
 """So many unknowns are factorised at once. A factor grows with the square of a block's width."""
 BLOCK_UNKNOWNS = 1_500
-TOLERANCE_PX = 1e-3
+TOLERANCE_PX = 3e-3
+WORN = 1.5
+"""Factors are renewed after a system that took so many times the iterations of the one they are of."""
 MAX_ITERATIONS = 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Sections that a block owns (None: as many as `BLOCK_UNKNOWNS` allow), and that it shares with the next
+    one on either side. A layout that is not automatic never solves the whole at once."""
+
+    step: int | None = None
+    overlap: int = 1
+
+
+AUTOMATIC = Layout()
+
+
 class BlockSolver:
-    """Solves symmetric positive definite systems whose unknowns belong to sections.
+    """Solves a sequence of similar symmetric positive definite systems whose unknowns belong to sections.
+
+    Factors of the blocks only speed the iteration up, so those of an earlier system serve a later one, as
+    long as they do that well.
 
     Args:
         owner: section (P,) of each unknown.
         coarse: modes (P, Q) that span what moves sections as a whole.
-        step: sections that a block owns; None chooses by the number of unknowns.
-        overlap: sections that it shares with the next block, on either side.
     """
 
-    owner: NDArray[np.int64]
-    coarse: Sparse
-    step: int | None = None
-    overlap: int = 1
+    def __init__(self, owner: NDArray[np.int64], coarse: Sparse, layout: Layout = AUTOMATIC) -> None:
+        self._owner, self._coarse, self._layout = owner, coarse, layout
+        self._rows: list[NDArray[np.int64]] = []
+        self._factors: list[Any] = []
+        self._fresh_iterations: int | None = None
 
     def __call__(self, normal: Sparse, right: Floats, start: Floats | None) -> Floats:
         """Solve for K right sides (P, K), from a start that may be close."""
-        if self.step is None and normal.shape[0] <= DIRECT_LIMIT:
+        if self._layout.step is None and normal.shape[0] <= DIRECT_LIMIT:
             out: Floats = factorise(normal).solve(right)
             return out
-        blocks = self._blocks()
-        factors = [factorise(normal[rows][:, rows]) for rows in blocks]
-        coarse = factorise(self.coarse.T @ normal @ self.coarse)
+        fresh = not self._factors
+        if fresh:
+            self._rows = self._blocks()
+            self._factors = [factorise(normal[rows][:, rows]) for rows in self._rows]
+        coarse = factorise(self._coarse.T @ normal @ self._coarse)
 
         def correct(residual: Floats) -> Floats:
-            out = np.asarray(self.coarse @ coarse.solve(self.coarse.T @ residual))
-            for rows, factor in zip(blocks, factors, strict=True):
+            out = np.asarray(self._coarse @ coarse.solve(self._coarse.T @ residual))
+            for rows, factor in zip(self._rows, self._factors, strict=True):
                 out[rows] += factor.solve(residual[rows])
             return out
 
-        return conjugate_gradients(normal, right, correct, start)
+        solution, iterations = conjugate_gradients(normal, right, correct, start)
+        if fresh:
+            self._fresh_iterations = iterations
+        elif self._fresh_iterations is not None and iterations > WORN * self._fresh_iterations:
+            self._factors = []
+        return solution
 
     def _blocks(self) -> list[NDArray[np.int64]]:
         """Unknowns of each block, in order of the sections."""
-        sections = np.unique(self.owner)
-        each = len(self.owner) / max(1, len(sections))
-        step = self.step or max(1, int(BLOCK_UNKNOWNS / each) - 2 * self.overlap)
+        sections = np.unique(self._owner)
+        each = len(self._owner) / max(1, len(sections))
+        overlap = self._layout.overlap
+        step = self._layout.step or max(1, int(BLOCK_UNKNOWNS / each) - 2 * overlap)
         out = []
         for first in range(0, len(sections), step):
-            low, high = max(0, first - self.overlap), first + step + self.overlap
-            out.append(np.flatnonzero(np.isin(self.owner, sections[low:high])))
+            low, high = max(0, first - overlap), first + step + overlap
+            out.append(np.flatnonzero(np.isin(self._owner, sections[low:high])))
         return out
 
 
@@ -80,15 +104,20 @@ def factorise(normal: Sparse) -> Any:
     )
 
 
-def conjugate_gradients(normal: Sparse, right: Floats, correct: Any, start: Floats | None) -> Floats:
-    """Preconditioned conjugate gradients for all K right sides (P, K) at once, each with steps of its own."""
+def conjugate_gradients(
+    normal: Sparse, right: Floats, correct: Callable[[Floats], Floats], start: Floats | None
+) -> tuple[Floats, int]:
+    """Preconditioned conjugate gradients for all K right sides (P, K) at once, each with steps of its own;
+    and how many iterations it took."""
     x = np.zeros_like(right) if start is None else start.copy()
     residual = right - normal @ x
     z = correct(residual)
     direction = z.copy()
     power = (residual * z).sum(axis=0)
     quiet = 0
-    for _ in range(MAX_ITERATIONS):
+    iterations = 0
+    while iterations < MAX_ITERATIONS:
+        iterations += 1
         pushed = normal @ direction
         curve = (direction * pushed).sum(axis=0)
         move = direction * (power / np.where(curve > 0, curve, 1.0))
@@ -102,4 +131,4 @@ def conjugate_gradients(normal: Sparse, right: Floats, correct: Any, start: Floa
         after = (residual * z).sum(axis=0)
         direction = z + direction * (after / np.where(power > 0, power, 1.0))
         power = after
-    return x
+    return x, iterations

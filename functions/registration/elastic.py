@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from functions.model.transform import CutSheet, Sheet, Warp, sheet_shape
-from functions.registration.blocks import BlockSolver
+from functions.registration.blocks import BlockSolver, Layout
 from functions.registration.robust import Sparse, solve_robust
 from functions.registration.sheets import basis_rows, bending, membrane
 from functions.registration.stack import StackPair, StackSection
@@ -80,13 +80,14 @@ def bend_sections(
     spacing_px: float,
     stiffness: float,
     locked: Mapping[int, Warp],
+    layout: Layout,
 ) -> tuple[list[Warp], tuple[int, ...]]:
     """Warps of all sections, locked ones as they are; and the sections that stay too unevenly bent."""
     plates = lay_plates(sections, spacing_px, locked)
     moving = [p for p in pairs if not (p.a in locked and p.b in locked)]
     design, target, weight = _equations(sections, moving, rigid, plates, spacing_px, locked)
     group = np.repeat(np.arange(len(moving)), [len(p.matches) for p in moving])
-    solver = BlockSolver(*_layout(moving, plates))
+    solver = BlockSolver(*_unknowns(moving, plates), layout)
     factor = np.full(len(plates.owner), stiffness)
     start = None
     for attempt in range(MAX_STIFFENINGS + 1):
@@ -184,7 +185,7 @@ def _prior(plates: Plates, stiffness: Floats, count: int) -> Sparse:
     return sparse.block_diag(forms, format="csr")
 
 
-def _layout(pairs: Sequence[StackPair], plates: Plates) -> tuple[NDArray[np.int64], Sparse]:
+def _unknowns(pairs: Sequence[StackPair], plates: Plates) -> tuple[NDArray[np.int64], Sparse]:
     """Section of every unknown (P,), and the coarse modes (P, Q): each plate moved and stretched."""
     owner, modes = [], []
     for plate, section in enumerate(plates.owner):

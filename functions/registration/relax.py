@@ -17,6 +17,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from functions.model.transform import Sheet, Warp
+from functions.registration.blocks import AUTOMATIC, Layout
 from functions.registration.elastic import bend_sections
 from functions.registration.rigid import place_rigidly
 from functions.registration.stack import Stack, StackPair, StackSection
@@ -32,6 +33,7 @@ def solve_stack(
     spacing_px: float,
     stiffness: float = 1.0,
     locked: Mapping[int, Warp] = NONE_LOCKED,
+    layout: Layout = AUTOMATIC,
 ) -> Stack:
     """Place all sections.
 
@@ -41,6 +43,7 @@ def solve_stack(
         pairs: with at least a few matches each; a pair that should not count is left out.
         stiffness: factor on the resistance to bending.
         locked: warps of sections (by index) that must not move; the others are placed against them.
+        layout: blocks of sections that are solved at once; the result does not depend on it.
     """
     count = len(sections)
     label = _groups(count, pairs, locked)
@@ -51,7 +54,13 @@ def solve_stack(
     bent: tuple[int, ...] = ()
     if pairs and len(locked) < count:
         warps, bent = bend_sections(
-            sections, pairs, rigid, spacing_px=spacing_px, stiffness=stiffness, locked=locked
+            sections,
+            pairs,
+            rigid,
+            spacing_px=spacing_px,
+            stiffness=stiffness,
+            locked=locked,
+            layout=layout,
         )
         if not locked:
             warps = _without_common_affine(sections, warps, rigid)
