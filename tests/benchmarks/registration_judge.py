@@ -19,9 +19,9 @@ import numpy as np
 WRONG_SEAM_PX = 3.0
 """A kept pair of tiles whose seam is off by more, on average, counts as wrong."""
 WRONG_MATCH_PX = 6.0
-"""A kept pair of sections whose matches are off by more, by the median, for each section from one to the other.
+"""A kept pair of sections is wrong if its matches are off by more, by the median, for each step between them.
 
-The tissue of A3 moves by itself: 2 to 3 px from section to section, more across the missing one.
+The tissue of A3 moves by itself: 2 to 3 px from section to section.
 """
 
 

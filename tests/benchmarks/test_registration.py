@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from functions.model.transform import Warp
+from tests.benchmarks import registration
 from tests.benchmarks.registration_bars import BARS, average, bars, flatten, with_ratios
 from tests.benchmarks.registration_fafb import TURN_DEG, distances, tile_points, turn
 from tests.benchmarks.registration_growth import exponent
-from tests.benchmarks.registration_judge import Replay, ask, wrong_seams
+from tests.benchmarks.registration_judge import Replay, ask, wrong_matches, wrong_seams
 from tests.benchmarks.registration_ours import Watch, measure
 from tests.benchmarks.registration_peers import environment
 from tests.benchmarks.registration_seams import judge_seams, ncc
@@ -79,6 +80,40 @@ def test_bars_are_met_failed_or_unknown() -> None:
     assert found["ratio.S1.seconds"]["met"] is None
 
 
+class StubBench:
+    """Runs nothing: the third system is always half as good as the first."""
+
+    threads = 1
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, bool]] = []
+
+    def make_set(self, name: str, seed: int) -> Path:
+        return Path(f"{name}-{seed}")
+
+    def run(self, system: str, folder: Path, *, fresh: bool = True) -> dict[str, float]:
+        self.asked.append((system, folder.name, fresh))
+        return {"nbr_mean": float(folder.name[-1]) * (2.0 if system == "feabas" else 1.0), "wrong": 0.0}
+
+
+def test_every_system_runs_on_every_set_and_peers_only_once() -> None:
+    bench = StubBench()
+    document = registration.measure(bench, ["S1", "A3"], [1, 2], ["feabas"])  # type: ignore[arg-type]
+    assert bench.asked[:5] == [
+        ("ours", "S1-1", True),
+        ("feabas", "S1-1", False),
+        ("ours", "A3-1", True),
+        ("ours_masked", "A3-1", True),
+        ("feabas", "A3-1", False),
+    ]
+    assert document["ours.A3.nbr_mean"] == 1.5
+    assert document["feabas.A3.nbr_mean"] == 3.0
+    assert document["ratio.A3.nbr_mean"] == 0.5
+    assert document["by_seed"]["2"]["ours.A3.nbr_mean"] == 2.0
+    assert {"name": "ratio.A3.nbr_mean", "limit": 0.6, "value": 0.5, "met": True} in document["bars"]
+    json.dumps(document)
+
+
 class Scorer:
     """A scorer that asks for two tiles, then for the seam between them."""
 
@@ -104,6 +139,26 @@ def test_a_kept_seam_that_is_off_is_wrong() -> None:
     assert wrong_seams(Replay(asked, mapped), 2, set()) == []
     mapped[-3:, 1] -= 2.0
     assert wrong_seams(Replay(asked, mapped), 2, {(0, 1)}) == []
+
+
+class Sets:
+    """A maker of sets whose sections lie 2 px further along x, one by one."""
+
+    @staticmethod
+    def sec_T(_truth: object, section: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # noqa: N802
+        return points + np.array([[2.0 * section], [0.0]]), np.ones(points.shape[1], dtype=bool)
+
+
+def test_a_pair_of_sections_may_be_off_by_what_tissue_moves_in_between() -> None:
+    here = np.random.default_rng(0).uniform(0, 100, (30, 2))
+    matches = {
+        "0-1": np.c_[here, here],
+        "0-3": np.c_[here, here + np.array([20.0, 0.0])],
+        "1-2": np.c_[here, here + 9.0],
+    }
+    found = wrong_matches(Sets, None, matches)
+    assert [pair[:2] for pair in found] == [[0, 3], [1, 2]]
+    assert found[0][2] == 26.0
 
 
 def test_a_stage_inside_another_interrupts_it() -> None:
