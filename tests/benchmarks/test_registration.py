@@ -81,7 +81,7 @@ def test_bars_are_met_failed_or_unknown() -> None:
 
 
 class StubBench:
-    """Runs nothing: the third system is always half as good as the first."""
+    """Runs nothing: FEABAS is always twice as far off as ours."""
 
     threads = 1
 
