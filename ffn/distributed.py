@@ -101,6 +101,7 @@ def joined(device: str = "auto", *, timeout_hours: float = 2.0) -> Iterator[Worl
     )
     try:
         yield World(rank=rank, size=size, device=chosen)
+        dist.barrier()  # gloo aborts a process whose peers are gone before it has taken the last answer
     finally:
         dist.destroy_process_group()
 

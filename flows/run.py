@@ -306,15 +306,18 @@ class Runs:
 
 
 def _with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
-    """The segment step with the totals of its subvolumes, too many to be told through the flow."""
-    from functions.runtime import segment_totals
+    """A step with the totals of its units, too many to be told through the flow: all of the segment step,
+    and the stages of registration."""
+    from functions.runtime import STAGED, segment_totals, stage_totals
     from functions.store.run import Run
 
-    if step.name != "segment" or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
+    staged = next((name for name in STAGED if name == step.name), None)
+    if (staged is None and step.name != "segment") or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
         return step
     try:
-        spec = RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}")
-        return replace(step, figures=segment_totals(Run(spec)))
+        run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+        totals = segment_totals(run) if staged is None else stage_totals(run, staged)
+        return replace(step, figures={**step.figures, **totals})
     except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
         return step
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from functions.registration.cuts import part_regions
 from functions.registration.sections import PairMatch, register_sections
+from functions.stages import Stages, device_of
 from functions.store.artefacts import load_artefacts
 from functions.store.cells import UnitReport
 from functions.store.run import Run
@@ -20,17 +21,21 @@ def units(run: Run) -> list[str]:
 
 def compute(run: Run, unit: str) -> UnitReport:
     """Register the pair and write `match.npz`: points a_yx, b_yx (N, 2), peak, ratio (N,) and the
-    affine (2, 3)."""
-    a, b = (load_layout(run, s.section.id) for s in run.pairs[unit])
-    far = unit in run.far_pairs
-    found = register_sections(
-        *read_section(run, a),
-        *read_section(run, b),
-        run.parameters.align,
-        regions_a=part_regions(load_artefacts(run, a.section)),
-        regions_b=part_regions(load_artefacts(run, b.section)),
-        far=far,
-    )
+    affine (2, 3).
+
+    Raises:
+        TaskError: `align.device` is not there.
+        VolumeError: a section is not stitched.
+    """
+    parameters, stages, far = run.parameters.align, Stages(), unit in run.far_pairs
+    device = device_of(parameters.device, group="align")
+    with stages.stage("read"):
+        a, b = (read_section(run, load_layout(run, s.section.id)) for s in run.pairs[unit])
+        regions_a, regions_b = (part_regions(load_artefacts(run, s.section.id)) for s in run.pairs[unit])
+    with stages.stage("correlation"):
+        found = register_sections(
+            *a, *b, parameters, regions_a=regions_a, regions_b=regions_b, far=far, device=device
+        )
     kept = found.matches if found.good else found.matches.take(np.zeros(len(found.matches), dtype=np.bool_))
     write_arrays(
         run.cell("align_pairs", unit).file("match.npz"),
@@ -42,7 +47,8 @@ def compute(run: Run, unit: str) -> UnitReport:
             "affine": found.affine,
         },
     )
-    return _report(unit, found, run.parameters.align.max_residual_px, far=far)
+    report = _report(unit, found, parameters.max_residual_px, far=far)
+    return report.model_copy(update={"figures": report.figures | stages.figures})
 
 
 def _report(unit: str, found: PairMatch, limit_px: float, *, far: bool) -> UnitReport:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from functions.model.geometry import Box
 from functions.model.transform import SectionTransform
 from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.stages import Stages
 from functions.store.cells import UnitReport
 from functions.store.run import AlignedVolume, Run
 from functions.store.transforms import (
@@ -31,10 +32,12 @@ def compute(run: Run, unit: str) -> UnitReport:
     aligned = run.aligned
     entry = next(s for s in run.sections if s.section.id == unit)
     row = aligned.sections.index(entry.section.z)
-    transform = load_transform(run, unit)
-    covered = _draw(run, aligned, row, transform)
+    transform, stages = load_transform(run, unit), Stages()
+    with stages.stage("render"):
+        covered = _draw(run, aligned, row, transform)
     height, width = aligned.volume.shape_zyx[1:]
-    return UnitReport(figures={"row": float(row), "covered_fraction": round(covered / (height * width), 4)})
+    figures = {"row": float(row), "covered_fraction": round(covered / (height * width), 4)}
+    return UnitReport(figures=figures | stages.figures)
 
 
 def _draw(run: Run, aligned: AlignedVolume, row: int, transform: SectionTransform) -> int:

@@ -132,6 +132,25 @@ def segment_totals(run: Run) -> dict[str, float]:
     }
 
 
+STAGED: tuple[FanOutName, ...] = ("stitch", "align_pairs", "align_render")
+"""Steps whose units tell how long reading, correlation, solve and render took."""
+
+
+def stage_totals(run: Run, step: FanOutName) -> dict[str, float]:
+    """Seconds that the finished units of a `STAGED` step spent in each stage, units of earlier runs included.
+
+    Raises:
+        PetavoxelError: ingest has not run, so nobody knows the units; or a mark is damaged.
+    """
+    totals: dict[str, float] = {}
+    for unit in run.pairs if step == "align_pairs" else [s.section.id for s in run.sections]:
+        cell = run.cell(step, unit)
+        for name, value in cell.mark(unit).figures.items() if cell.is_done(unit) else ():
+            if name.endswith("_seconds"):
+                totals[name] = round(totals.get(name, 0.0) + value, 3)
+    return totals
+
+
 def _shortened(problem: Problem) -> Problem:
     """The problem in few bytes: up to 200 answers share a flow's state with it."""
 

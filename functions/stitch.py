@@ -15,7 +15,8 @@ from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, S
 from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import Gray, black_margin
-from functions.registration.mosaic import Mosaic, stitch_tiles
+from functions.registration.mosaic import Measured, Mosaic, Reader, measure_tiles, solve_tiles
+from functions.stages import Stages, device_of
 from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
@@ -39,24 +40,39 @@ def compute(run: Run, unit: str) -> UnitReport:
         AcquisitionError: a tile that ingest accepted cannot be read any more, or an aligned stack has
         sections of
             several tiles.
+        TaskError: `stitch.device` is not there.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
     reader = TileReader(run.acquisition_folder, entry.section)
     if run.manifest.acquisition.aligned:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
-    pixel_nm = np.array(run.manifest.acquisition.voxel_size_zyx_nm[1:])
-    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
-    mosaic = stitch_tiles(
-        stage,
-        reader.image,
-        run.parameters.stitch,
-        uncertainty_px=run.manifest.acquisition.stage_uncertainty_px,
-    )
+    stages = Stages()
+    read = stages.timed("read", reader.image)
+    with stages.stage("correlation"):
+        measured = _measure(run, entry, read)
+    with stages.stage("solve"):
+        mosaic = solve_tiles(measured, run.parameters.stitch)
     layout = _layout(entry, mosaic)
-    codes = _draw(run, layout, mosaic, reader)
+    with stages.stage("render"):
+        codes = _draw(run, layout, mosaic, read)
     write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
-    return _report(layout, codes)
+    report = _report(layout, codes)
+    return report.model_copy(update={"figures": report.figures | stages.figures})
+
+
+def _measure(run: Run, entry: IngestedSection, read: Reader) -> Measured:
+    """Register the overlaps of a section."""
+    parameters, acquisition = run.parameters.stitch, run.manifest.acquisition
+    pixel_nm = np.array(acquisition.voxel_size_zyx_nm[1:])
+    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
+    return measure_tiles(
+        stage,
+        read,
+        parameters,
+        uncertainty_px=acquisition.stage_uncertainty_px,
+        device=device_of(parameters.device, group="stitch"),
+    )
 
 
 def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
@@ -99,7 +115,7 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransfor
     )
 
 
-def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -> Codes:
+def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, read: Reader) -> Codes:
     """Write image and mask, strip by strip, and the artefacts; what is drawn is what the layout says."""
     image = Volume.create(run.work, section_volume(run, layout.section, "image", layout.shape_yx))
     mask = Volume.create(run.work, section_volume(run, layout.section, "mask", layout.shape_yx))
@@ -108,7 +124,7 @@ def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -
         for t, p in zip(layout.tiles, mosaic.tiles, strict=True)
     ]
     summaries = []
-    for top, gray, covered in blend(tiles, reader.image, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
+    for top, gray, covered in blend(tiles, read, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
         box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))
         image.write(box, gray[None])
         mask.write(box, covered[None])

@@ -12,6 +12,7 @@ Pixels = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
+Device = Literal["auto", "cpu", "cuda", "xpu"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
@@ -45,6 +46,8 @@ class StitchParameters(Document):
     """Bring every section to one mean and standard deviation (never done to an aligned stack)."""
     target_mean: Annotated[float, Field(gt=0, lt=255)] = 128.0
     target_std: Annotated[float, Field(gt=0, lt=128)] = 33.0
+    device: Device = "cpu"
+    """Where images are compared; `auto` takes the best there is. Devices agree to 0.02 px, not to the bit."""
 
 
 class AlignParameters(Document):
@@ -76,6 +79,8 @@ class AlignParameters(Document):
     """Resistance of the mesh to bending, relative to the default."""
     max_residual_px: Positive = 4.0
     """A pair whose residual p95 is above asks for a look."""
+    device: Device = "cpu"
+    """Where sections are compared; as for `stitch`."""
 
 
 class SegmentParameters(Document):
@@ -86,7 +91,7 @@ class SegmentParameters(Document):
     subvolume_zyx_px: tuple[Size, Size, Size] = (64, 256, 256)
     overlap_zyx_px: tuple[Pixels, Pixels, Pixels] = (24, 48, 48)
     """At least twice the radius of the network's field of view, or seams stay unvisited on both sides."""
-    device: Literal["auto", "cpu", "cuda", "xpu"] = "auto"
+    device: Device = "auto"
     mode: Literal["model", "fast"] = "model"
     """`model`: the network's own settings. `fast`: no moves near visited centres, deepest seeds first."""
     precision: Precision = "fp32"

@@ -16,7 +16,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn.functional import pad
 
-from functions.registration.filters import CPU, box_sums
+from functions.registration.filters import CPU, box_sums, strips
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -27,6 +27,8 @@ CPU_BATCH_PX = 1 << 19
 """Pixels of search windows in work at once: as many as a CPU's caches hold; four times more
 or eight times fewer take half as long again, or longer."""
 DEVICE_BATCH_PX = 1 << 24
+MIN_BAND_PX = 256
+"""Rows of a strip whose templates are found together: windows hang over its rim by a third of that."""
 ROUNDING = 1e-5
 """A variance below this share of the mean square is rounding: the place is flat."""
 
@@ -185,36 +187,73 @@ def match_patches(
     Returns:
         Shifts relative to the expected place, sub-pixel by parabola. Images should be band-passed.
     """
-    window_yx = (patch_yx_px[0] + 2 * reach_px, patch_yx_px[1] + 2 * reach_px)
-    corner, room = _within_reach(np.asarray(moving_corner_yx) - reach_px, window_yx, moving.shape)
-    f, fm = _planes(fixed, fixed_mask, ((0, 0), (0, 0)), device)
-    m, mm = _planes(moving, moving_mask, room, device)
-    boxes = torch.stack([mm, m, m * m])
-    for dim, size in zip((-2, -1), patch_yx_px, strict=True):
-        boxes = box_sums(boxes, size, dim)
-    starts = [torch.from_numpy(np.array(c)).to(device) for c in (fixed_corner_yx, corner)]
-    batch_px = CPU_BATCH_PX if device.type == "cpu" else DEVICE_BATCH_PX
+    here, there = np.asarray(fixed_corner_yx), np.asarray(moving_corner_yx)
+    shift, peak, second = np.zeros((len(here), 2)), np.zeros(len(here)), np.zeros(len(here))
+    valid = np.zeros(len(here), dtype=np.bool_)
+    for rows in _bands(there, moving.shape, device):
+        y0, y1 = int(here[rows, 0].min()), int(here[rows, 0].max()) + patch_yx_px[0]
+        v0, v1 = there[rows, 0].min() - reach_px, there[rows, 0].max() + reach_px + patch_yx_px[0]
+        v0 = int(np.clip(v0, 0, moving.shape[0] - 1))
+        v1 = int(np.clip(v1, v0 + 1, moving.shape[0]))
+        part = _match_band(
+            _planes(fixed[y0:y1], fixed_mask[y0:y1], device),
+            _planes(moving[v0:v1], moving_mask[v0:v1], device),
+            here[rows] - (y0, 0),
+            there[rows] - (v0 + reach_px, reach_px),
+            patch_yx_px,
+            reach_px,
+            min_cover,
+            apart_px,
+        )
+        for whole, found in zip((shift, peak, second, valid), part, strict=True):
+            whole[rows] = found.cpu().numpy()
+    return PatchShifts(shift_yx_px=shift, peak=peak, second=second, valid=valid)
+
+
+def _bands(
+    corner_yx: NDArray[np.int64], shape_yx: tuple[int, ...], device: torch.device
+) -> list[NDArray[np.int64]]:
+    """Indices of the corners (N, 2) in each strip of an image: what is held at once does not grow with its
+    height."""
+    starts = [rows.start for rows, _ in strips(shape_yx, MIN_BAND_PX // 2, device)]
+    band = np.searchsorted(starts, corner_yx[:, 0], side="right")
+    return [np.flatnonzero(band == k) for k in np.unique(band)]
+
+
+def _match_band(
+    fixed: tuple[Tensor, Tensor],
+    moving: tuple[Tensor, Tensor],
+    corner: NDArray[np.int64],
+    window_corner: NDArray[np.int64],
+    patch_yx: tuple[int, int],
+    reach_px: int,
+    min_cover: float,
+    apart_px: int,
+) -> tuple[Tensor, ...]:
+    """`_batch_peaks` of templates at `corner` (N, 2) of `fixed`, in windows at `window_corner` of `moving`.
+
+    Images come with their masks. Sums over the places of templates are made once, for all windows.
+    """
+    window_yx, side = (patch_yx[0] + 2 * reach_px, patch_yx[1] + 2 * reach_px), 2 * reach_px + 1
+    window_corner, room = _within_reach(window_corner, window_yx, moving[0].shape)
+    m, mm = (pad(plane, room) for plane in moving)
+    boxes = torch.stack([box_sums(box_sums(p, patch_yx[0], -2), patch_yx[1], -1) for p in (mm, m, m * m)])
+    starts = [torch.from_numpy(c).to(m.device) for c in (corner, window_corner)]
+    batch_px = CPU_BATCH_PX if m.device.type == "cpu" else DEVICE_BATCH_PX
     step = max(1, batch_px // (window_yx[0] * window_yx[1]))
     found = []
     for first in range(0, len(corner), step):
         here, there = (s[first : first + step] for s in starts)
-        templates, masks = _cut(f, here, patch_yx_px), _cut(fm, here, patch_yx_px)
-        side = 2 * reach_px + 1
-        ncc = _batch_ncc(
-            templates, masks, _cut(m, there, window_yx), _cut(boxes, there, (side, side)), min_cover
-        )
-        found.append(_batch_peaks(ncc, reach_px, apart_px))
-    columns = [torch.cat(c).cpu().numpy() for c in zip(*found, strict=True)]
-    if not columns:
-        columns = [np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.bool_)]
-    shift, peak, second = (c.astype(np.float64) for c in columns[:3])
-    return PatchShifts(shift_yx_px=shift, peak=peak, second=second, valid=columns[3])
+        templates, masks = (_cut(plane, here, patch_yx) for plane in fixed)
+        windows, sums = _cut(m, there, window_yx), _cut(boxes, there, (side, side))
+        found.append(_batch_peaks(_batch_ncc(templates, masks, windows, sums, min_cover), reach_px, apart_px))
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 
 def _within_reach(
     corner: NDArray[np.int64], window_yx: tuple[int, int], shape_yx: tuple[int, ...]
-) -> tuple[NDArray[np.int64], tuple[tuple[int, int], tuple[int, int]]]:
-    """Corners (N, 2) of windows in an image that is widened by (before, after) on each axis, and these.
+) -> tuple[NDArray[np.int64], tuple[int, int, int, int]]:
+    """Corners (N, 2) of windows in an image that is widened by (left, right, top, bottom), and these.
 
     No more than a window's width is added: one that lies further out is moved to where it still sees nothing.
     """
@@ -224,17 +263,14 @@ def _within_reach(
         before = max(0, -int(kept.min(initial=0)))
         room.append((before, max(0, int(kept.max(initial=0)) + size - length)))
         out[:, axis] = kept + before
-    return out, (room[0], room[1])
+    return out, (*room[1], *room[0])
 
 
-def _planes(
-    image: Image, mask: Mask, room: tuple[tuple[int, int], tuple[int, int]], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Image, 0 where masked, and mask as float32, widened by `room` with zeros."""
+def _planes(image: Image, mask: Mask, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Image, 0 where masked, and mask as float32."""
     values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(device)
-    usable = torch.from_numpy(np.ascontiguousarray(mask)).to(device).to(torch.float32)
-    sides = (*room[1], *room[0])
-    return pad(values * usable, sides), pad(usable, sides)
+    usable = torch.from_numpy(np.ascontiguousarray(mask)).to(device)
+    return torch.where(usable, values, 0.0), usable.to(torch.float32)
 
 
 def _cut(planes: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 CPU = torch.device("cpu")
+CPU_STRIP_PX = 1 << 20
+DEVICE_STRIP_PX = 1 << 26
 
 
 def box_sums(values: Tensor, size: int, dim: int) -> Tensor:
@@ -53,7 +55,7 @@ def _padded(values: Tensor, by: int, dim: int) -> Tensor:
 
 def smooth(values: Tensor, sigma_px: float) -> Tensor:
     """A Gaussian, cut off at 3 sigma, zeros outside."""
-    radius = int(3.0 * sigma_px + 0.5)
+    radius = _radius(sigma_px)
     weights = [math.exp(-0.5 * (k / sigma_px) ** 2) for k in range(-radius, radius + 1)]
     for dim in (-2, -1):
         wide, length = _padded(values, radius, dim), values.shape[dim]
@@ -63,22 +65,58 @@ def smooth(values: Tensor, sigma_px: float) -> Tensor:
     return values
 
 
+def _radius(sigma_px: float) -> int:
+    return int(3.0 * sigma_px + 0.5)
+
+
 def band(image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float) -> Tensor:
-    """`masks.band_pass` of one image (Y, X) of float32 and its mask."""
+    """`masks.band_pass` of one image (Y, X) of float32 and its mask; strip by strip, but for the typical
+    contrast."""
     if not bool(mask.any()):
         return torch.zeros_like(image)
-    full = bool(mask.all())
     size = max(3, 2 * round(coarse_px) + 1)
     # against the mean, sums stay small, and so does their rounding
-    gray = image - (image.mean() if full else image[mask].mean())
-    gray = gray if full else gray * mask
+    full = bool(mask.all())
+    mean = image.mean() if full else image[mask].mean()
+    flat, local = torch.empty_like(image), torch.empty_like(image)
+    halo = 2 * (size // 2) + 2 * size + _radius(fine_px)
+    for rows, wider in strips(image.shape, halo, image.device):
+        part = slice(rows.start - wider.start, rows.stop - wider.start)
+        found = _flattened(image[wider] - mean, mask[wider], fine_px, size)
+        flat[rows], local[rows] = (values[part] for values in found)
+    level = _median(local if full else local[mask])
+    return flat.div_(local.add_(0.25 * level + 1e-3).sqrt_())
+
+
+def strips(shape_yx: tuple[int, ...], halo_px: int, device: torch.device) -> list[tuple[slice, slice]]:
+    """Rows of each strip that a large image is worked on in; and these with a halo on both sides.
+
+    On a CPU strips stay in its caches, which is three times faster than going through the whole each time.
+    """
+    limit_px = CPU_STRIP_PX if device.type == "cpu" else DEVICE_STRIP_PX
+    step = max(limit_px // max(1, shape_yx[1]), 2 * halo_px)
+    starts = range(0, shape_yx[0], step)
+    stops = [min(shape_yx[0], start + step) for start in starts]
+    return [
+        (slice(a, b), slice(max(0, a - halo_px), min(shape_yx[0], b + halo_px)))
+        for a, b in zip(starts, stops, strict=True)
+    ]
+
+
+def _flattened(gray: Tensor, mask: Tensor, fine_px: float, size: int) -> tuple[Tensor, Tensor]:
+    """Image without noise and shading, and its local variance; `gray` is about 0 on average."""
+    full = bool(mask.all())
+    gray = _inside(gray, mask, full)
     flat = _inside(gray - box_blur(gray, size) / _share(mask, size, full), mask, full)
     if fine_px > 0:
         flat = _inside(smooth(flat, fine_px), mask, full)
     wide = 2 * size + 1
-    local = box_blur(flat * flat, wide) / _share(mask, wide, full)
-    level = (local if full else local[mask]).median()
-    return flat / torch.sqrt(local + (0.25 * level + 1e-3))
+    return flat, box_blur(flat * flat, wide) / _share(mask, wide, full)
+
+
+def _median(values: Tensor) -> Tensor:
+    """With the mean of the two middle values where their number is even; torch alone takes the lower."""
+    return (values.median() - values.neg().median()) / 2
 
 
 def _inside(values: Tensor, mask: Tensor, full: bool) -> Tensor:

@@ -17,7 +17,7 @@ from functions.registration.overlaps import Matches
 from functions.registration.robust import solve_robust
 from functions.registration.rotation import Level
 from functions.registration.sheets import basis_rows, bending
-from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.registration.warp import draw
 
 Floats = NDArray[np.float64]
 MIN_INLIERS = 8
@@ -30,11 +30,7 @@ COARSE_PX = 12.0
 def warp_level(b: Level, shape_yx: tuple[int, int], warp: Warp) -> tuple[Image, Mask]:
     """Section b, drawn onto the pixels of a (both of one level)."""
     f, half = b.factor, (b.factor - 1) / 2.0
-    coordinates = dense_coordinates(lambda r: (warp.apply(r * f + half) - half) / f, (0, 0), shape_yx)
-    box = source_box(coordinates, b.image.shape)
-    if box is None:
-        return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
-    return pull(b.image[box], b.mask[box], coordinates, box, device=b.device)
+    return draw(b.image, b.mask, lambda r: (warp.apply(r * f + half) - half) / f, shape_yx, device=b.device)
 
 
 def _spread(first: int, last: int, step: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from functions.model.parameters import StitchParameters
@@ -14,6 +15,7 @@ from functions.model.transform import ContrastMap, Warp
 from functions.registration.blend import PlacedTile, frame
 from functions.registration.contrast import equalise_tiles, histogram, section_contrast
 from functions.registration.correlation import Shift
+from functions.registration.filters import CPU
 from functions.registration.masks import (
     CELL_PX,
     Gray,
@@ -96,30 +98,81 @@ def view_tile(image: Gray) -> TileView:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The tiles of a section as seen, and what their overlaps say: input of the solve."""
+
+    views: tuple[TileView, ...]
+    pairs: tuple[Pair, ...]
+    offsets: tuple[Shift | None, ...]
+    placement: Placement
+    matches: tuple[Matches, ...]
+    uncertainty_px: float
+    """How exact the stage is."""
+
+
 def stitch_tiles(
-    stage_yx_px: Floats, read: Reader, parameters: StitchParameters, *, uncertainty_px: float
+    stage_yx_px: Floats,
+    read: Reader,
+    parameters: StitchParameters,
+    *,
+    uncertainty_px: float,
+    device: torch.device = CPU,
 ) -> Mosaic:
-    """Solve a section of N tiles.
+    """Solve a section of N tiles: `measure_tiles`, then `solve_tiles`."""
+    measured = measure_tiles(stage_yx_px, read, parameters, uncertainty_px=uncertainty_px, device=device)
+    return solve_tiles(measured, parameters)
+
+
+def measure_tiles(
+    stage_yx_px: Floats,
+    read: Reader,
+    parameters: StitchParameters,
+    *,
+    uncertainty_px: float,
+    device: torch.device = CPU,
+) -> Measured:
+    """Register the overlaps of a section of N tiles.
 
     Args:
         stage_yx_px: positions (N, 2) of the tiles' upper left corners, good to `uncertainty_px`.
         read: gives tile k; called several times for each.
+        device: where images are compared.
     """
     views = [view_tile(read(k)) for k in range(len(stage_yx_px))]
-    shapes = [view.shape_yx for view in views]
-    pairs = candidate_pairs(stage_yx_px, shapes, reach_px=uncertainty_px)
-    offsets = _coarse(stage_yx_px, read, views, pairs, uncertainty_px)
+    pairs = candidate_pairs(stage_yx_px, [v.shape_yx for v in views], reach_px=uncertainty_px)
+    offsets = _coarse(stage_yx_px, read, views, pairs, uncertainty_px, device)
     placement = place_tiles(stage_yx_px, pairs, offsets, uncertainty_px=uncertainty_px)
-    matches = _fine(read, views, pairs, placement, parameters)
-    montage = solve_montage(placement.positions_yx, shapes, pairs, matches, tether_px=uncertainty_px)
+    matches = _fine(read, views, pairs, placement, parameters, device)
+    return Measured(
+        views=tuple(views),
+        pairs=tuple(pairs),
+        offsets=tuple(offsets),
+        placement=placement,
+        matches=tuple(matches),
+        uncertainty_px=uncertainty_px,
+    )
+
+
+def solve_tiles(measured: Measured, parameters: StitchParameters) -> Mosaic:
+    """Place the tiles of a section, judge its seams and even out its grey values."""
+    m = measured
+    shapes = [view.shape_yx for view in m.views]
+    montage = solve_montage(m.placement.positions_yx, shapes, m.pairs, m.matches, tether_px=m.uncertainty_px)
     seams = [
-        _seam(k, pairs[k], offsets[k], placement, matches[k], montage, parameters) for k in range(len(pairs))
+        _seam(k, pair, m.offsets[k], m.placement, m.matches[k], montage, parameters)
+        for k, pair in enumerate(m.pairs)
     ]
-    return _finish(views, montage, seams, parameters)
+    return _finish(m.views, montage, seams, parameters)
 
 
 def _coarse(
-    stage: Floats, read: Reader, views: Sequence[TileView], pairs: Sequence[Pair], reach_px: float
+    stage: Floats,
+    read: Reader,
+    views: Sequence[TileView],
+    pairs: Sequence[Pair],
+    reach_px: float,
+    device: torch.device,
 ) -> list[Shift | None]:
     """Offset of each pair by its whole overlap, on reduced images."""
     factor = choose_factor(stage, [v.shape_yx for v in views], pairs)
@@ -127,7 +180,7 @@ def _coarse(
     for index in sorted({k for pair in pairs for k in pair}):
         small = reduce_mean(read(index), factor)
         mask = reduce_all(views[index].textured_px(), factor)
-        image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0)
+        image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0, device=device)
         reduced[index] = ReducedTile(image=image, mask=mask, factor=factor)
     return [
         coarse_offset(
@@ -137,6 +190,7 @@ def _coarse(
             shape_a=views[a].shape_yx,
             shape_b=views[b].shape_yx,
             reach_px=reach_px,
+            device=device,
         )
         for a, b in pairs
     ]
@@ -148,6 +202,7 @@ def _fine(
     pairs: Sequence[Pair],
     placement: Placement,
     parameters: StitchParameters,
+    device: torch.device,
 ) -> list[Matches]:
     """Patches of each pair, also where the whole overlap was rejected: those get a second chance."""
     out = []
@@ -162,6 +217,7 @@ def _fine(
             reach_px=parameters.reach_px,
             min_peak=parameters.min_correlation,
             max_ratio=parameters.max_second_peak,
+            device=device,
         )
         out.append(found if placement.kept[k] else _agreeing(found))
     return out

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample, interpolate
 
-from functions.registration.filters import CPU
+from functions.registration.filters import CPU, strips
 
 Floats = NDArray[np.float32]
 STEP_PX = 8
@@ -101,3 +101,22 @@ def pull(
     if not mask.all():
         inside &= sample(mask.astype(np.float32), local, cubic=False, device=device) > 0.99
     return np.where(inside, values, 0.0).astype(np.float32), inside
+
+
+def draw(
+    image: NDArray[np.generic],
+    mask: NDArray[np.bool_],
+    source_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    shape_yx: tuple[int, int],
+    *,
+    device: torch.device = CPU,
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Values (H, W) of a whole image and where they are usable, strip by strip: coordinates take room."""
+    values, inside = np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
+    for rows, _ in strips(shape_yx, STEP_PX, device):
+        strip = (rows.stop - rows.start, shape_yx[1])
+        coordinates = dense_coordinates(source_of, (rows.start, 0), strip)
+        box = source_box(coordinates, image.shape)
+        if box is not None:
+            values[rows], inside[rows] = pull(image[box], mask[box], coordinates, box, device=device)
+    return values, inside

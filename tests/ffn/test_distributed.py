@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def start_pair(folder: Path, *options: str) -> list[int]:
     ]
     errors = [process.communicate(timeout=120)[1].decode() for process in processes]
     for process, error in zip(processes, errors, strict=True):
-        if process.returncode > 0:
+        if process.returncode not in (0, -signal.SIGKILL):
             print(error, file=sys.stderr)
     return [process.returncode for process in processes]
 

@@ -19,11 +19,11 @@ from flows.local.search import LocalIndex
 from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs
 from flows.site import local_site
-from functions.model.acquisition import Acquisition
+from functions.model.acquisition import Acquisition, Section, Tile
 from functions.model.parameters import Parameters, SegmentParameters
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
-from functions.store.run import IngestManifest, Run
+from functions.store.run import IngestedSection, IngestManifest, Run
 from functions.tasks import RunSpec
 
 ROOT = Path(__file__).parents[2]
@@ -283,3 +283,26 @@ def test_the_segment_step_shows_the_totals_of_its_subvolumes(runs, source):
     assert figures("stitch") == {}
     (work.cell("segment").path / "done" / "b.json").write_text("{")
     assert figures("segment") == {}  # a damaged mark does not keep a run from being shown
+
+
+def test_the_steps_of_registration_show_the_seconds_of_their_stages(runs, source):
+    run = runs.start(ask(source), wait=True)
+    work = Run(RunSpec.parse(run.input["input"]["run"], source="run"))
+    sections = tuple(
+        Section(z=z, tiles=(Tile(row=0, column=0, path=f"{z}.tif", stage_yx_nm=(0, 0), shape_yx=(9, 9)),))
+        for z in (0, 1)
+    )
+    manifest = IngestManifest(
+        acquisition=Acquisition(
+            id="acq", instrument="toy", layout="folder", voxel_size_zyx_nm=(1, 1, 1), sections=sections
+        ),
+        sections=tuple(IngestedSection(section=s, fingerprint=str(s.z)) for s in sections),
+    )
+    write_json(work.manifest_path, manifest.to_json())
+    for unit, seconds in (("z00000", 1.5), ("z00001", 0.25)):
+        report = UnitReport(figures={"tiles": 1.0, "read_seconds": seconds, "solve_seconds": 1.0})
+        work.cell("stitch", unit).run_unit(unit, lambda report=report: report)
+    shown = {step.name: step.figures for step in runs.show(run.id)[1]}
+    assert (shown["stitch"]["read_seconds"], shown["stitch"]["solve_seconds"]) == (1.75, 2.0)
+    assert "tiles" not in shown["stitch"]
+    assert "read_seconds" not in shown["align_pairs"]

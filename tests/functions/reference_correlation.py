@@ -1,4 +1,4 @@
-"""The registration's correlations and band-pass as plain numpy and scipy in float64: the reference for torch."""
+"""Correlations and band-pass of the registration in plain numpy and scipy: what the tensors must come to."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from functions.registration.contrast import (
 from functions.registration.masks import black_margin, tile_masks
 from functions.registration.robust import solve_robust
 from functions.registration.sheets import basis_rows, bending, membrane
-from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.registration.warp import dense_coordinates, draw, pull, source_box, step_for
 
 
 def some_warp(seed: int, amplitude: float = 2.0) -> Warp:
@@ -83,6 +83,33 @@ def test_identity_and_shift_keep_pixels() -> None:
     assert inside[4:, :64].all()
     assert not inside[:4].any()
     assert not inside[:, 64:].any()
+
+
+def test_strips_do_not_show_in_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (150, 70)).astype(np.uint8)
+    mask = np.ones(image.shape, bool)
+    mask[40:60, 10:30] = False
+    source_of = some_warp(4).apply
+    whole = draw(image, mask, source_of, (140, 80))
+    monkeypatch.setattr("functions.registration.filters.CPU_STRIP_PX", 1)
+    strips = draw(image, mask, source_of, (140, 80))
+    assert 0.3 < whole[1].mean() < 0.95
+    np.testing.assert_array_equal(strips[1], whole[1])
+    # coordinates of a strip begin at its own first row, so what is interpolated between differs a little
+    np.testing.assert_allclose(strips[0], whole[0], atol=0.5)
+
+
+@pytest.mark.parametrize(("spacing_px", "step_px"), [(None, 32), (80.0, 8), (340.0, 17), (5000.0, 32)])
+def test_sheets_are_evaluated_as_densely_as_they_bend(spacing_px: float | None, step_px: int) -> None:
+    assert step_for(spacing_px) == step_px
+    if spacing_px == 340.0:
+        rng = np.random.default_rng(1)
+        sheet = Sheet(spacing_px=spacing_px, coefficients=rng.normal(0, 3, (2, 5, 5)))
+        warp = Warp(affine=np.eye(2, 3), sheet=sheet)
+        found = dense_coordinates(warp.apply, (0, 0), (400, 300), step_px=step_px)
+        points = np.stack(np.mgrid[:400, :300], axis=-1).reshape(-1, 2).astype(float)
+        exact = warp.apply(points).T.reshape(2, 400, 300)
+        assert np.abs(found - exact).max() < 0.02
 
 
 def test_masks_find_margins_saturation_and_resin() -> None:
