@@ -31,7 +31,6 @@ import torch
 from functions import align_pairs, align_render, align_solve, stitch
 from functions.model.acquisition import Acquisition, Section, Tile
 from functions.model.parameters import Parameters
-from functions.registration import mosaic
 from functions.registration.artefacts import CRACK, FOLD, TISSUE
 from functions.registration.masks import CELL_PX, reduce_mean
 from functions.store.artefacts import load_artefacts, save_artefacts
@@ -45,9 +44,8 @@ from tests.functions.registration_scenes import start, tile
 
 STAGES: tuple[tuple[Any, str, str], ...] = (
     (TileReader, "image", "reading"),
-    (stitch, "stitch_tiles", "correlation"),
-    (mosaic, "place_tiles", "solve"),
-    (mosaic, "solve_montage", "solve"),
+    (stitch, "measure_tiles", "correlation"),
+    (stitch, "solve_tiles", "solve"),
     (stitch, "_draw", "render"),
 )
 """Functions of the stitching step whose time is taken apart; what they call is taken off them."""
