@@ -19,7 +19,10 @@ RIM_PX = 8
 
 
 def windows(a: Warp, b: Warp, textured_a: np.ndarray, textured_b: np.ndarray) -> list[tuple[int, int]]:
-    """Corners, in px of tile a, of windows that lie in both tiles and show something in both."""
+    """Corners, in px of tile a, of windows that lie in both tiles and show something in both.
+
+    Windows over a black margin or empty resin would correlate with nothing, whatever the maps.
+    """
     step, height, width = WINDOW_PX // 2, *textured_a.shape
     corners = [
         (y, x)
