@@ -78,7 +78,10 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
     return SectionLayout(
         section=entry.section.id,
         shape_yx=mosaic.shape_yx,
-        tiles=tuple(_tile(*row) for row in zip(names, mosaic.tiles, mosaic.gains, mosaic.held, strict=True)),
+        tiles=tuple(
+            _tile(name, tile, gain, None if held else mosaic.stage_uncertainty_px)
+            for name, tile, gain, held in zip(names, mosaic.tiles, mosaic.gains, mosaic.held, strict=True)
+        ),
         seams=seams,
         residual_px_p95=mosaic.residual_px_p95,
         stage_origin_yx_px=mosaic.origin_yx_px,
@@ -86,7 +89,7 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
     )
 
 
-def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransform:
+def _tile(name: str, tile: PlacedTile, gain: Floats, uncertainty_px: float | None) -> TileTransform:
     y, x = (tuple(round(float(v), 9) for v in row) for row in tile.warp.affine)
     return TileTransform(
         tile_id=name,
@@ -95,7 +98,8 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransfor
         sheet=None if tile.warp.sheet is None else SheetDocument.of(tile.warp.sheet),
         gain=round(float(gain[0]), 6),
         offset=round(float(gain[1]), 4),
-        placed="matched" if held else "stage",
+        placed="matched" if uncertainty_px is None else "stage",
+        uncertainty_px=uncertainty_px,
     )
 
 
@@ -161,7 +165,7 @@ def _report(layout: SectionLayout, codes: Codes) -> UnitReport:
     problems = [
         {
             "code": "tile_unmatched",
-            "subject": f"{layout.section}: tile {t.tile_id} is not registered; it lies where the stage says",
+            "subject": f"{layout.section}: tile {t.tile_id} lies by stage, good to {t.uncertainty_px} px",
             "remedy": "look at the tile; raise stage_uncertainty_px if the stage is less exact than stated",
         }
         for t in layout.tiles

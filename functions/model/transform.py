@@ -126,6 +126,8 @@ class TileTransform(Document):
     offset: float = 0.0
     placed: Literal["matched", "stage"] = "matched"
     """`stage`: no overlap of this tile could be registered; it lies where the stage says."""
+    uncertainty_px: float | None = None
+    """How far off a tile placed by the stage may be; None where overlaps hold it."""
 
     @cached_property
     def warp(self) -> Warp:

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from functions.registration.correlation import Shift, find_shift, match_patches
+from functions.registration.filters import CPU
 from functions.registration.masks import Gray, Image, Mask, band_pass
 
 Floats = NDArray[np.float64]
@@ -113,6 +115,7 @@ def coarse_offset(
     shape_a: Sequence[int],
     shape_b: Sequence[int],
     reach_px: float,
+    device: torch.device = CPU,
 ) -> Shift | None:
     """Find the offset of b against a within `reach_px` of the expected one; `shift_yx_px` is that offset."""
     f = a.factor
@@ -132,6 +135,7 @@ def coarse_offset(
         b.mask[small_b],
         expected_yx_px=(float(expected[0]), float(expected[1])),
         reach_yx_px=(reach, reach),
+        device=device,
     )
     if found is None:
         return None
@@ -155,6 +159,7 @@ def fine_matches(
     reach_px: int,
     min_peak: float,
     max_ratio: float,
+    device: torch.device = CPU,
 ) -> Matches:
     """Match patches all along an overlap whose offset is known to a few px.
 
@@ -166,7 +171,7 @@ def fine_matches(
     cut_a, cut_b = _crops(offset_yx_px, image_a.shape, image_b.shape, reach_px + 24, 1)
     pad = [np.array([s.start for s in cut]) for cut in (cut_a, cut_b)]
     a, b = (
-        band_pass(i[c], m[c], fine_px=1.0, coarse_px=10.0)
+        band_pass(i[c], m[c], fine_px=1.0, coarse_px=10.0, device=device)
         for i, m, c in ((image_a, mask_a, cut_a), (image_b, mask_b, cut_b))
     )
     start, extent = _common_box(mask_a, mask_b, offset_yx_px, extent)
@@ -189,6 +194,7 @@ def fine_matches(
         patch_yx_px=patch,
         reach_px=reach_px,
         min_cover=0.65,
+        device=device,
     )
     ratio = np.maximum(found.second, 0.0) / np.maximum(found.peak, 1e-6)
     good = found.valid & (found.peak >= min_peak) & (ratio <= max_ratio)
