@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from functions.registration.cuts import part_regions
 from functions.registration.sections import PairMatch, register_sections
+from functions.store.artefacts import load_artefacts
 from functions.store.cells import UnitReport
 from functions.store.run import Run
 from functions.store.transforms import load_layout, read_section, write_arrays
@@ -20,7 +22,15 @@ def compute(run: Run, unit: str) -> UnitReport:
     """Register the pair and write `match.npz`: points a_yx, b_yx (N, 2), peak, ratio (N,) and the
     affine (2, 3)."""
     a, b = (load_layout(run, s.section.id) for s in run.pairs[unit])
-    found = register_sections(*read_section(run, a), *read_section(run, b), run.parameters.align)
+    far = unit in run.far_pairs
+    found = register_sections(
+        *read_section(run, a),
+        *read_section(run, b),
+        run.parameters.align,
+        regions_a=part_regions(load_artefacts(run, a.section)),
+        regions_b=part_regions(load_artefacts(run, b.section)),
+        far=far,
+    )
     kept = found.matches if found.good else found.matches.take(np.zeros(len(found.matches), dtype=np.bool_))
     write_arrays(
         run.cell("align_pairs", unit).file("match.npz"),
@@ -32,10 +42,12 @@ def compute(run: Run, unit: str) -> UnitReport:
             "affine": found.affine,
         },
     )
-    return _report(unit, found, run.parameters.align.max_residual_px)
+    return _report(unit, found, run.parameters.align.max_residual_px, far=far)
 
 
-def _report(unit: str, found: PairMatch, limit_px: float) -> UnitReport:
+def _report(unit: str, found: PairMatch, limit_px: float, *, far: bool) -> UnitReport:
+    """Figures of the pair. A far pair may fail: tissue changes, and it only helps to keep the stack
+    straight."""
     turn = float(
         np.rad2deg(np.arctan2(found.affine[1, 0] - found.affine[0, 1], np.trace(found.affine[:, :2])))
     )
@@ -45,6 +57,10 @@ def _report(unit: str, found: PairMatch, limit_px: float) -> UnitReport:
         "rotation_deg": round(turn, 4),
         "score": found.score,
         "margin": found.margin,
+        "coverage": round(len(found.matches) / max(1, found.tried), 4),
+        "confidence": round(float(np.median(found.matches.peak)), 4) if len(found.matches) else 0.0,
+        "used": float(found.good),
+        "far": float(far),
     }
     if found.residual_px_p95 is not None:
         figures["residual_px_p95"] = found.residual_px_p95
@@ -53,7 +69,7 @@ def _report(unit: str, found: PairMatch, limit_px: float) -> UnitReport:
         problem = ("pair_unmatched", f"{unit}: sections show too little in common; the pair is not used")
     elif found.residual_px_p95 is not None and found.residual_px_p95 > limit_px:
         problem = ("pair_residual", f"{unit}: residual p95 {found.residual_px_p95} px is above {limit_px} px")
-    if problem is None:
+    if problem is None or far:
         return UnitReport(figures=figures)
     remedy = "look at both sections (fold, damage, wrong order); raise align.neighbours to bridge one"
     return UnitReport(

@@ -6,22 +6,27 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from functions.model.errors import UpstreamError
 from functions.model.transform import SectionLayout, SectionTransform, Warp
 from functions.model.volume import VolumeRef
+from functions.registration.cuts import part_regions
+from functions.registration.flow import MIN_INLIERS
+from functions.registration.frame import Frame, frame_of
 from functions.registration.overlaps import Matches
-from functions.registration.relax import Stack, StackPair, StackSection, solve_stack
-from functions.registration.sections import MIN_INLIERS
+from functions.registration.relax import solve_stack
+from functions.registration.stack import Stack, StackPair, StackSection
+from functions.store.artefacts import load_artefacts
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, Run
 from functions.store.transforms import (
     CHUNK_PX,
     KINDS,
+    LockedSolution,
     aligned_volume_ref,
     load_layout,
+    load_locked,
     read_arrays,
     save_transform,
 )
@@ -29,8 +34,8 @@ from functions.store.volumes import Volume
 from functions.tasks import MAX_PROBLEMS, Problem, StepName, StepResult
 
 UNIT = "all"
-MAX_GROWTH = 1.6
-"""The volume is at most so much wider than the median section: one wild section must not fill the disk."""
+MAX_LOST_PX = 16.0
+"""Sections that reach further beyond the volume than this are reported."""
 
 
 def perform(run: Run) -> StepResult:
@@ -68,28 +73,90 @@ def _require_done(run: Run, step: StepName, units: list[str]) -> None:
 
 def _compute(run: Run) -> UnitReport:
     layouts = [load_layout(run, s.section.id) for s in run.sections]
+    if run.manifest.acquisition.aligned:
+        stack = _identity(len(layouts))
+        shape, problems = _common_shape(layouts)
+        return _write(run, layouts, stack, shape, problems, None)
     sections = [
-        StackSection(z=s.section.z, shape_yx=layout.shape_yx, stage_origin_yx_px=layout.stage_origin_yx_px)
+        StackSection(
+            z=s.section.z,
+            shape_yx=layout.shape_yx,
+            stage_origin_yx_px=layout.stage_origin_yx_px,
+            regions=part_regions(load_artefacts(run, layout.section)),
+        )
         for s, layout in zip(run.sections, layouts, strict=True)
     ]
-    if run.manifest.acquisition.aligned:
-        stack = _identity(len(sections))
-        shape, problems = _common_shape(layouts)
-    else:
-        parameters = run.parameters.align
-        stack = solve_stack(
-            sections,
-            _pairs(run),
-            spacing_px=float(parameters.mesh_spacing_px),
-            stiffness=parameters.stiffness,
+    locked = load_locked(run)
+    parameters = run.parameters.align
+    stack = solve_stack(
+        sections,
+        _pairs(run),
+        spacing_px=float(parameters.mesh_spacing_px),
+        stiffness=parameters.stiffness,
+        locked={} if locked is None else _locked_warps(layouts, locked),
+    )
+    floor = None if locked is None else locked.frame.volume.shape_zyx[1:]
+    frame = frame_of(sections, stack.warps, locked_shape_yx=floor)
+    shift = np.concatenate([np.eye(2), -frame.corner_yx[:, None]], axis=1)
+    if locked is None:
+        stack = replace(stack, warps=tuple(w.then(shift) for w in stack.warps))
+    return _write(run, layouts, stack, frame.shape_yx, _cut(frame), locked)
+
+
+def _locked_warps(layouts: list[SectionLayout], locked: LockedSolution) -> dict[int, Warp]:
+    """Warps by index of the sections that an earlier solution placed."""
+    out = {}
+    for k, layout in enumerate(layouts):
+        earlier = locked.transforms.get(layout.section)
+        if earlier is None:
+            continue
+        if earlier.shape_yx != layout.shape_yx:
+            raise UpstreamError(
+                f"align.locked_solution: {layout.section} is {layout.shape_yx} px, was {earlier.shape_yx} px",
+                remedy="stitch with the parameters of the locked run, or solve without it",
+            )
+        out[k] = earlier.warp
+    if not out:
+        raise UpstreamError(
+            "align.locked_solution: it holds none of the sections of this run",
+            remedy="name a solution of the same acquisition",
         )
-        corner, shape, problems = _frame(sections, stack)
-        stack = replace(stack, warps=tuple(_moved(w, corner) for w in stack.warps))
+    return out
+
+
+def _cut(frame: Frame) -> list[dict[str, str]]:
+    if frame.lost_px <= MAX_LOST_PX:
+        return []
+    return [
+        {
+            "code": "frame_cut",
+            "subject": f"sections reach up to {frame.lost_px:.0f} px beyond the volume, which was cut there",
+            "remedy": "look at the sections that lie outside; their pairs may be wrong, or the locked frame "
+            "too small",
+        }
+    ]
+
+
+def _write(
+    run: Run,
+    layouts: list[SectionLayout],
+    stack: Stack,
+    shape_yx: tuple[int, int],
+    problems: list[dict[str, str]],
+    locked: LockedSolution | None,
+) -> UnitReport:
+    """Write transforms, the empty volume and the solution; a locked section's transform as it was."""
+    earlier = {} if locked is None else locked.transforms
     placed: Literal["identity", "matched"] = "identity" if run.manifest.acquisition.aligned else "matched"
     for layout, warp, held in zip(layouts, stack.warps, stack.held, strict=True):
-        transform = SectionTransform(section=layout.section, shape_yx=layout.shape_yx, warp=warp)
-        save_transform(run, replace(transform, placed=placed if held else "interpolated"))
-    aligned = _aligned_volume(run, shape)
+        transform = SectionTransform(
+            section=layout.section,
+            shape_yx=layout.shape_yx,
+            warp=warp,
+            placed=placed if held else "interpolated",
+        )
+        save_transform(run, earlier.get(layout.section, transform))
+    aligned = _aligned_volume(run, shape_yx, None if locked is None else locked.frame)
     for kind in KINDS:
         Volume.create(run.work, aligned_volume_ref(aligned, kind))
     write_json(run.cell("align_solve").file("solution.json"), aligned.to_json())
@@ -114,12 +181,6 @@ def _identity(count: int) -> Stack:
     return Stack(warps=(Warp(affine=np.eye(2, 3)),) * count, held=(True,) * count, residuals_px=())
 
 
-def _moved(warp: Warp, corner_yx: NDArray[np.float64]) -> Warp:
-    affine = warp.affine.copy()
-    affine[:, 2] -= corner_yx
-    return Warp(affine=affine, sheet=warp.sheet)
-
-
 def _common_shape(layouts: list[SectionLayout]) -> tuple[tuple[int, int], list[dict[str, str]]]:
     """Shape that holds every section of an aligned stack; unequal shapes are reported."""
     shapes = sorted({layout.shape_yx for layout in layouts})
@@ -135,43 +196,17 @@ def _common_shape(layouts: list[SectionLayout]) -> tuple[tuple[int, int], list[d
     return (max(s[0] for s in shapes), max(s[1] for s in shapes)), problems
 
 
-def _frame(
-    sections: list[StackSection], stack: Stack
-) -> tuple[NDArray[np.float64], tuple[int, int], list[dict[str, str]]]:
-    """Corner and shape of the box that holds all sections, cut to a sane size about the stack's middle."""
-    low, high = [], []
-    for section, warp in zip(sections, stack.warps, strict=True):
-        h, w = section.shape_yx
-        t = np.linspace(0.0, 1.0, 33)
-        rim = [
-            (0 * t, t * (w - 1)),
-            (0 * t + h - 1, t * (w - 1)),
-            (t * (h - 1), 0 * t),
-            (t * (h - 1), 0 * t + w - 1),
-        ]
-        points = warp.apply(np.concatenate([np.stack(r, axis=1) for r in rim]))
-        low.append(points.min(axis=0))
-        high.append(points.max(axis=0))
-    start, stop = np.floor(np.min(low, axis=0)), np.ceil(np.max(high, axis=0)) + 1
-    typical = np.median(np.array(high) - np.array(low), axis=0) * MAX_GROWTH
-    problems = []
-    if ((stop - start) > typical).any():
-        middle = np.median((np.array(high) + np.array(low)) / 2, axis=0)
-        start = np.maximum(start, np.floor(middle - typical / 2))
-        stop = np.minimum(stop, np.ceil(middle + typical / 2))
-        problems.append(
-            {
-                "code": "frame_cut",
-                "subject": "sections are spread so far that the volume was cut about the stack's middle",
-                "remedy": "look at the sections that lie outside; their pairs may be wrong",
-            }
-        )
-    return start, (int(stop[0] - start[0]), int(stop[1] - start[1])), problems
-
-
-def _aligned_volume(run: Run, shape_yx: tuple[int, int]) -> AlignedVolume:
-    """Rows for all z from the first to the last usable section."""
-    z = range(run.sections[0].section.z, run.sections[-1].section.z + 1)
+def _aligned_volume(run: Run, shape_yx: tuple[int, int], locked: AlignedVolume | None) -> AlignedVolume:
+    """Rows for all z from the first to the last usable section; a locked volume only grows at its end."""
+    first, last = run.sections[0].section.z, run.sections[-1].section.z
+    if locked is not None:
+        if first < locked.sections[0]:
+            raise UpstreamError(
+                f"align.locked_solution: section z{first:05d} lies before its first row",
+                remedy="new sections can only follow a locked solution; solve without it",
+            )
+        first, last = locked.sections[0], max(last, locked.sections[-1])
+    z = range(first, last + 1)
     path = run.cell("align_render").file("image.zarr").relative_to(run.work)
     return AlignedVolume(
         volume=VolumeRef(
@@ -196,6 +231,14 @@ def _report(layouts: list[SectionLayout], stack: Stack, problems: list[dict[str,
             "remedy": "look at the section; leave it out of the run if it is damaged",
         }
         for name in loose
+    ]
+    problems += [
+        {
+            "code": "section_bent",
+            "subject": f"{layouts[k].section}: its map shrinks tissue to less than a third somewhere",
+            "remedy": "look at the section and its pairs; raise align.stiffness",
+        }
+        for k in stack.bent
     ]
     figures = {
         "sections": float(len(layouts)),

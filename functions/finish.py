@@ -1,6 +1,6 @@
 """Finish: the bundle that is published. It appears whole or not at all.
 
-bundle/   volume.zarr   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
+bundle/   volume.zarr   transforms   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
           manifest-sha256.txt
 """
 
@@ -17,6 +17,7 @@ from functions.store.cells import Cell, UnitReport
 from functions.store.files import atomic_path, write_bytes, write_json
 from functions.store.pyramid import AnyArray, Read
 from functions.store.run import Run
+from functions.store.transform_files import write_transforms
 from functions.store.volumes import Volume
 from functions.tasks import StepResult
 
@@ -78,6 +79,7 @@ def compute(run: Run, cell: Cell) -> UnitReport:
     with atomic_path(cell.file("bundle")) as partial:
         partial.mkdir()
         count = _write_volume(run, partial / bundle.VOLUME)
+        write_transforms(run, partial / bundle.TRANSFORMS)
         found = facts.gather(run, count=count)
         _write_documents(found, partial)
         bundle.write_manifest(partial)

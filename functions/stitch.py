@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
-from functions.model.transform import ContrastMap, Seam, SectionLayout, SheetDocument, TileTransform
+from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
 from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
-from functions.registration.masks import Gray, black_margin
+from functions.registration.masks import CELL_PX, Gray, black_margin, reduce_mean
 from functions.registration.mosaic import Mosaic, stitch_tiles
 from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
+from functions.store.drawing import save_usable, tile_reader
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, Run
 from functions.store.tiles import TileReader
@@ -41,7 +42,7 @@ def compute(run: Run, unit: str) -> UnitReport:
             several tiles.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
-    reader = TileReader(run.acquisition_folder, entry.section)
+    reader = tile_reader(run, entry)
     if run.manifest.acquisition.aligned:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
@@ -55,6 +56,7 @@ def compute(run: Run, unit: str) -> UnitReport:
     )
     layout = _layout(entry, mosaic)
     codes = _draw(run, layout, mosaic, reader)
+    save_usable(run, layout, [tile.usable for tile in mosaic.tiles])
     write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
     return _report(layout, codes)
 
@@ -95,7 +97,7 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, uncertainty_px: float | Non
         tile_id=name,
         shape_yx=tile.shape_yx,
         affine=((y[0], y[1], y[2]), (x[0], x[1], x[2])),
-        sheet=None if tile.warp.sheet is None else SheetDocument.of(tile.warp.sheet),
+        sheet=SheetDocument.of(tile.warp.sheet) if isinstance(tile.warp.sheet, Sheet) else None,
         gain=round(float(gain[0]), 6),
         offset=round(float(gain[1]), 4),
         placed="matched" if uncertainty_px is None else "stage",
@@ -156,6 +158,7 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> tuple[Section
         ),
         exact_copy=True,
     )
+    save_usable(run, layout, [reduce_mean(used, CELL_PX) > 0])
     write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
     return layout, codes
 

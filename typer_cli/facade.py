@@ -10,6 +10,7 @@ from typer_cli.settings import parse_sections, parse_settings
 if TYPE_CHECKING:
     from flows.inputs import RunRequest
     from flows.run import Runs
+    from functions.store.run import Run
 
 
 def runs_of(site: str, *, workers: int | None = None) -> Runs:
@@ -19,6 +20,19 @@ def runs_of(site: str, *, workers: int | None = None) -> Runs:
 
     home = home_folder()
     return Runs(load_site(site, home=home, workers=workers), home=home)
+
+
+def work_of(run_id: str, site: str) -> Run:
+    """What a run has on scratch.
+
+    Raises:
+        RunError: no such run.
+    """
+    from functions.store.run import Run
+    from functions.tasks import RunSpec
+
+    record, _ = runs_of(site).show(run_id)
+    return Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
 
 
 def request_of(

@@ -50,8 +50,14 @@ class StitchParameters(Document):
 class AlignParameters(Document):
     """Registration of sections with each other."""
 
-    neighbours: Annotated[int, Field(ge=1, le=3)] = 2
+    neighbours: Annotated[int, Field(ge=1, le=4)] = 2
     """Each section is registered with this many following usable sections."""
+    far_neighbours: tuple[Annotated[int, Field(ge=2, le=64)], ...] = (6, 12)
+    """... and with those so many usable sections on, at half resolution, where they still show enough in
+    common: these pairs keep a long stack straight."""
+    locked_solution: str | None = None
+    """Folder under the work root of an earlier run's solution (`align_solve/<key>`): its sections stay where
+    they are, and new ones are placed against them."""
     max_rotation_deg: Annotated[float, Field(ge=0, le=180)] = 12.0
     """Rotations between neighbours that are tried first; all others only if none of these fits."""
     patch_px: Annotated[int, Field(ge=16, le=256)] = 64

@@ -13,6 +13,7 @@ from functions.store.files import sha256_file, write_bytes
 
 MANIFEST = "manifest-sha256.txt"
 VOLUME = "volume.zarr"
+TRANSFORMS = "transforms"
 DOCUMENTS = ("neuroglancer.json", "report.html", "ro-crate-metadata.json", "search.json")
 REMEDY = "remove the finish cell and run finish again"
 

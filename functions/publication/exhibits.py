@@ -203,7 +203,7 @@ def pair_plot(facts: Facts) -> tuple[list[str], Markup]:
         a, b = (entry.section for entry in facts.run.pairs[unit])
         series.setdefault(order[b.id] - order[a.id], []).append((float(a.z), value))
     names = {1: "next section", 2: "second next", 3: "third next"}
-    rows = [(names[step], sorted(series[step])) for step in sorted(series)]
+    rows = [(names.get(step, f"{step} sections on"), sorted(series[step])) for step in sorted(series)]
     plot = plots.line_plot(rows, x_label="first section of the pair", y_label="residual p95, px")
     return [name for name, _ in rows], plot
 

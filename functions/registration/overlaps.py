@@ -55,6 +55,16 @@ class Matches:
         )
 
 
+def join(parts: Sequence[Matches]) -> Matches:
+    """All matches of several lists."""
+    return Matches(
+        a_yx=np.concatenate([m.a_yx for m in parts]),
+        b_yx=np.concatenate([m.b_yx for m in parts]),
+        peak=np.concatenate([m.peak for m in parts]),
+        ratio=np.concatenate([m.ratio for m in parts]),
+    )
+
+
 NO_MATCHES = Matches(a_yx=np.zeros((0, 2)), b_yx=np.zeros((0, 2)), peak=np.zeros(0), ratio=np.zeros(0))
 
 

@@ -3,6 +3,7 @@ Welsch, 1977)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from scipy.sparse import linalg
 
 Floats = NDArray[np.float64]
 Sparse = Any
+Solver = Callable[[Sparse, Floats, Floats | None], Floats]
 DIRECT_LIMIT = 60_000
+MIN_GROUP_TRUST = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,7 @@ class Solution:
     weight: Floats
 
 
-def solve(normal: Sparse, right: Floats) -> Floats:
+def solve(normal: Sparse, right: Floats, start: Floats | None = None) -> Floats:
     """Solve a symmetric positive definite system for K right sides (P, K)."""
     if normal.shape[0] <= DIRECT_LIMIT:
         factor = linalg.splu(
@@ -34,7 +37,11 @@ def solve(normal: Sparse, right: Floats) -> Floats:
         out: Floats = factor.solve(right)
         return out
     scale = sparse.diags(1.0 / normal.diagonal())
-    columns = [linalg.cg(normal, column, rtol=1e-7, maxiter=4000, M=scale)[0] for column in right.T]
+    begin = np.zeros_like(right) if start is None else start
+    columns = [
+        linalg.cg(normal, column, x0=first, rtol=1e-7, maxiter=4000, M=scale)[0]
+        for column, first in zip(right.T, begin.T, strict=True)
+    ]
     return np.stack(columns, axis=1)
 
 
@@ -48,6 +55,9 @@ def solve_robust(
     floor_px: float = 0.15,
     rounds: int = 12,
     cut: float = 4.0,
+    group: NDArray[np.int64] | None = None,
+    solver: Solver = solve,
+    start: Floats | None = None,
 ) -> Solution:
     """Minimise sum w rho(|design x - target|) + x' prior x - 2 x' prior_right.
 
@@ -60,24 +70,41 @@ def solve_robust(
         target: (M, K), K = 2 for y and x; the residual is the norm over K.
         weight: (M,) inverse variances.
         prior: sparse (P, P) that makes the system definite.
+        group: (M,) numbers of groups; one whose median residual is above that of all has that scale of its
+            own, and counts less by the square of it.
+        solver: of the linear system of each round, from the unknowns of the round before.
+        start: unknowns (P, K) to begin with.
     """
     base = np.zeros((design.shape[1], target.shape[1])) if prior_right is None else prior_right
     robust = np.ones(len(target))
     residual = np.zeros(len(target))
-    unknowns = np.zeros_like(base)
+    unknowns = np.zeros_like(base) if start is None else start
     transposed = design.T.tocsr()
     for index in range(rounds):
         w = weight * robust
         scaled = transposed.multiply(w).tocsr()
-        unknowns = solve(scaled @ design + prior, scaled @ target + base)
+        unknowns = solver(scaled @ design + prior, scaled @ target + base, unknowns)
         residual = np.linalg.norm(design @ unknowns - target, axis=1)
         if len(residual) == 0:
             break
         # the median of a Rayleigh distribution is 1.18 sigma
         alive = residual[robust > 0] if (robust > 0).any() else residual
         sigma = max(floor_px, float(np.median(alive)) / 1.1774)
+        scale, trust = np.full(len(target), sigma), np.ones(len(target))
+        if group is not None:
+            scale = np.maximum(sigma, _group_medians(residual, group) / 1.1774)
+            trust = np.maximum(MIN_GROUP_TRUST, (sigma / scale) ** 2)
         if index < rounds // 2:
-            robust = 1.0 / np.maximum(1.0, residual / (1.5 * sigma))
+            robust = trust / np.maximum(1.0, residual / (1.5 * scale))
         else:
-            robust = np.maximum(0.0, 1.0 - (residual / (cut * sigma)) ** 2) ** 2
+            robust = trust * np.maximum(0.0, 1.0 - (residual / (cut * scale)) ** 2) ** 2
     return Solution(unknowns=unknowns, residual_px=residual, weight=robust)
+
+
+def _group_medians(residual: Floats, group: NDArray[np.int64]) -> Floats:
+    """Median of each measurement's group (M,)."""
+    order = np.lexsort((residual, group))
+    counts = np.bincount(group)
+    first = np.cumsum(counts) - counts
+    middle = residual[order[np.minimum(first + counts // 2, len(order) - 1)]]
+    return np.asarray(middle[group], dtype=np.float64)

@@ -22,13 +22,15 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from functions.registration.filters import CPU, band
-from functions.registration.masks import Image, Mask
+from functions.registration.masks import Gray, Image, Mask, reduce_mean
 
 Floats = NDArray[np.float64]
 SCAN_STEP_DEG = 1.5
 MIN_COMMON = 0.4
-MIN_SCORE = 0.12
+MIN_SCORE = 0.2
 MIN_MARGIN = 0.12
+FAR_FACTOR = 1.5
+"""A rotation outside the expected range has to score so much better: by chance, sections reach 0.18."""
 NEAR_PX = 6
 """A second peak counts from further off, on either axis."""
 FINE_PX = 1.0
@@ -40,11 +42,21 @@ DEVICE_BATCH_PX = 1 << 23
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One section, reduced: grey values and mask."""
+    """One section, reduced: grey values and mask; and where it is compared.
+
+    Pixel r of a level of factor f is the mean of f x f pixels and has its centre at r * f + (f - 1) / 2.
+    """
 
     image: Image
     mask: Mask
     factor: int
+    device: torch.device = CPU
+
+
+def reduce_section(image: Gray, mask: Mask, factor: int, device: torch.device = CPU) -> Level:
+    """Means of blocks; a block is usable when most of it is."""
+    small, share = reduce_mean(image, factor), reduce_mean(mask, factor)
+    return Level(image=small, mask=share > 0.8, factor=factor, device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +78,16 @@ class _Trial:
     margin: float
 
 
-def scan_rotations(
-    a: Level, b: Level, *, max_rotation_deg: float, device: torch.device = CPU
-) -> Guess | None:
+def scan_rotations(a: Level, b: Level, *, max_rotation_deg: float) -> Guess | None:
     """Try rotations up to `max_rotation_deg`; all the way round only if none of these stands out."""
-    scan = _Scan(a, b, device)
+    scan = _Scan(a, b)
     near = np.arange(-max_rotation_deg, max_rotation_deg + 0.5 * SCAN_STEP_DEG, SCAN_STEP_DEG)
     best = max(scan.trials(near), key=lambda trial: trial.score)
     steps = [SCAN_STEP_DEG / 2, SCAN_STEP_DEG / 4]
     if best.score < MIN_SCORE or best.margin < MIN_MARGIN:
         far = scan.trials(np.arange(-180.0, 180.0, 2 * SCAN_STEP_DEG))
-        best = max([*far, best], key=lambda trial: trial.score)
+        other = max(far, key=lambda trial: trial.score)
+        best = other if other.score > FAR_FACTOR * best.score else best
         steps = [SCAN_STEP_DEG, *steps]
     for step in steps:
         both = scan.trials((best.degrees - step, best.degrees + step))
@@ -90,13 +101,13 @@ def scan_rotations(
 class _Scan:
     """What all rotations share: spectra of a, the band-passed b, and the size of the transforms."""
 
-    def __init__(self, a: Level, b: Level, device: torch.device) -> None:
+    def __init__(self, a: Level, b: Level) -> None:
         self._centre = (np.array(b.image.shape) - 1) / 2.0
         self._side = int(np.ceil(np.hypot(*b.image.shape))) + 2
         self._size = [next_fast_len(n + self._side - 1, real=True) for n in a.image.shape]
-        fixed, mask = _pattern(a, device)
+        fixed, mask = _pattern(a)
         self._spectra = torch.fft.rfft2(torch.stack([fixed, fixed**2, mask]), self._size).conj()
-        self._moving = torch.stack(_pattern(b, device))
+        self._moving = torch.stack(_pattern(b))
 
     def turn(self, degrees: float) -> Floats:
         """Map (2, 3) from the pixels of the square that holds the turned thumbnail to the thumbnail."""
@@ -161,10 +172,10 @@ class _Scan:
         return index - self._size[axis] if index >= self._side else index
 
 
-def _pattern(level: Level, device: torch.device) -> tuple[Tensor, Tensor]:
+def _pattern(level: Level) -> tuple[Tensor, Tensor]:
     """Band-passed thumbnail and its mask."""
-    mask = torch.from_numpy(level.mask).to(device)
-    image = torch.from_numpy(level.image).to(device)
+    mask = torch.from_numpy(level.mask).to(level.device)
+    image = torch.from_numpy(level.image).to(level.device)
     return band(image, mask, fine_px=FINE_PX, coarse_px=COARSE_PX), mask.to(torch.float32)
 
 

@@ -1,7 +1,7 @@
 """How two sections lie on each other: rotation scan on thumbnails, affine refinement, then a block-wise flow.
 
-Maps lead from the pixels of section a to those of section b. Levels are halvings: pixel r of level f is the
-mean of f x f pixels and has its centre at r * f + (f - 1) / 2.
+Maps lead from the pixels of section a to those of section b. Where folds or cracks part a section, each
+region is matched by itself, so that no patch and no smooth map straddles a line.
 """
 
 from __future__ import annotations
@@ -9,29 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
 from functions.model.parameters import AlignParameters
-from functions.model.transform import Sheet, Warp, sheet_shape
-from functions.registration.correlation import match_patches
-from functions.registration.masks import Gray, Image, Mask, band_pass, reduce_mean
-from functions.registration.overlaps import NO_MATCHES, Matches
-from functions.registration.robust import solve_robust
-from functions.registration.rotation import Level, scan_rotations
-from functions.registration.sheets import basis_rows, bending
-from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.model.regions import Regions
+from functions.model.transform import Warp
+from functions.registration.cuts import region_level
+from functions.registration.filters import CPU
+from functions.registration.flow import MIN_INLIERS, fit_warp, flow, refine_affine
+from functions.registration.masks import Gray, Mask
+from functions.registration.overlaps import NO_MATCHES, Matches, join
+from functions.registration.rotation import Level, reduce_section, scan_rotations
 
 Floats = NDArray[np.float64]
+Levels = dict[int, tuple[Level, Level]]
 THUMBNAIL_PX = 96
-MIN_INLIERS = 8
 MIN_GOOD_SHARE = 0.25
 """Sections of different tissue keep up to 0.18 of their patches, and score up to 0.18, by chance."""
 MIN_GOOD_SCORE = 0.2
-LEVEL_PATCH_PX = 48
-APART_PX = 8
-FINE_PX = 1.5
-COARSE_PX = 12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +38,9 @@ class PairMatch:
     affine: Floats
     score: float
     margin: float
-    matches: Matches
-    residual_px_p95: float | None
-    tried: int
+    matches: Matches = NO_MATCHES
+    residual_px_p95: float | None = None
+    tried: int = 0
 
     @property
     def good(self) -> bool:
@@ -54,200 +50,84 @@ class PairMatch:
         return len(self.matches) >= MIN_INLIERS and share >= MIN_GOOD_SHARE and sure
 
 
-def reduce_section(image: Gray, mask: Mask, factor: int) -> Level:
-    """Means of blocks; a block is usable when most of it is."""
-    return Level(image=reduce_mean(image, factor), mask=reduce_mean(mask, factor) > 0.8, factor=factor)
-
-
-def register_sections(a: Gray, mask_a: Mask, b: Gray, mask_b: Mask, parameters: AlignParameters) -> PairMatch:
+def register_sections(
+    a: Gray,
+    mask_a: Mask,
+    b: Gray,
+    mask_b: Mask,
+    parameters: AlignParameters,
+    *,
+    regions_a: Regions | None = None,
+    regions_b: Regions | None = None,
+    far: bool = False,
+    device: torch.device = CPU,
+) -> PairMatch:
     """Register section b with section a. Without a common pattern the result has no matches (`good` is
-    False)."""
-    none = PairMatch(
-        affine=np.eye(2, 3), score=0.0, margin=0.0, matches=NO_MATCHES, residual_px_p95=None, tried=0
-    )
+    False).
+
+    Args:
+        regions_a: regions of a that folds and cracks part; None where nothing does.
+        far: stop at half resolution; enough for what holds a stack straight.
+    """
     factor = 1
     while min(*a.shape, *b.shape) // (2 * factor) >= THUMBNAIL_PX:
         factor *= 2
-    levels = {f: (reduce_section(a, mask_a, f), reduce_section(b, mask_b, f)) for f in _powers(factor)}
+    finest = 2 if far and factor > 1 else 1
+    levels = {
+        f: (reduce_section(a, mask_a, f, device), reduce_section(b, mask_b, f, device))
+        for f in _powers(factor)
+        if f >= finest
+    }
     guess = scan_rotations(*levels[factor], max_rotation_deg=parameters.max_rotation_deg)
     if guess is None:
-        return none
+        return PairMatch(affine=np.eye(2, 3), score=0.0, margin=0.0)
     warp = Warp(affine=guess.affine)
-    for f in _powers(factor):
-        refined = _refine_affine(*levels[f], warp)
+    for f in levels:
+        refined = refine_affine(*levels[f], warp)
         if refined is None:
-            return PairMatch(
-                affine=warp.affine,
-                score=guess.score,
-                margin=guess.margin,
-                matches=NO_MATCHES,
-                residual_px_p95=None,
-                tried=0,
-            )
+            return PairMatch(affine=warp.affine, score=guess.score, margin=guess.margin)
         warp = refined
         if f == 2:
             break
-    affine = warp.affine
+    parts = [
+        _flow_of_regions(levels, warp, parameters, a.shape)
+        if regions_a is None and regions_b is None
+        else _flow_of_regions(
+            {f: (region_level(levels[f][0], regions_a, k), region_level(levels[f][1], regions_b, m))
+             for f in (2, 1) if f in levels}, warp, parameters, a.shape)
+        for k in range(1 if regions_a is None else regions_a.count)
+        for m in range(1 if regions_b is None else regions_b.count)
+    ]  # fmt: skip
+    residual = np.concatenate([r for _, _, r in parts])
+    return PairMatch(
+        affine=warp.affine,
+        score=guess.score,
+        margin=guess.margin,
+        matches=join([found for found, _, _ in parts]),
+        residual_px_p95=round(float(np.percentile(residual, 95)), 4) if len(residual) else None,
+        tried=sum(tried for _, tried, _ in parts),
+    )
+
+
+def _flow_of_regions(
+    levels: Levels, affine: Warp, parameters: AlignParameters, shape_yx: tuple[int, ...]
+) -> tuple[Matches, int, Floats]:
+    """Matches between a region of a and one of b, how many patches were tried, and the residuals."""
     spacing = float(parameters.mesh_spacing_px)
-    reach = parameters.reach_px
+    warp, reach = affine, parameters.reach_px
     found, tried, residual = NO_MATCHES, 0, np.zeros(0)
     for f in (2, 1):
         if f not in levels:
             continue
         found, tried = flow(*levels[f], warp, parameters, reach_px=reach)
         if len(found) < MIN_INLIERS:
-            break
-        warp, weight, residual = fit_warp(found, affine, spacing_px=spacing, shape_yx=a.shape)
+            return NO_MATCHES, tried, np.zeros(0)
+        warp, weight, residual = fit_warp(found, affine.affine, spacing_px=spacing, shape_yx=shape_yx)
         found, residual = found.take(weight > 0), residual[weight > 0]
         reach = max(6, parameters.reach_px // 2)
-    return PairMatch(
-        affine=affine,
-        score=guess.score,
-        margin=guess.margin,
-        matches=found,
-        residual_px_p95=round(float(np.percentile(residual, 95)), 4) if len(residual) else None,
-        tried=tried,
-    )
+    return found, tried, residual
 
 
 def _powers(factor: int) -> list[int]:
     """factor, factor / 2, ..., 1."""
     return [factor >> k for k in range(factor.bit_length())]
-
-
-def warp_level(b: Level, shape_yx: tuple[int, int], warp: Warp) -> tuple[Image, Mask]:
-    """Section b, drawn onto the pixels of a (both of one level)."""
-    f, half = b.factor, (b.factor - 1) / 2.0
-    coordinates = dense_coordinates(lambda r: (warp.apply(r * f + half) - half) / f, (0, 0), shape_yx)
-    box = source_box(coordinates, b.image.shape)
-    if box is None:
-        return np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
-    return pull(b.image[box], b.mask[box], coordinates, box)
-
-
-def _spread(first: int, last: int, step: int) -> NDArray[np.int64]:
-    """Whole numbers from `first` to `last`, both included, about `step` apart."""
-    count = max(1, round((last - first) / step) + 1)
-    return np.rint(np.linspace(first, max(first, last), count)).astype(np.int64)
-
-
-def _match_level(
-    a: Level,
-    b: Level,
-    warp: Warp,
-    *,
-    patch_px: int,
-    stride_px: int,
-    reach_px: int,
-    floor: float,
-    ratio: float,
-) -> tuple[Matches, int]:
-    """Matches, in full-resolution px, of patches of a in b drawn through `warp`; and how many were tried."""
-    shape = (a.image.shape[0], a.image.shape[1])
-    drawn, drawn_mask = warp_level(b, shape, warp)
-    patch = max(12, min(patch_px, min(shape) // 3))
-    # patches may hang over the border by a third, so that the rim is measured too
-    over = patch // 3
-    step = max(4, min(stride_px, patch // 2))
-    axes = [_spread(-over, n - patch + over, step) for n in shape]
-    corners = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
-    found = match_patches(
-        np.pad(band_pass(a.image, a.mask, fine_px=FINE_PX, coarse_px=COARSE_PX), over),
-        np.pad(a.mask, over),
-        band_pass(drawn, drawn_mask, fine_px=FINE_PX, coarse_px=COARSE_PX),
-        drawn_mask,
-        fixed_corner_yx=corners + over,
-        moving_corner_yx=corners,
-        patch_yx_px=(patch, patch),
-        reach_px=reach_px,
-        min_cover=0.55,
-        apart_px=APART_PX,
-    )
-    second = np.maximum(found.second, 0.0) / np.maximum(found.peak, 1e-6)
-    good = found.valid & (found.peak >= floor) & (second <= ratio)
-    half = (a.factor - 1) / 2.0
-    here = (np.maximum(corners[good], 0) + np.minimum(corners[good] + patch, shape) - 1) / 2.0
-    there = here + found.shift_yx_px[good]
-    matches = Matches(
-        a_yx=here * a.factor + half,
-        b_yx=warp.apply(there * a.factor + half),
-        peak=found.peak[good],
-        ratio=second[good],
-    )
-    return matches, int((found.peak > -1.0).sum())
-
-
-def _refine_affine(a: Level, b: Level, warp: Warp) -> Warp | None:
-    """An affine map from patches; None when too few agree on one."""
-    found, _ = _match_level(
-        a,
-        b,
-        warp,
-        patch_px=LEVEL_PATCH_PX,
-        stride_px=LEVEL_PATCH_PX // 2,
-        reach_px=10,
-        floor=0.15,
-        ratio=0.92,
-    )
-    if len(found) < MIN_INLIERS:
-        return None
-    centre = found.a_yx.mean(axis=0)
-    scale = float(np.abs(found.a_yx - centre).max()) + 1.0
-    unit = (found.a_yx - centre) / scale
-    design = sparse.csr_matrix(np.concatenate([np.ones((len(unit), 1)), unit], axis=1))
-    start = warp.apply(found.a_yx)
-    solution = solve_robust(
-        design,
-        found.b_yx - start,
-        weight=np.clip(found.peak, 0.05, 1.0) ** 2,
-        prior=sparse.diags([1e-3, 1e-2, 1e-2], format="csr"),
-        floor_px=1.5 * a.factor,
-    )
-    inliers = int((solution.weight > 0).sum())
-    if inliers < max(MIN_INLIERS, 0.25 * len(found)):
-        return None
-    move, linear = solution.unknowns[0], solution.unknowns[1:3].T / scale
-    affine = warp.affine + np.concatenate([linear, (move - linear @ centre)[:, None]], axis=1)
-    if not 0.5 < np.linalg.det(affine[:, :2]) < 2.0:
-        return None
-    return Warp(affine=affine)
-
-
-def flow(
-    a: Level, b: Level, warp: Warp, parameters: AlignParameters, *, reach_px: int
-) -> tuple[Matches, int]:
-    """Block-wise flow on a grid, after b has been drawn through the current map."""
-    return _match_level(
-        a,
-        b,
-        warp,
-        patch_px=parameters.patch_px,
-        stride_px=parameters.stride_px,
-        reach_px=reach_px,
-        floor=parameters.min_correlation,
-        ratio=parameters.max_second_peak,
-    )
-
-
-def fit_warp(
-    found: Matches, affine: Floats, *, spacing_px: float, shape_yx: tuple[int, ...]
-) -> tuple[Warp, Floats, Floats]:
-    """The smooth map nearest to the matches; their robust weights (0: contradicts its neighbours) and
-    residuals."""
-    knots = sheet_shape((shape_yx[0], shape_yx[1]), spacing_px)
-    columns, weights = basis_rows(found.a_yx, spacing_px=spacing_px, shape=knots)
-    n = len(found)
-    design = sparse.csr_matrix(
-        (weights.ravel(), (np.repeat(np.arange(n), 16), columns.ravel())), shape=(n, knots[0] * knots[1])
-    )
-    base = Warp(affine=affine)
-    solution = solve_robust(
-        design,
-        found.b_yx - base.apply(found.a_yx),
-        weight=np.clip(found.peak, 0.05, 1.0) ** 2 / 0.5**2,
-        prior=bending(knots) / 2.0**2 + sparse.identity(knots[0] * knots[1]) * 1e-4,
-        floor_px=0.3,
-        cut=5.0,
-    )
-    sheet = Sheet(spacing_px=spacing_px, coefficients=solution.unknowns.T.reshape(2, *knots))
-    return Warp(affine=affine, sheet=sheet), solution.weight, solution.residual_px

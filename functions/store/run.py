@@ -21,6 +21,8 @@ from functions.store.cells import CODE_VERSION, Cell
 from functions.store.files import fingerprint, sha256_file
 from functions.tasks import RunSpec, StepName
 
+NOT_IN_PAIRS = {"neighbours", "far_neighbours", "stiffness", "locked_solution"}
+"""Parameters of the align steps that a pair's matches do not depend on."""
 NOT_IN_LABELS = {"model", "allow_ungated", "checkpoint_seconds"}
 """Parameters of the segment step that its results do not depend on; the model counts by its content."""
 DEMO_MODEL = Path(__file__).parents[1] / "testing" / "demo_network.safetensors"
@@ -31,6 +33,8 @@ class IngestedSection(Document):
 
     section: Section
     fingerprint: str
+    sha256: tuple[str, ...] = ()
+    """Of each usable tile's file, in their order; none in manifests that were written without."""
 
 
 class IngestManifest(Document):
@@ -111,23 +115,65 @@ class Run:
         """Pairs of usable sections to register, by unit id `z00003-z00004`; gaps are bridged."""
         if self.manifest.acquisition.aligned:
             return {}
-        rows, reach = self.sections, self.parameters.align.neighbours
+        rows, align = self.sections, self.parameters.align
+        far = {step for step in align.far_neighbours if step > align.neighbours}
+        steps = [*range(1, align.neighbours + 1), *sorted(far)]
         return {
-            f"{a.section.id}-{b.section.id}": (a, b)
+            f"{a.section.id}-{rows[i + step].section.id}": (a, rows[i + step])
             for i, a in enumerate(rows)
-            for b in rows[i + 1 : i + 1 + reach]
+            for step in steps
+            if i + step < len(rows)
         }
 
+    @cached_property
+    def far_pairs(self) -> frozenset[str]:
+        """The pairs of `align.far_neighbours`: registered at half resolution, and expendable."""
+        row = {s.section.id: i for i, s in enumerate(self.sections)}
+        near = self.parameters.align.neighbours
+        return frozenset(
+            unit for unit, (a, b) in self.pairs.items() if row[b.section.id] - row[a.section.id] > near
+        )
+
     def pair_key(self, unit: str) -> str:
-        """Key of a registered pair: both stitched sections and the align parameters."""
+        """Key of a registered pair: both stitched sections and how they are registered."""
         a, b = (self._stitch_keys[s.section.id] for s in self.pairs[unit])
-        return fingerprint("pair", a, b, self.parameters.align.to_json(), CODE_VERSION)
+        align = self.parameters.align.model_dump(mode="json", exclude=NOT_IN_PAIRS)
+        return fingerprint("pair", a, b, unit in self.far_pairs, align, CODE_VERSION)
 
     @cached_property
     def solve_key(self) -> str:
-        """Key of the solved stack: all stitched sections and all pairs."""
+        """Key of the solved stack: all stitched sections, all pairs, and what is locked, by its content."""
         pairs = [self.pair_key(unit) for unit in self.pairs]
-        return fingerprint("solve", self._stitch_keys, pairs, self.parameters.align.to_json(), CODE_VERSION)
+        align = self.parameters.align.model_dump(mode="json", exclude={"locked_solution"})
+        folder = self.locked_folder
+        held = None
+        if folder is not None:
+            files = [folder / "solution.json", *sorted((folder / "transforms").iterdir())]
+            held = [(file.name, sha256_file(file)) for file in files]
+        return fingerprint("solve", self._stitch_keys, pairs, align, held, CODE_VERSION)
+
+    @property
+    def locked_folder(self) -> Path | None:
+        """The folder of the solution whose sections stay where they are.
+
+        Raises:
+            UpstreamError: it is no solution, or does not lie under the work root.
+        """
+        name = self.parameters.align.locked_solution
+        if name is None:
+            return None
+        folder = (self.work / name).resolve()
+        fault = None
+        if not folder.is_relative_to(self.work.resolve()):
+            fault = f"not under the work root {self.work}"
+        elif not (folder / "solution.json").is_file() or not (folder / "transforms").is_dir():
+            fault = "no solution.json and transforms/ there"
+        if fault is not None:
+            raise UpstreamError(
+                f"align.locked_solution: {name}: {fault}",
+                remedy="name the folder of an earlier solution in the same work root: align_solve/<key>",
+            )
+        return folder
 
     @cached_property
     def segment_key(self) -> str:

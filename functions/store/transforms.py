@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from functions.model.base import Document
 from functions.model.errors import VolumeError
-from functions.model.transform import SectionLayout, SectionTransform, Sheet, Warp
+from functions.model.regions import Regions
+from functions.model.transform import CutSheet, SectionLayout, SectionTransform, Sheet, Warp
 from functions.model.volume import VolumeRef
 from functions.store.files import write_bytes, write_json
 from functions.store.run import AlignedVolume, Run
@@ -27,11 +29,15 @@ class TransformHeader(Document):
     """`transforms/<section id>.json`: what is small of a section's transform; the sheet lies beside it
     as npz."""
 
+    format: Literal["petavoxel-transform-1"] = "petavoxel-transform-1"
     section: str
     shape_yx: tuple[int, int]
     affine: tuple[tuple[float, float, float], tuple[float, float, float]]
     sheet: str | None = None
     """File name of the sheet: `coefficients` (2, gy, gx) and `spacing_px`."""
+    cut: bool = False
+    """Folds or cracks part the section: `coefficients` is (K, 2, gy, gx), and `regions` holds the region
+    0..K-1 of each cell of 8 px, -1 on a line."""
     placed: Literal["matched", "interpolated", "identity"] = "matched"
 
 
@@ -80,20 +86,24 @@ def load_layout(run: Run, section_id: str) -> SectionLayout:
 
 
 def save_transform(run: Run, transform: SectionTransform) -> None:
-    """Write a section's transform into the cell of align_solve; the header last."""
-    folder = run.cell("align_solve").file("transforms")
+    """Write a section's transform into the cell of align_solve."""
+    write_transform(run.cell("align_solve").file("transforms"), transform)
+
+
+def write_transform(folder: Path, transform: SectionTransform) -> None:
+    """Write a section's transform into a folder; the header last."""
     sheet = transform.warp.sheet
     name = None
     if sheet is not None:
         name = f"{transform.section}.npz"
-        spacing = np.array(sheet.spacing_px)
-        write_arrays(folder / name, {"coefficients": sheet.coefficients, "spacing_px": spacing})
+        write_arrays(folder / name, _sheet_arrays(sheet))
     rows = transform.warp.affine.tolist()
     header = TransformHeader(
         section=transform.section,
         shape_yx=transform.shape_yx,
         affine=(tuple(rows[0]), tuple(rows[1])),
         sheet=name,
+        cut=isinstance(sheet, CutSheet),
         placed=transform.placed,
     )
     write_json(folder / f"{transform.section}.json", header.to_json())
@@ -105,15 +115,63 @@ def load_transform(run: Run, section_id: str) -> SectionTransform:
     Raises:
         VolumeError: the stack is not solved.
     """
-    folder = run.cell("align_solve").file("transforms")
+    return read_transform(run.cell("align_solve").file("transforms"), section_id)
+
+
+def read_transform(folder: Path, section_id: str) -> SectionTransform:
+    """The transform of a section that `write_transform` wrote.
+
+    Raises:
+        VolumeError: it is missing or damaged.
+    """
     path = folder / f"{section_id}.json"
     header = TransformHeader.parse(_read_text(path, "align_solve"), source=str(path))
-    sheet = None
-    if header.sheet is not None:
-        coefficients, spacing = read_arrays(folder / header.sheet, "coefficients", "spacing_px")
-        sheet = Sheet(spacing_px=float(spacing.item()), coefficients=coefficients.astype(np.float64))
+    sheet = None if header.sheet is None else _read_sheet(folder / header.sheet, cut=header.cut)
     warp = Warp(affine=np.asarray(header.affine, dtype=np.float64), sheet=sheet)
     return SectionTransform(section=header.section, shape_yx=header.shape_yx, warp=warp, placed=header.placed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockedSolution:
+    """An earlier solution whose sections stay: the frame of its volume, and its transforms by section id."""
+
+    frame: AlignedVolume
+    transforms: dict[str, SectionTransform]
+
+
+def load_locked(run: Run) -> LockedSolution | None:
+    """The solution named by `align.locked_solution`; None where nothing is locked.
+
+    Raises:
+        UpstreamError: there is no such solution.
+        VolumeError: it is damaged.
+    """
+    folder = run.locked_folder
+    if folder is None:
+        return None
+    path = folder / "solution.json"
+    frame = AlignedVolume.parse(_read_text(path, "align_solve"), source=str(path))
+    names = sorted(p.stem for p in (folder / "transforms").glob("*.json"))
+    transforms = {name: read_transform(folder / "transforms", name) for name in names}
+    return LockedSolution(frame=frame, transforms=transforms)
+
+
+def _sheet_arrays(sheet: Sheet | CutSheet) -> dict[str, NDArray[np.generic]]:
+    arrays: dict[str, NDArray[np.generic]] = {
+        "coefficients": sheet.coefficients,
+        "spacing_px": np.array(sheet.spacing_px),
+    }
+    return {**arrays, "regions": sheet.regions.labels} if isinstance(sheet, CutSheet) else arrays
+
+
+def _read_sheet(path: Path, *, cut: bool) -> Sheet | CutSheet:
+    names = ("coefficients", "spacing_px", *(("regions",) if cut else ()))
+    coefficients, spacing, *rest = read_arrays(path, *names)
+    values = coefficients.astype(np.float64)
+    if not cut:
+        return Sheet(spacing_px=float(spacing.item()), coefficients=values)
+    regions = Regions(labels=rest[0].astype(np.int16))
+    return CutSheet(spacing_px=float(spacing.item()), coefficients=values, regions=regions)
 
 
 def section_volume(run: Run, section_id: str, name: Kind, shape_yx: tuple[int, int]) -> VolumeRef:

@@ -1,0 +1,44 @@
+"""The regions of a section that its folds and cracks part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from functions.model.regions import LINE, REGION_CELL_PX, Regions
+from functions.registration.artefacts import CRACK, FOLD, Codes
+from functions.registration.masks import enlarge
+from functions.registration.rotation import Level
+
+MIN_REGION_SHARE = 0.02
+MIN_REGION_CELLS = 64
+
+
+def part_regions(codes: Codes) -> Regions | None:
+    """The regions that folds and cracks part, by codes of cells of 8 px (`artefacts.detect_artefacts`); None
+    where only one is large enough.
+
+    Small pieces count as part of the line: they are too small to be matched, and go with what is nearest.
+    """
+    line = (codes == FOLD) | (codes == CRACK)
+    pieces, count = ndimage.label(~line)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    large = np.flatnonzero(sizes >= max(MIN_REGION_CELLS, MIN_REGION_SHARE * line.size))
+    if len(large) < 2:
+        return None
+    label = np.full(count + 1, LINE, dtype=np.int16)
+    label[1 + large] = np.arange(len(large))
+    return Regions(labels=label[pieces])
+
+
+def region_level(level: Level, regions: Regions | None, region: int) -> Level:
+    """A level of which only one region is usable; what lies on a line is not."""
+    if regions is None:
+        return level
+    f = level.factor
+    rows, columns = (n // f for n in (REGION_CELL_PX * np.array(regions.labels.shape)))
+    inside = enlarge(regions.labels == region, (rows, columns), REGION_CELL_PX // f)
+    shape = level.mask.shape
+    return replace(level, mask=level.mask & inside[: shape[0], : shape[1]])
