@@ -6,6 +6,8 @@ in a section is fatal: tiles whose overlaps cannot be registered stay where the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -100,6 +102,7 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, uncertainty_px: float | Non
         sheet=SheetDocument.of(tile.warp.sheet) if isinstance(tile.warp.sheet, Sheet) else None,
         gain=round(float(gain[0]), 6),
         offset=round(float(gain[1]), 4),
+        lead_px=tile.lead_px,
         placed="matched" if uncertainty_px is None else "stage",
         uncertainty_px=uncertainty_px,
     )
@@ -109,10 +112,7 @@ def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, reader: TileReader) -
     """Write image and mask, strip by strip, and the artefacts; what is drawn is what the layout says."""
     image = Volume.create(run.work, section_volume(run, layout.section, "image", layout.shape_yx))
     mask = Volume.create(run.work, section_volume(run, layout.section, "mask", layout.shape_yx))
-    tiles = [
-        PlacedTile(warp=t.warp, shape_yx=p.shape_yx, usable=p.usable, gain=p.gain, offset=p.offset)
-        for t, p in zip(layout.tiles, mosaic.tiles, strict=True)
-    ]
+    tiles = [replace(p, warp=t.warp) for t, p in zip(layout.tiles, mosaic.tiles, strict=True)]
     summaries = []
     for top, gray, covered in blend(tiles, reader.image, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
         box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))

@@ -200,6 +200,8 @@ class TileTransform(Document):
     sheet: SheetDocument | None = None
     gain: float = 1.0
     offset: float = 0.0
+    lead_px: float = 0.0
+    """How much farther than it is its rim counts when tiles are blended: sharper tiles come first."""
     placed: Literal["matched", "stage"] = "matched"
     """`stage`: no overlap of this tile could be registered; it lies where the stage says."""
     uncertainty_px: float | None = None

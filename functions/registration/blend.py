@@ -19,6 +19,7 @@ FEATHER_CELLS = 64
 Reach = tuple[tuple[float, float], tuple[float, float]]
 POWER = 4
 """Weights grow with this power of the distance to the rim (what `weight_at` gives)."""
+LAST = np.float32(-1e6)
 SEAM_PX = 16.0
 """Width of the feather along a seam; beyond, a pixel comes from one tile, so that nothing is seen twice."""
 
@@ -46,6 +47,10 @@ class Drawable(Protocol):
     def offset(self) -> float:
         """See `gain`."""
 
+    @property
+    def lead_px(self) -> float:
+        """How much farther than it is its rim counts: sharper tiles are drawn before others."""
+
     def rim(self) -> NDArray[np.float64]:
         """Points (N, 2) along the image's border where they are drawn."""
 
@@ -62,6 +67,7 @@ class PlacedTile:
     usable: Mask
     gain: float
     offset: float
+    lead_px: float = 0.0
     cell_px: float = float(CELL_PX)
 
     @property
@@ -104,15 +110,15 @@ def blend(
 ) -> Iterator[tuple[int, Gray, Gray]]:
     """Draw tiles into an image from pixel (0, 0) on; yields (first row, grey strip, mask strip of 0 and 1).
 
-    Each pixel comes from the tile whose rim is farthest. Where another's is less than `SEAM_PX` nearer, both
-    are mixed; towards the rim of a tile its share falls to 0, so that no edge shows.
+    Each pixel comes from the tile whose rim is farthest, its lead added. Where another's is less than
+    `SEAM_PX` nearer, both are mixed; towards the rim of a tile its share falls to 0, so that no edge shows.
     Memory: one strip of each tile in it, and what `read` keeps.
     """
     boxes = [_box(tile.rim()) for tile in tiles]
     ramps = [ramp(tile.usable) for tile in tiles]
     for top in range(0, shape_yx[0], strip_px):
         rows = min(strip_px, shape_yx[0] - top)
-        best = np.zeros((rows, shape_yx[1]), np.float32)
+        best = np.full((rows, shape_yx[1]), LAST)
         drawn = []
         for index, (tile, (low, high)) in enumerate(zip(tiles, boxes, strict=True)):
             y0, y1 = max(top, int(low[0]) - 1), min(top + rows, int(high[0]) + 2)
@@ -122,11 +128,12 @@ def blend(
             part = (slice(y0 - top, y1 - top), slice(x0, x1))
             value, weight = _draw(tile, ramps[index], read(index), (y0, x0), (y1 - y0, x1 - x0))
             depth = np.where(weight > 0, _depth(weight), 0.0).astype(np.float32)
-            np.maximum(best[part], depth, out=best[part])
-            drawn.append((part, value, depth))
+            rank = np.where(depth > 0, _rank(depth, tile.lead_px), LAST)
+            np.maximum(best[part], rank, out=best[part])
+            drawn.append((part, value, depth, rank))
         total, weights = np.zeros_like(best), np.zeros_like(best)
-        for part, value, depth in drawn:
-            share = np.maximum(depth - best[part] + SEAM_PX, 0.0) * np.minimum(depth, SEAM_PX)
+        for part, value, depth, rank in drawn:
+            share = np.maximum(rank - best[part] + SEAM_PX, 0.0) * np.minimum(depth, SEAM_PX)
             total[part] += value * share
             weights[part] += share
         covered = weights > 0
@@ -137,6 +144,12 @@ def blend(
 def _depth(weight: Floats) -> Floats:
     """Distance to the rim in px, from 1 on, of pixels with a blending weight."""
     return np.asarray(FEATHER_CELLS * CELL_PX * weight ** (1.0 / POWER) + 1.0, dtype=np.float32)
+
+
+def _rank(depth: Floats, lead_px: float) -> Floats:
+    """Depth with lead; the lead is lost towards the rim, so that another tile takes over before it."""
+    kept = np.minimum(depth / np.float32(abs(lead_px) + SEAM_PX), 1.0)
+    return np.asarray(depth + np.float32(lead_px) * kept, dtype=np.float32)
 
 
 def _box(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -16,6 +16,7 @@ from functions.registration.blend import PlacedTile, frame
 from functions.registration.contrast import equalise_tiles, section_contrast
 from functions.registration.correlation import Shift
 from functions.registration.filters import CPU
+from functions.registration.focus import leads_px
 from functions.registration.masks import CELL_PX
 from functions.registration.measure import Measured, measure_tiles
 from functions.registration.montage import Montage, Pair, Placement, groups_of, solve_montage, turn_frames
@@ -141,6 +142,7 @@ def _finish(
     gains = equalise_tiles(
         good, [v.cells for v in views], [v.usable for v in views], montage.warps, cell_px=CELL_PX
     )
+    leads = leads_px(good, [v.fine for v in views], [v.usable for v in views], montage.warps, gains)
     contrast = section_contrast(
         [v.counts for v in views], gains, target_mean=parameters.target_mean, target_std=parameters.target_std
     )
@@ -153,8 +155,9 @@ def _finish(
             usable=view.usable,
             gain=float(gain[0] * contrast.gain),
             offset=float(gain[1] * contrast.gain + contrast.offset),
+            lead_px=round(float(lead), 1),
         )
-        for warp, view, gain in zip(montage.warps, views, gains, strict=True)
+        for warp, view, gain, lead in zip(montage.warps, views, gains, leads, strict=True)
     ]
     corner, shape = frame(tiles)
     origin = np.array(corner, dtype=np.float64)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from functions.model.transform import Warp
 from functions.registration.contrast import histogram
+from functions.registration.focus import fine_cells
 from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_mean, tile_masks
 from functions.registration.warp import dense_coordinates, sample
 
@@ -32,6 +33,8 @@ class TileView:
     textured: Mask
     cells: NDArray[np.float32]
     counts: NDArray[np.int64]
+    fine: NDArray[np.float32]
+    """Variance of fine detail on the same cells."""
 
 
 def view_tile(image: Gray) -> TileView:
@@ -44,6 +47,7 @@ def view_tile(image: Gray) -> TileView:
         textured=masks.textured,
         cells=reduce_mean(image, CELL_PX),
         counts=histogram(image, enlarge(masks.textured, shape)),
+        fine=fine_cells(image),
     )
 
 
