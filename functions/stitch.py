@@ -75,6 +75,7 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
             residual_px_p95=s.residual_px_p95,
             matches=s.matches,
             confidence=s.confidence,
+            measured_share=s.measured_share,
             centre_yx=s.centre_yx,
         )
         for s in mosaic.seams

@@ -229,6 +229,8 @@ class Seam(Document):
     matches: int = 0
     confidence: float = 0.0
     """Median correlation of the kept matches."""
+    measured_share: float = 1.0
+    """Share of the overlap's length with kept matches; elsewhere (resin, folds) the sheets go on smoothly."""
     centre_yx: tuple[float, float]
     """Where the seam is, in section px (for maps)."""
 

@@ -80,6 +80,17 @@ def detect_artefacts(image: Gray, mask: Mask) -> Codes:
     return classify([summarise(image, mask)])
 
 
+def torn_cells(image: Gray, usable: Mask) -> Mask:
+    """Cells of 8 px with a fold or crack in a tile; `usable` on the same cells. Cheaper than all codes."""
+    used = np.repeat(np.repeat(usable, 2, axis=0), 2, axis=1)
+    small = reduce_mean(image, SUB_PX)
+    used = used[: small.shape[0], : small.shape[1]]
+    if not used.any():
+        return np.zeros_like(usable)
+    dark, bright = _bands(small, used)
+    return _coarse(dark | bright, usable.shape)
+
+
 def classify(strips: Sequence[Summary]) -> Codes:
     """Codes of a section from the summaries of its strips, top to bottom."""
     used_small = np.concatenate([s.used for s in strips])
@@ -139,7 +150,7 @@ def _streaks(gray: Image, mask: Mask) -> Mask:
 def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:
     """Long thin dark and bright bands, on cells of 4 px."""
     low, middle, high = np.percentile(small[used], [16, 50, 84])
-    inner = ndimage.binary_erosion(ndimage.binary_fill_holes(used), np.ones((3, 3), bool))
+    inner = ndimage.binary_erosion(ndimage.binary_fill_holes(used), np.ones((3, 3), bool), border_value=1)
     out = []
     for score in ((middle - small) / max(middle - low, 1.0), (small - middle) / max(high - middle, 1.0)):
         far, near = (score > FAR) & inner, (score > NEAR) & inner

@@ -14,17 +14,17 @@ from functions.model.parameters import StitchParameters
 from functions.model.transform import ContrastMap, Warp
 from functions.registration.blend import PlacedTile, frame
 from functions.registration.contrast import equalise_tiles, section_contrast
-from functions.registration.correlation import Shift
 from functions.registration.filters import CPU
 from functions.registration.focus import leads_px
 from functions.registration.masks import CELL_PX
 from functions.registration.measure import Measured, measure_tiles
-from functions.registration.montage import Montage, Pair, Placement, groups_of, solve_montage, turn_frames
-from functions.registration.overlaps import Matches
+from functions.registration.montage import Montage, Pair, groups_of, solve_montage, turn_frames
+from functions.registration.overlaps import Matches, overlap_extent
 from functions.registration.search import MIN_MATCHES
 from functions.registration.views import Reader, TileView
 
 Floats = NDArray[np.float64]
+BIN_PX = 96.0
 MIN_SHARE = 0.25
 """A pair of whose matches fewer go with the solution is rejected."""
 
@@ -39,6 +39,7 @@ class SeamMeasure:
     residual_px_p95: float | None
     matches: int
     confidence: float
+    measured_share: float
     centre_yx: tuple[float, float]
 
 
@@ -87,10 +88,7 @@ def solve_tiles(measured: Measured, parameters: StitchParameters, *, uncertainty
         tether_px=uncertainty_px,
         frames=turn_frames(m.frames, shapes, m.pairs, m.matches),
     )
-    seams = [
-        _seam(k, pair, m.offsets[k], m.placement, m.matches[k], montage, parameters)
-        for k, pair in enumerate(m.pairs)
-    ]
+    seams = [_seam(k, pair, m, montage, parameters) for k, pair in enumerate(m.pairs)]
     stage_uncertainty_px = round(max(uncertainty_px, m.stage_error_px), 1)
     return _finish(m.views, montage, seams, parameters, stage_uncertainty_px)
 
@@ -98,14 +96,12 @@ def solve_tiles(measured: Measured, parameters: StitchParameters, *, uncertainty
 def _seam(
     index: int,
     pair: Pair,
-    offset: Shift | None,
-    placement: Placement,
-    matches: Matches,
+    m: Measured,
     montage: Montage,
     parameters: StitchParameters,
 ) -> SeamMeasure:
     """The verdict on one overlap."""
-    a, b = pair
+    (a, b), placement, matches, offset = pair, m.placement, m.matches[index], m.offsets[index]
     weight, residual = montage.weights[index], montage.residuals_px[index]
     alive = weight > 0
     if alive.any():
@@ -126,8 +122,22 @@ def _seam(
         residual_px_p95=round(p95, 4) if p95 is not None else None,
         matches=int(alive.sum()),
         confidence=round(float(np.median(matches.peak[alive])), 4) if alive.any() else 0.0,
+        measured_share=round(_measured_share(m, pair, matches.take(alive)), 3),
         centre_yx=(float(centre[0]), float(centre[1])),
     )
+
+
+def _measured_share(measured: Measured, pair: Pair, matches: Matches) -> float:
+    """Share of an overlap's length, in pieces of `BIN_PX`, that has matches."""
+    a, b = pair
+    places = measured.placement.positions_yx
+    shapes = [measured.views[k].shape_yx for k in pair]
+    extent = np.maximum(overlap_extent(places[b] - places[a], *shapes), 1.0)
+    axis = int(np.argmax(extent))
+    bins = max(1, int(extent[axis] // BIN_PX))
+    start = max(0.0, float(places[b][axis] - places[a][axis]))
+    index = np.floor((matches.a_yx[:, axis] - start) / extent[axis] * bins).astype(int)
+    return len(np.unique(np.clip(index, 0, bins - 1))) / bins
 
 
 def _finish(

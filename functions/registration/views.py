@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions.model.transform import Warp
+from functions.registration.artefacts import torn_cells
 from functions.registration.contrast import histogram
 from functions.registration.focus import fine_cells
 from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_mean, tile_masks
@@ -41,12 +42,14 @@ def view_tile(image: Gray) -> TileView:
     """Masks, cell means and histogram of a tile."""
     masks = tile_masks(image)
     shape = (int(image.shape[0]), int(image.shape[1]))
+    # a fold is drawn, but lies elsewhere in the neighbour's picture
+    textured = masks.textured & ~torn_cells(image, masks.usable)
     return TileView(
         shape_yx=shape,
         usable=masks.usable,
-        textured=masks.textured,
+        textured=textured,
         cells=reduce_mean(image, CELL_PX),
-        counts=histogram(image, enlarge(masks.textured, shape)),
+        counts=histogram(image, enlarge(textured, shape)),
         fine=fine_cells(image),
     )
 

@@ -136,6 +136,24 @@ def test_two_acquisitions_mixed_are_not_joined() -> None:
     assert {(0, 1), (0, 3), (1, 4), (3, 4), (2, 5)} >= set(joined)
 
 
+def test_a_fold_across_a_seam_is_not_compared_and_the_gap_is_stated() -> None:
+    rng = np.random.default_rng(3)
+    plane = scene((700, 460), 9)
+    images = [np.rint(plane[:, x : x + 260]).astype(np.uint8) for x in (0, 200)]
+    whole = solve(images, np.array([[0.0, 0.0], [2.0, 197.0]]))
+    for image in images:
+        image[200:400] = rng.normal(185, 5, (200, 260))
+        image[500:516] = rng.integers(2, 30, (16, 260))
+    gap = solve(images, np.array([[0.0, 0.0], [2.0, 197.0]]))
+    assert all(whole.held)
+    assert all(gap.held)
+    assert whole.seams[0].measured_share == 1.0
+    assert 0.5 < gap.seams[0].measured_share < 0.9
+    view = view_tile(images[0])
+    assert not view.textured[63:64].any()
+    assert view.usable[63:64].all()
+
+
 def test_upright_tiles_map_back() -> None:
     images, _ = montage(8)
     tiles = Upright(
