@@ -1,7 +1,7 @@
 """What a section shows where: tissue, resin, folds, cracks, charging; on cells of 8 x 8 px.
 
-A fold is a long thin dark band, a crack a long thin band that is bright or empty black, charging an area in
-saturation or rows that jump in brightness, resin an area without texture. A membrane is dark and long too,
+A fold is a long thin dark band, a crack a long thin band that is bright or masked (no picture at all; grey
+values do not tell, since contrast normalisation may bring a fold to 0), charging an area in saturation or rows that jump in brightness, resin an area without texture. A membrane is dark and long too,
 but neither straight nor wide: only bands that hold a line of `LINE_PX` on cells of 4 px count.
 """
 
@@ -30,7 +30,6 @@ ANGLES = 24
 FAR = 1.45
 """A band is further from the median than this many half-ranges (median to 16th or 84th percentile)."""
 NEAR = 1.0
-EMPTY_GRAY = 4.0
 SATURATED_GRAY = 253
 TAIL_PERCENT = 0.2
 """A band is further from the median than all but this share of the other cells: it is no tissue."""
@@ -106,7 +105,7 @@ def classify(strips: Sequence[Summary]) -> Codes:
     codes[used & _resin(std, small, used, noise)] = RESIN
     codes[used & (ndimage.binary_opening(saturated > 0.5, np.ones((2, 2), bool)) | streaked)] = CHARGING
     dark, bright = _bands(small, used_small)
-    empty = dark & (small < EMPTY_GRAY)
+    empty = dark & ~used_small
     # a black strip between two pieces of tissue belongs to no picture: masked, and yet a crack
     codes[_coarse(dark & ~empty, std.shape)] = FOLD
     codes[_coarse(bright | empty, std.shape)] = CRACK
