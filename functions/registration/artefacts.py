@@ -1,7 +1,8 @@
 """What a section shows where: tissue, resin, folds, cracks, charging; on cells of 8 x 8 px.
 
 A fold is a long thin dark band, a crack a long thin band that is bright or masked (no picture at all; grey
-values do not tell, since contrast normalisation may bring a fold to 0), charging an area in saturation or rows that jump in brightness, resin an area without texture. A membrane is dark and long too,
+values do not tell, since contrast normalisation may bring a fold to 0), charging an area in saturation or
+rows that jump in brightness, resin an area without texture. A membrane is dark and long too,
 but neither straight nor wide: only bands that hold a line of `LINE_PX` on cells of 4 px count.
 """
 
