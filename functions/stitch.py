@@ -6,6 +6,8 @@ in a section is fatal: tiles whose overlaps cannot be registered stay where the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,9 @@ from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, S
 from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import CELL_PX, Gray, black_margin, reduce_mean
-from functions.registration.mosaic import Measured, Mosaic, Reader, measure_tiles, solve_tiles
+from functions.registration.measure import Measured, measure_tiles
+from functions.registration.mosaic import Mosaic, solve_tiles
+from functions.registration.views import Reader
 from functions.stages import Stages, device_of
 from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
@@ -48,12 +52,12 @@ def compute(run: Run, unit: str) -> UnitReport:
     if run.manifest.acquisition.aligned:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
-    stages = Stages()
+    stages, uncertainty_px = Stages(), run.manifest.acquisition.stage_uncertainty_px
     read = stages.timed("read", reader.image)
     with stages.stage("correlation"):
         measured = _measure(run, entry, read)
     with stages.stage("solve"):
-        mosaic = solve_tiles(measured, run.parameters.stitch)
+        mosaic = solve_tiles(measured, run.parameters.stitch, uncertainty_px=uncertainty_px)
     layout = _layout(entry, mosaic)
     with stages.stage("render"):
         codes = _draw(run, layout, mosaic, read)
@@ -89,6 +93,7 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
             residual_px_p95=s.residual_px_p95,
             matches=s.matches,
             confidence=s.confidence,
+            measured_share=s.measured_share,
             centre_yx=s.centre_yx,
         )
         for s in mosaic.seams
@@ -96,7 +101,10 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
     return SectionLayout(
         section=entry.section.id,
         shape_yx=mosaic.shape_yx,
-        tiles=tuple(_tile(*row) for row in zip(names, mosaic.tiles, mosaic.gains, mosaic.held, strict=True)),
+        tiles=tuple(
+            _tile(name, tile, gain, None if held else mosaic.stage_uncertainty_px)
+            for name, tile, gain, held in zip(names, mosaic.tiles, mosaic.gains, mosaic.held, strict=True)
+        ),
         seams=seams,
         residual_px_p95=mosaic.residual_px_p95,
         stage_origin_yx_px=mosaic.origin_yx_px,
@@ -104,7 +112,7 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
     )
 
 
-def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransform:
+def _tile(name: str, tile: PlacedTile, gain: Floats, uncertainty_px: float | None) -> TileTransform:
     y, x = (tuple(round(float(v), 9) for v in row) for row in tile.warp.affine)
     return TileTransform(
         tile_id=name,
@@ -113,7 +121,9 @@ def _tile(name: str, tile: PlacedTile, gain: Floats, held: bool) -> TileTransfor
         sheet=SheetDocument.of(tile.warp.sheet) if isinstance(tile.warp.sheet, Sheet) else None,
         gain=round(float(gain[0]), 6),
         offset=round(float(gain[1]), 4),
-        placed="matched" if held else "stage",
+        lead_px=tile.lead_px,
+        placed="matched" if uncertainty_px is None else "stage",
+        uncertainty_px=uncertainty_px,
     )
 
 
@@ -121,10 +131,7 @@ def _draw(run: Run, layout: SectionLayout, mosaic: Mosaic, read: Reader) -> Code
     """Write image and mask, strip by strip, and the artefacts; what is drawn is what the layout says."""
     image = Volume.create(run.work, section_volume(run, layout.section, "image", layout.shape_yx))
     mask = Volume.create(run.work, section_volume(run, layout.section, "mask", layout.shape_yx))
-    tiles = [
-        PlacedTile(warp=t.warp, shape_yx=p.shape_yx, usable=p.usable, gain=p.gain, offset=p.offset)
-        for t, p in zip(layout.tiles, mosaic.tiles, strict=True)
-    ]
+    tiles = [replace(p, warp=t.warp) for t, p in zip(layout.tiles, mosaic.tiles, strict=True)]
     summaries = []
     for top, gray, covered in blend(tiles, read, shape_yx=layout.shape_yx, strip_px=CHUNK_PX):
         box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))
@@ -180,7 +187,7 @@ def _report(layout: SectionLayout, codes: Codes) -> UnitReport:
     problems = [
         {
             "code": "tile_unmatched",
-            "subject": f"{layout.section}: tile {t.tile_id} is not registered; it lies where the stage says",
+            "subject": f"{layout.section}: tile {t.tile_id} lies by stage, good to {t.uncertainty_px} px",
             "remedy": "look at the tile; raise stage_uncertainty_px if the stage is less exact than stated",
         }
         for t in layout.tiles

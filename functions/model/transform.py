@@ -200,8 +200,12 @@ class TileTransform(Document):
     sheet: SheetDocument | None = None
     gain: float = 1.0
     offset: float = 0.0
+    lead_px: float = 0.0
+    """How much farther than it is its rim counts when tiles are blended: sharper tiles come first."""
     placed: Literal["matched", "stage"] = "matched"
     """`stage`: no overlap of this tile could be registered; it lies where the stage says."""
+    uncertainty_px: float | None = None
+    """How far off a tile placed by the stage may be; None where overlaps hold it."""
 
     @cached_property
     def warp(self) -> Warp:
@@ -225,6 +229,8 @@ class Seam(Document):
     matches: int = 0
     confidence: float = 0.0
     """Median correlation of the kept matches."""
+    measured_share: float = 1.0
+    """Share of the overlap's length with kept matches; elsewhere (resin, folds) the sheets go on smoothly."""
     centre_yx: tuple[float, float]
     """Where the seam is, in section px (for maps)."""
 

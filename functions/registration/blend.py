@@ -18,8 +18,10 @@ Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
 Reach = tuple[tuple[float, float], tuple[float, float]]
 POWER = 4
-"""Weights grow with this power of the distance to the rim: the change-over is narrow and lies in the
-middle."""
+"""Weights grow with this power of the distance to the rim (what `weight_at` gives)."""
+LAST = np.float32(-1e6)
+SEAM_PX = 16.0
+"""Width of the feather along a seam; beyond, a pixel comes from one tile, so that nothing is seen twice."""
 
 
 class Drawable(Protocol):
@@ -45,6 +47,10 @@ class Drawable(Protocol):
     def offset(self) -> float:
         """See `gain`."""
 
+    @property
+    def lead_px(self) -> float:
+        """How much farther than it is its rim counts: sharper tiles are drawn before others."""
+
     def rim(self) -> NDArray[np.float64]:
         """Points (N, 2) along the image's border where they are drawn."""
 
@@ -61,6 +67,7 @@ class PlacedTile:
     usable: Mask
     gain: float
     offset: float
+    lead_px: float = 0.0
     cell_px: float = float(CELL_PX)
 
     @property
@@ -103,14 +110,16 @@ def blend(
 ) -> Iterator[tuple[int, Gray, Gray]]:
     """Draw tiles into an image from pixel (0, 0) on; yields (first row, grey strip, mask strip of 0 and 1).
 
-    Memory: one strip, and what `read` keeps.
+    Each pixel comes from the tile whose rim is farthest, its lead added. Where another's is less than
+    `SEAM_PX` nearer, both are mixed; towards the rim of a tile its share falls to 0, so that no edge shows.
+    Memory: one strip of each tile in it, and what `read` keeps.
     """
     boxes = [_box(tile.rim()) for tile in tiles]
     ramps = [ramp(tile.usable) for tile in tiles]
     for top in range(0, shape_yx[0], strip_px):
         rows = min(strip_px, shape_yx[0] - top)
-        total = np.zeros((rows, shape_yx[1]), np.float32)
-        weights = np.zeros((rows, shape_yx[1]), np.float32)
+        best = np.full((rows, shape_yx[1]), LAST)
+        drawn = []
         for index, (tile, (low, high)) in enumerate(zip(tiles, boxes, strict=True)):
             y0, y1 = max(top, int(low[0]) - 1), min(top + rows, int(high[0]) + 2)
             x0, x1 = max(0, int(low[1]) - 1), min(shape_yx[1], int(high[1]) + 2)
@@ -118,11 +127,29 @@ def blend(
                 continue
             part = (slice(y0 - top, y1 - top), slice(x0, x1))
             value, weight = _draw(tile, ramps[index], read(index), (y0, x0), (y1 - y0, x1 - x0))
-            total[part] += value * weight
-            weights[part] += weight
+            depth = np.where(weight > 0, _depth(weight), 0.0).astype(np.float32)
+            rank = np.where(depth > 0, _rank(depth, tile.lead_px), LAST)
+            np.maximum(best[part], rank, out=best[part])
+            drawn.append((part, value, depth, rank))
+        total, weights = np.zeros_like(best), np.zeros_like(best)
+        for part, value, depth, rank in drawn:
+            share = np.maximum(rank - best[part] + SEAM_PX, 0.0) * np.minimum(depth, SEAM_PX)
+            total[part] += value * share
+            weights[part] += share
         covered = weights > 0
         gray = np.rint(np.clip(total / np.where(covered, weights, 1.0), 0, 255)).astype(np.uint8)
         yield top, np.where(covered, gray, 0).astype(np.uint8), covered.astype(np.uint8)
+
+
+def _depth(weight: Floats) -> Floats:
+    """Distance to the rim in px, from 1 on, of pixels with a blending weight."""
+    return np.asarray(FEATHER_CELLS * CELL_PX * weight ** (1.0 / POWER) + 1.0, dtype=np.float32)
+
+
+def _rank(depth: Floats, lead_px: float) -> Floats:
+    """Depth with lead; the lead is lost towards the rim, so that another tile takes over before it."""
+    kept = np.minimum(depth / np.float32(abs(lead_px) + SEAM_PX), 1.0)
+    return np.asarray(depth + np.float32(lead_px) * kept, dtype=np.float32)
 
 
 def _box(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -57,6 +57,25 @@ def sample_cells(
     return np.where(good, cells[index[:, 0], index[:, 1]], np.nan).astype(np.float64)
 
 
+def common_cells(
+    pair: tuple[int, int],
+    cells: Sequence[NDArray[np.float32]],
+    usable: Sequence[NDArray[np.bool_]],
+    warps: Sequence[Warp],
+    *,
+    cell_px: int,
+) -> tuple[Floats, Floats]:
+    """Values (N,) of the cells that two tiles share: in the first, and at the same place in the second."""
+    a, b = pair
+    y, x = np.nonzero(usable[a])
+    points = np.stack([y, x], axis=1).astype(np.float64) * cell_px + (cell_px - 1) / 2.0
+    near = _near(points, warps[a], warps[b], cells[b].shape, cell_px)
+    y, x, points = y[near], x[near], points[near]
+    there = sample_cells(cells[b], usable[b], warps[b].inverse(warps[a].apply(points)), cell_px)
+    both = np.isfinite(there)
+    return cells[a][y, x][both].astype(np.float64), there[both]
+
+
 def equalise_tiles(
     pairs: Sequence[tuple[int, int]],
     cells: Sequence[NDArray[np.float32]],
@@ -72,17 +91,11 @@ def equalise_tiles(
     count = len(warps)
     rows = []
     for a, b in pairs:
-        y, x = np.nonzero(usable[a])
-        points = np.stack([y, x], axis=1).astype(np.float64) * cell_px + (cell_px - 1) / 2.0
-        near = _near(points, warps[a], warps[b], cells[b].shape, cell_px)
-        y, x, points = y[near], x[near], points[near]
-        there = sample_cells(cells[b], usable[b], warps[b].inverse(warps[a].apply(points)), cell_px)
-        both = np.isfinite(there)
-        if both.sum() >= MIN_SAMPLES:
-            here, there = cells[a][y, x][both].astype(np.float64), there[both]
+        here, there = common_cells((a, b), cells, usable, warps, cell_px=cell_px)
+        if len(here) >= MIN_SAMPLES:
             rows.append((a, b, here.mean(), there.mean(), here.std() + 1.0, there.std() + 1.0))
     gain = np.exp(
-        _balance(count, [(a, b, np.log(sb) - np.log(sa)) for a, b, _, _, sa, sb in rows], GAIN_SIGMA)
+        balance(count, [(a, b, np.log(sb) - np.log(sa)) for a, b, _, _, sa, sb in rows], GAIN_SIGMA)
     )
     steps = [(a, b, gain[b] * mb - gain[a] * ma) for a, b, ma, mb, _, _ in rows]
     own = np.array(
@@ -90,7 +103,7 @@ def equalise_tiles(
     )
     keep = (1.0 - gain) * own
     rest = [(a, b, d - (keep[a] - keep[b])) for a, b, d in steps]
-    offset = keep + _balance(count, rest, OFFSET_SIGMA)
+    offset = keep + balance(count, rest, OFFSET_SIGMA)
     return np.asarray(np.stack([gain, offset], axis=1), dtype=np.float64)
 
 
@@ -100,7 +113,7 @@ def _near(points_yx: Floats, a: Warp, b: Warp, cells_yx: tuple[int, ...], cell_p
     return np.asarray(((there > -NEAR_CELLS) & (there < np.array(cells_yx) + NEAR_CELLS)).all(axis=1))
 
 
-def _balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -> Floats:
+def balance(count: int, rows: Sequence[tuple[int, int, float]], sigma: float) -> Floats:
     """Values v with v[a] - v[b] = d as well as possible and v small (relative weight 0.05 : sigma)."""
     normal: Floats = np.eye(count, dtype=np.float64) / sigma**2
     right = np.zeros(count)

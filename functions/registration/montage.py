@@ -36,6 +36,11 @@ BEND_SIGMA_PX = 1.0
 SHEET_SIGMA_PX = 3.0
 AFFINE_SIGMA_PX = 2.0
 LENS_SIGMA_PX = 4.0
+ANGLE_SIGMA = 0.002
+TURNED = 0.009
+"""Radians; lens and stage leave less."""
+GAUGE_LIMIT = 0.008
+"""Tiles whose linear part differs more from the median do not count for the section's scale and rotation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +90,17 @@ def place_tiles(
             stage_yx_px, pairs, step, kept, trust, uncertainty_px=uncertainty_px
         )
         kept = sure & (residual <= LOOP_LIMIT_PX)
-    step_map = _stage_map(stage_step[kept], step[kept])
+    near = kept & (np.linalg.norm(step - stage_step, axis=1) <= 4.0 * max(uncertainty_px, LOOP_LIMIT_PX))
+    step_map = _stage_map(stage_step[near], step[near])
     corrected = np.where(kept[:, None], step, stage_step @ step_map.T)
+    group = groups_of(count, pairs, kept)
+    # inside a group the images say where tiles lie; the stage only says how groups lie to each other
+    bridge = np.array([group[a] != group[b] for a, b in pairs], dtype=np.bool_)
     positions, _ = _translations(
-        stage_yx_px, pairs, corrected, kept, trust, uncertainty_px=uncertainty_px, bridge=True
+        stage_yx_px, pairs, corrected, kept, trust, uncertainty_px=uncertainty_px, bridge=bridge
     )
-    return Placement(positions_yx=positions, kept=kept, loose=_loose(count, pairs, kept))
+    loose = group != np.argmax(np.bincount(group)) if count else np.zeros(0, np.bool_)
+    return Placement(positions_yx=positions, kept=kept, loose=np.asarray(loose, dtype=np.bool_))
 
 
 def _translations(
@@ -101,10 +111,10 @@ def _translations(
     trust: Floats,
     *,
     uncertainty_px: float,
-    bridge: bool = False,
+    bridge: NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Floats]:
-    """Positions (N, 2) and the residual (E,) of every pair; unkept pairs pull like a stage step, or not
-    at all."""
+    """Positions (N, 2) and the residual (E,) of every pair; unkept pairs pull like a stage step where
+    `bridge` (E,) is True, or not at all."""
     count, edges = len(stage), len(pairs)
     ends = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     rows = np.repeat(np.arange(edges), 2)
@@ -112,11 +122,11 @@ def _translations(
     design = sparse.csr_matrix((values, (rows, ends.ravel())), shape=(edges, count))
     soft = 1.0 / max(uncertainty_px, 1.0) ** 2
     strong = (0.2 + trust) / COARSE_SIGMA_PX**2
-    weight = np.where(kept, strong, soft if bridge else 0.0)
+    weight = np.where(kept, strong, 0.0 if bridge is None else np.where(bridge, soft, 0.0))
     prior = sparse.identity(count, format="csr") * (soft * 1e-4)
     solution = solve_robust(
         design, step, weight=weight, prior=prior, prior_right=stage * (soft * 1e-4),
-        floor_px=COARSE_SIGMA_PX, cut=6.0, rounds=2 if bridge else 12,
+        floor_px=COARSE_SIGMA_PX, cut=6.0, rounds=12 if bridge is None else 2,
     )  # fmt: skip
     return solution.unknowns, solution.residual_px
 
@@ -130,12 +140,55 @@ def _stage_map(stage_step: Floats, step: Floats) -> Floats:
     return np.asarray(np.linalg.solve(normal, stage_step.T @ step + ridge).T, dtype=np.float64)
 
 
-def _loose(count: int, pairs: Sequence[Pair], kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tiles outside the largest group that kept pairs hold together (none for a single tile)."""
+def groups_of(count: int, pairs: Sequence[Pair], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The group (N,) each tile belongs to; kept pairs tie tiles together."""
     ends = np.array(pairs, dtype=np.int64).reshape(-1, 2)[kept]
     graph = sparse.coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    _, label = csgraph.connected_components(graph, directed=False)
-    return np.asarray(label != np.argmax(np.bincount(label))) if count > 1 else np.zeros(count, np.bool_)
+    return np.asarray(csgraph.connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+def turn_frames(
+    frames: Floats, shapes_yx: Sequence[tuple[int, int]], pairs: Sequence[Pair], matches: Sequence[Matches]
+) -> Floats:
+    """Frames (N, 2, 3) in which tiles that matches show to be turned by more than half a degree are turned.
+
+    The solve's prior keeps tiles upright; a turned one would bend its neighbours. Tiles turn about their
+    centres. Each pair gives the difference of two angles; most tiles are not turned.
+    """
+    count = len(shapes_yx)
+    rows = [
+        (a, b, _angle(frames, (a, b), m)) for (a, b), m in zip(pairs, matches, strict=True) if len(m) >= 4
+    ]
+    if not rows:
+        return frames
+    ends = np.array([r[:2] for r in rows], dtype=np.int64)
+    values = np.tile([1.0, -1.0], len(rows))
+    design = sparse.csr_matrix(
+        (values, (np.repeat(np.arange(len(rows)), 2), ends.ravel())), (len(rows), count)
+    )
+    solution = solve_robust(
+        design, np.array([[r[2]] for r in rows]), weight=np.full(len(rows), ANGLE_SIGMA**-2),
+        prior=sparse.identity(count, format="csr") * (0.01 / ANGLE_SIGMA**2), floor_px=ANGLE_SIGMA,
+        cut=1e3, rounds=4,
+    )  # fmt: skip
+    angles = solution.unknowns[:, 0] - np.median(solution.unknowns[:, 0])
+    out = frames.copy()
+    for k in np.flatnonzero(np.abs(angles) > TURNED).tolist():
+        c, s = np.cos(angles[k]), np.sin(angles[k])
+        linear = np.array([[c, -s], [s, c]]) @ frames[k, :, :2]
+        centre = (np.array(shapes_yx[k]) - 1) / 2.0
+        out[k] = np.concatenate([linear, (frames[k] @ [*centre, 1.0] - linear @ centre)[:, None]], axis=1)
+    return out
+
+
+def _angle(frames: Floats, pair: Pair, matches: Matches) -> float:
+    """By which angle the first tile of a pair must be turned to lie like the second."""
+    own, other = (
+        (m - m.mean(axis=0)) @ frames[k, :, :2].T
+        for k, m in zip(pair, (matches.a_yx, matches.b_yx), strict=True)
+    )
+    cross = float((own[:, 0] * other[:, 1] - own[:, 1] * other[:, 0]).sum())
+    return float(np.arctan2(cross, float((own * other).sum())))
 
 
 def solve_montage(
@@ -145,15 +198,19 @@ def solve_montage(
     matches: Sequence[Matches],
     *,
     tether_px: float,
+    frames: Floats | None = None,
 ) -> Montage:
     """Affine map and sheet of every tile from all patch matches.
 
     Args:
-        positions_yx: tile corners (N, 2) from `place_tiles`.
+        positions_yx: corners (N, 2) of the upright tiles from `place_tiles`.
         matches: per pair; empty where nothing was found.
         tether_px: how far a tile without matches may be pulled from its position.
+        frames: raw to upright pixels (N, 2, 3) of each tile; shapes and matches are in raw pixels.
     """
     count = len(shapes_yx)
+    start = np.array([np.eye(2, 3)] * count) if frames is None else frames.copy()
+    start[:, :, 2] += positions_yx
     shape = (max(s[0] for s in shapes_yx), max(s[1] for s in shapes_yx))
     spacing = (max(shape) - 1) / CELLS
     knots = sheet_shape(shape, spacing)
@@ -169,16 +226,16 @@ def solve_montage(
     def rows(index: NDArray[np.int64], points: Floats) -> sparse.csr_matrix:
         columns, weights = basis_rows(points, spacing_px=spacing, shape=knots)
         n = len(points)
-        start = index[:, None] * block
+        first = index[:, None] * block
         unit = (points - centre) / half
-        cols = np.concatenate([start + np.arange(3), start + 3 + columns, count * block + columns], axis=1)
+        cols = np.concatenate([first + np.arange(3), first + 3 + columns, count * block + columns], axis=1)
         vals = np.concatenate([np.ones((n, 1)), unit, weights, weights], axis=1)
         return sparse.csr_matrix(
             (vals.ravel(), (np.repeat(np.arange(n), cols.shape[1]), cols.ravel())), shape=(n, total)
         )
 
     design = rows(a_index, a_yx) - rows(b_index, b_yx)
-    target = (b_yx + positions_yx[b_index]) - (a_yx + positions_yx[a_index])
+    target = _placed(start, b_index, b_yx) - _placed(start, a_index, a_yx)
     sheet = bending(knots) / BEND_SIGMA_PX**2 + sparse.identity(knots[0] * knots[1]) / SHEET_SIGMA_PX**2
     lens = bending(knots) / BEND_SIGMA_PX**2 + sparse.identity(knots[0] * knots[1]) / LENS_SIGMA_PX**2
     rigid = sparse.diags([1e-3 / max(tether_px, 1.0) ** 2, 1 / AFFINE_SIGMA_PX**2, 1 / AFFINE_SIGMA_PX**2])
@@ -191,8 +248,8 @@ def solve_montage(
     warps = []
     for k in range(count):
         own = solution.unknowns[k * block : (k + 1) * block]
-        linear = np.eye(2) + own[1:3].T / half
-        move = positions_yx[k] + own[0] - (own[1:3].T / half) @ centre
+        linear = start[k, :, :2] + own[1:3].T / half
+        move = start[k, :, 2] + own[0] - (own[1:3].T / half) @ centre
         bent = (own[3:] + common).T.reshape(2, *knots)
         flat = not len(peak) or float(np.abs(bent).max()) < 1e-6
         warps.append(
@@ -202,31 +259,39 @@ def solve_montage(
             )
         )
     return Montage(
-        warps=_without_common_affine(warps, shapes_yx, positions_yx),
+        warps=_without_common_affine(warps, shapes_yx, start),
         residuals_px=tuple(np.split(solution.residual_px, cuts)) if matches else (),
         weights=tuple(np.split(solution.weight, cuts)) if matches else (),
     )
 
 
+def _placed(start: Floats, index: NDArray[np.int64], points_yx: Floats) -> Floats:
+    """Raw pixels (M, 2) of tiles `index` (M,) mapped by those tiles' affine maps (N, 2, 3)."""
+    out: Floats = np.einsum("mij,mj->mi", start[index, :, :2], points_yx) + start[index, :, 2]
+    return out
+
+
 def _without_common_affine(
-    warps: Sequence[Warp], shapes_yx: Sequence[tuple[int, int]], positions_yx: Floats
+    warps: Sequence[Warp], shapes_yx: Sequence[tuple[int, int]], start: Floats
 ) -> tuple[Warp, ...]:
-    """Fix the gauge: tiles are on average neither scaled, sheared nor turned, and stay where they were on
-    average.
+    """Fix the gauge: tiles are on average neither scaled, sheared nor turned against their first placement
+    (N, 2, 3), and stay where they were on average.
 
     Overlaps cannot see an affine map of the whole section, so the solve leaves it to its weak priors.
     """
-    jacobians, moves = [], []
-    for warp, shape in zip(warps, shapes_yx, strict=True):
+    jacobians, moves, places = [], [], []
+    for warp, shape, first in zip(warps, shapes_yx, start, strict=True):
         axes = [np.linspace(0.0, n - 1.0, 5) for n in shape]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-        placed = warp.apply(points)
-        middle = points.mean(axis=0)
+        placed, middle = warp.apply(points), points.mean(axis=0)
         fit = np.linalg.lstsq(points - middle, placed - placed.mean(axis=0), rcond=None)[0]
-        jacobians.append(fit.T)
-        moves.append(placed.mean(axis=0) - middle)
-    back = np.linalg.inv(np.mean(jacobians, axis=0))
-    shift = positions_yx.mean(axis=0) - back @ np.mean(moves, axis=0)
+        jacobians.append(fit.T @ np.linalg.inv(first[:, :2]))
+        moves.append(placed.mean(axis=0))
+        places.append(first[:, :2] @ middle + first[:, 2])
+    off = np.abs(np.array(jacobians) - np.median(jacobians, axis=0)).max(axis=(1, 2))
+    # a tile that was turned or stretched by itself says nothing about the section
+    back = np.linalg.inv(np.mean(np.array(jacobians)[off <= max(GAUGE_LIMIT, float(np.median(off)))], axis=0))
+    shift = np.mean(places, axis=0) - back @ np.mean(moves, axis=0)
     out = []
     for warp in warps:
         affine = back @ warp.affine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,47 +13,20 @@ from numpy.typing import NDArray
 from functions.model.parameters import StitchParameters
 from functions.model.transform import ContrastMap, Warp
 from functions.registration.blend import PlacedTile, frame
-from functions.registration.contrast import equalise_tiles, histogram, section_contrast
-from functions.registration.correlation import Shift
+from functions.registration.contrast import equalise_tiles, section_contrast
 from functions.registration.filters import CPU
-from functions.registration.masks import (
-    CELL_PX,
-    Gray,
-    Mask,
-    band_pass,
-    enlarge,
-    reduce_all,
-    reduce_mean,
-    tile_masks,
-)
-from functions.registration.montage import Montage, Pair, Placement, place_tiles, solve_montage
-from functions.registration.overlaps import (
-    Matches,
-    ReducedTile,
-    candidate_pairs,
-    choose_factor,
-    coarse_offset,
-    fine_matches,
-)
+from functions.registration.focus import leads_px
+from functions.registration.masks import CELL_PX
+from functions.registration.measure import Measured, measure_tiles
+from functions.registration.montage import Montage, Pair, groups_of, solve_montage, turn_frames
+from functions.registration.overlaps import Matches, overlap_extent
+from functions.registration.search import MIN_MATCHES
+from functions.registration.views import Reader, TileView
 
 Floats = NDArray[np.float64]
-Reader = Callable[[int], Gray]
-MIN_MATCHES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileView:
-    """What is kept of a tile while others are read: cells of 8 x 8 px and a histogram of its texture."""
-
-    shape_yx: tuple[int, int]
-    usable: Mask
-    textured: Mask
-    cells: NDArray[np.float32]
-    counts: NDArray[np.int64]
-
-    def textured_px(self) -> Mask:
-        """`textured` in pixels."""
-        return enlarge(self.textured, self.shape_yx)
+BIN_PX = 96.0
+MIN_SHARE = 0.25
+"""A pair of whose matches fewer go with the solution is rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +39,7 @@ class SeamMeasure:
     residual_px_p95: float | None
     matches: int
     confidence: float
+    measured_share: float
     centre_yx: tuple[float, float]
 
 
@@ -77,38 +51,13 @@ class Mosaic:
     gains: Floats
     held: tuple[bool, ...]
     """Whether an overlap ties the tile to the others (True for a single tile)."""
+    stage_uncertainty_px: float
+    """How far off a tile that is not held may be: as stated, or as seen on the tiles that are."""
     seams: tuple[SeamMeasure, ...]
     shape_yx: tuple[int, int]
     origin_yx_px: tuple[float, float]
     residual_px_p95: float | None
     contrast: ContrastMap
-
-
-def view_tile(image: Gray) -> TileView:
-    """Masks, cell means and histogram of a tile."""
-    masks = tile_masks(image)
-    shape = (int(image.shape[0]), int(image.shape[1]))
-    textured = enlarge(masks.textured, shape)
-    return TileView(
-        shape_yx=shape,
-        usable=masks.usable,
-        textured=masks.textured,
-        cells=reduce_mean(image, CELL_PX),
-        counts=histogram(image, textured),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """The tiles of a section as seen, and what their overlaps say: input of the solve."""
-
-    views: tuple[TileView, ...]
-    pairs: tuple[Pair, ...]
-    offsets: tuple[Shift | None, ...]
-    placement: Placement
-    matches: tuple[Matches, ...]
-    uncertainty_px: float
-    """How exact the stage is."""
 
 
 def stitch_tiles(
@@ -117,133 +66,42 @@ def stitch_tiles(
     parameters: StitchParameters,
     *,
     uncertainty_px: float,
+    linear: Sequence[Floats] | None = None,
     device: torch.device = CPU,
 ) -> Mosaic:
-    """Solve a section of N tiles: `measure_tiles`, then `solve_tiles`."""
-    measured = measure_tiles(stage_yx_px, read, parameters, uncertainty_px=uncertainty_px, device=device)
-    return solve_tiles(measured, parameters)
-
-
-def measure_tiles(
-    stage_yx_px: Floats,
-    read: Reader,
-    parameters: StitchParameters,
-    *,
-    uncertainty_px: float,
-    device: torch.device = CPU,
-) -> Measured:
-    """Register the overlaps of a section of N tiles.
-
-    Args:
-        stage_yx_px: positions (N, 2) of the tiles' upper left corners, good to `uncertainty_px`.
-        read: gives tile k; called several times for each.
-        device: where images are compared.
-    """
-    views = [view_tile(read(k)) for k in range(len(stage_yx_px))]
-    pairs = candidate_pairs(stage_yx_px, [v.shape_yx for v in views], reach_px=uncertainty_px)
-    offsets = _coarse(stage_yx_px, read, views, pairs, uncertainty_px, device)
-    placement = place_tiles(stage_yx_px, pairs, offsets, uncertainty_px=uncertainty_px)
-    matches = _fine(read, views, pairs, placement, parameters, device)
-    return Measured(
-        views=tuple(views),
-        pairs=tuple(pairs),
-        offsets=tuple(offsets),
-        placement=placement,
-        matches=tuple(matches),
-        uncertainty_px=uncertainty_px,
+    """Solve a section of N tiles: `measure_tiles`, then `solve_tiles`; see there."""
+    measured = measure_tiles(
+        stage_yx_px, read, parameters, uncertainty_px=uncertainty_px, linear=linear, device=device
     )
+    return solve_tiles(measured, parameters, uncertainty_px=uncertainty_px)
 
 
-def solve_tiles(measured: Measured, parameters: StitchParameters) -> Mosaic:
+def solve_tiles(measured: Measured, parameters: StitchParameters, *, uncertainty_px: float) -> Mosaic:
     """Place the tiles of a section, judge its seams and even out its grey values."""
     m = measured
     shapes = [view.shape_yx for view in m.views]
-    montage = solve_montage(m.placement.positions_yx, shapes, m.pairs, m.matches, tether_px=m.uncertainty_px)
-    seams = [
-        _seam(k, pair, m.offsets[k], m.placement, m.matches[k], montage, parameters)
-        for k, pair in enumerate(m.pairs)
-    ]
-    return _finish(m.views, montage, seams, parameters)
-
-
-def _coarse(
-    stage: Floats,
-    read: Reader,
-    views: Sequence[TileView],
-    pairs: Sequence[Pair],
-    reach_px: float,
-    device: torch.device,
-) -> list[Shift | None]:
-    """Offset of each pair by its whole overlap, on reduced images."""
-    factor = choose_factor(stage, [v.shape_yx for v in views], pairs)
-    reduced: dict[int, ReducedTile] = {}
-    for index in sorted({k for pair in pairs for k in pair}):
-        small = reduce_mean(read(index), factor)
-        mask = reduce_all(views[index].textured_px(), factor)
-        image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0, device=device)
-        reduced[index] = ReducedTile(image=image, mask=mask, factor=factor)
-    return [
-        coarse_offset(
-            reduced[a],
-            reduced[b],
-            offset_yx_px=stage[b] - stage[a],
-            shape_a=views[a].shape_yx,
-            shape_b=views[b].shape_yx,
-            reach_px=reach_px,
-            device=device,
-        )
-        for a, b in pairs
-    ]
-
-
-def _fine(
-    read: Reader,
-    views: Sequence[TileView],
-    pairs: Sequence[Pair],
-    placement: Placement,
-    parameters: StitchParameters,
-    device: torch.device,
-) -> list[Matches]:
-    """Patches of each pair, also where the whole overlap was rejected: those get a second chance."""
-    out = []
-    for k, (a, b) in enumerate(pairs):
-        found = fine_matches(
-            read(a),
-            views[a].textured_px(),
-            read(b),
-            views[b].textured_px(),
-            offset_yx_px=placement.positions_yx[b] - placement.positions_yx[a],
-            patch_px=parameters.patch_px,
-            reach_px=parameters.reach_px,
-            min_peak=parameters.min_correlation,
-            max_ratio=parameters.max_second_peak,
-            device=device,
-        )
-        out.append(found if placement.kept[k] else _agreeing(found))
-    return out
-
-
-def _agreeing(found: Matches) -> Matches:
-    """Matches of a pair without a coarse offset count only where several agree with their median."""
-    if len(found) < MIN_MATCHES:
-        return found.take(np.zeros(len(found), dtype=np.bool_))
-    shift = found.b_yx - found.a_yx
-    near = np.linalg.norm(shift - np.median(shift, axis=0), axis=1) <= 3.0
-    enough = near.sum() >= max(MIN_MATCHES, 0.5 * len(near))
-    return found.take(near if enough else np.zeros(len(found), dtype=np.bool_))
+    montage = solve_montage(
+        m.placement.positions_yx,
+        shapes,
+        m.pairs,
+        m.matches,
+        tether_px=uncertainty_px,
+        frames=turn_frames(m.frames, shapes, m.pairs, m.matches),
+    )
+    seams = [_seam(k, pair, m, montage, parameters) for k, pair in enumerate(m.pairs)]
+    stage_uncertainty_px = round(max(uncertainty_px, m.stage_error_px), 1)
+    return _finish(m.views, montage, seams, parameters, stage_uncertainty_px)
 
 
 def _seam(
     index: int,
     pair: Pair,
-    offset: Shift | None,
-    placement: Placement,
-    matches: Matches,
+    m: Measured,
     montage: Montage,
     parameters: StitchParameters,
 ) -> SeamMeasure:
     """The verdict on one overlap."""
-    a, b = pair
+    (a, b), placement, matches, offset = pair, m.placement, m.matches[index], m.offsets[index]
     weight, residual = montage.weights[index], montage.residuals_px[index]
     alive = weight > 0
     if alive.any():
@@ -252,7 +110,7 @@ def _seam(
         centre = (placement.positions_yx[a] + placement.positions_yx[b]) / 2.0
     p95 = float(np.percentile(residual[alive], 95)) if alive.any() else None
     verdict: Literal["ok", "look", "rejected", "unmatched"]
-    if alive.sum() >= MIN_MATCHES and p95 is not None:
+    if p95 is not None and alive.sum() >= max(MIN_MATCHES, MIN_SHARE * len(alive)):
         clear = p95 <= parameters.max_residual_px and alive.sum() >= 0.5 * len(alive)
         verdict = "ok" if clear else "look"
     else:
@@ -264,18 +122,37 @@ def _seam(
         residual_px_p95=round(p95, 4) if p95 is not None else None,
         matches=int(alive.sum()),
         confidence=round(float(np.median(matches.peak[alive])), 4) if alive.any() else 0.0,
+        measured_share=round(_measured_share(m, pair, matches.take(alive)), 3),
         centre_yx=(float(centre[0]), float(centre[1])),
     )
 
 
+def _measured_share(measured: Measured, pair: Pair, matches: Matches) -> float:
+    """Share of an overlap's length, in pieces of `BIN_PX`, that has matches."""
+    a, b = pair
+    places = measured.placement.positions_yx
+    shapes = [measured.views[k].shape_yx for k in pair]
+    extent = np.maximum(overlap_extent(places[b] - places[a], *shapes), 1.0)
+    axis = int(np.argmax(extent))
+    bins = max(1, int(extent[axis] // BIN_PX))
+    start = max(0.0, float(places[b][axis] - places[a][axis]))
+    index = np.floor((matches.a_yx[:, axis] - start) / extent[axis] * bins).astype(int)
+    return len(np.unique(np.clip(index, 0, bins - 1))) / bins
+
+
 def _finish(
-    views: Sequence[TileView], montage: Montage, seams: Sequence[SeamMeasure], parameters: StitchParameters
+    views: Sequence[TileView],
+    montage: Montage,
+    seams: Sequence[SeamMeasure],
+    parameters: StitchParameters,
+    stage_uncertainty_px: float,
 ) -> Mosaic:
     """Grey values, and the frame: section pixel (0, 0) is the corner of the box that holds all tiles."""
     good = [s.pair for s in seams if s.verdict in ("ok", "look")]
     gains = equalise_tiles(
         good, [v.cells for v in views], [v.usable for v in views], montage.warps, cell_px=CELL_PX
     )
+    leads = leads_px(good, [v.fine for v in views], [v.usable for v in views], montage.warps, gains)
     contrast = section_contrast(
         [v.counts for v in views], gains, target_mean=parameters.target_mean, target_std=parameters.target_std
     )
@@ -288,8 +165,9 @@ def _finish(
             usable=view.usable,
             gain=float(gain[0] * contrast.gain),
             offset=float(gain[1] * contrast.gain + contrast.offset),
+            lead_px=round(float(lead), 1),
         )
-        for warp, view, gain in zip(montage.warps, views, gains, strict=True)
+        for warp, view, gain, lead in zip(montage.warps, views, gains, leads, strict=True)
     ]
     corner, shape = frame(tiles)
     origin = np.array(corner, dtype=np.float64)
@@ -300,6 +178,7 @@ def _finish(
         tiles=tuple(moved),
         gains=gains,
         held=_held(len(views), good),
+        stage_uncertainty_px=stage_uncertainty_px,
         seams=tuple(
             replace(s, centre_yx=(round(s.centre_yx[0] - corner[0], 1), round(s.centre_yx[1] - corner[1], 1)))
             for s in seams
@@ -319,12 +198,5 @@ def _moved(warp: Warp, by_yx: Floats) -> Warp:
 
 def _held(count: int, good: Sequence[Pair]) -> tuple[bool, ...]:
     """Tiles in the largest group that good overlaps hold together."""
-    group = list(range(count))
-    for _ in range(count):
-        before = list(group)
-        for a, b in good:
-            group[a] = group[b] = min(group[a], group[b])
-        if group == before:
-            break
-    largest = max(range(count), key=lambda k: (group.count(group[k]), -group[k]))
-    return tuple(g == group[largest] for g in group)
+    group = groups_of(count, good, np.ones(len(good), dtype=np.bool_))
+    return tuple(bool(g) for g in group == np.argmax(np.bincount(group)))

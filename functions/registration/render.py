@@ -39,6 +39,7 @@ class ChainedTile:
     gain: float
     offset: float
     factor: int = 1
+    lead_px: float = 0.0
 
     @property
     def cell_px(self) -> float:
@@ -107,6 +108,7 @@ class ChainedTile:
             gain=self.gain,
             offset=self.offset,
             factor=factor,
+            lead_px=self.lead_px,
         )
 
     def weight(self, points_yx: Points, cells: Floats) -> Floats:

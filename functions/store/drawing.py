@@ -61,6 +61,7 @@ def chained_tiles(
             usable=mask,
             gain=contrast.gain * tile.gain,
             offset=contrast.gain * tile.offset + contrast.offset,
+            lead_px=tile.lead_px,
         )
         for tile, mask in zip(layout.tiles, usable, strict=True)
     ]

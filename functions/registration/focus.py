@@ -1,0 +1,52 @@
+"""Which of two overlapping tiles is sharper, so that it is the one to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from functions.model.transform import Warp
+from functions.registration.contrast import MIN_SAMPLES, balance, common_cells
+from functions.registration.masks import CELL_PX, Gray, noise_std, reduce_mean
+
+Floats = NDArray[np.float64]
+LEAD_PX = 96.0
+"""A tile with e times the fine detail of its neighbour is drawn as if its rim were so much farther."""
+MAX_LEAD_PX = 128.0
+SIGMA = 1.0
+NOISE_SHARE = 0.25 * (1.0 - 1.0 / 9.0)
+"""Of the variance of pixel noise so much is left in a mean of 2 x 2 px minus the mean of 3 x 3 of these."""
+
+
+def fine_cells(image: Gray) -> NDArray[np.float32]:
+    """Variance of the detail between 2 and 6 px on cells of 8 x 8 px, without that of the noise."""
+    half = reduce_mean(image, 2)
+    detail = half - ndimage.uniform_filter(half, 3)
+    noise = noise_std(image[::2, ::2], np.ones((-(-image.shape[0] // 2), -(-image.shape[1] // 2)), np.bool_))
+    cells = reduce_mean(detail**2, CELL_PX // 2) - np.float32(NOISE_SHARE * noise**2)
+    return cells[: -(-image.shape[0] // CELL_PX), : -(-image.shape[1] // CELL_PX)]
+
+
+def leads_px(
+    pairs: Sequence[tuple[int, int]],
+    fine: Sequence[NDArray[np.float32]],
+    usable: Sequence[NDArray[np.bool_]],
+    warps: Sequence[Warp],
+    gains: Floats,
+) -> Floats:
+    """The lead (N,) of each tile in px, for blending: from the detail that pairs show of the same tissue.
+
+    Args:
+        gains: gain and offset (N, 2) of each tile, so that contrast is not taken for sharpness.
+    """
+    rows = []
+    for a, b in pairs:
+        here, there = common_cells((a, b), fine, usable, warps, cell_px=CELL_PX)
+        if len(here) >= MIN_SAMPLES and here.mean() > 0 and there.mean() > 0:
+            ratio = float(here.mean() * gains[a, 0] ** 2 / (there.mean() * gains[b, 0] ** 2))
+            rows.append((a, b, 0.5 * float(np.log(ratio))))
+    lead = LEAD_PX * balance(len(warps), rows, SIGMA)
+    return np.clip(lead, -MAX_LEAD_PX, MAX_LEAD_PX)
