@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +64,22 @@ def test_blocks_of_any_layout_give_the_whole_solve(stack_of_24: SyntheticStack, 
     whole = solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX, layout=Layout(step=24, overlap=0))
     parted = solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX, layout=layout)
     assert apart_px(whole.warps, parted.warps, stack.sections).max() < 0.1
+
+
+@pytest.mark.slow
+def test_time_and_memory_grow_no_faster_than_the_pairs() -> None:
+    seconds, peak = [], []
+    for count in (30, 120):
+        stack = synthetic_stack(count, apart=steps(), shape=(240, 240), grid=5, pair_sigma_px=0.3)
+        begun = time.process_time()
+        solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX)
+        seconds.append((time.process_time() - begun) / len(stack.pairs))
+        tracemalloc.start()
+        solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX)
+        peak.append(tracemalloc.get_traced_memory()[1] / len(stack.pairs))
+        tracemalloc.stop()
+    assert seconds[1] < 1.5 * seconds[0]
+    assert peak[1] < 1.1 * peak[0]
 
 
 def test_sections_locked_as_they_arrive_do_not_move() -> None:
