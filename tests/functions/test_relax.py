@@ -177,6 +177,20 @@ def test_a_damaged_section_does_not_pull_on_its_neighbours() -> None:
     assert neighbour_errors(bare, tuple(warps[k] for k in others)).mean() < 0.4
 
 
+def test_a_pair_that_contradicts_all_others_is_refused() -> None:
+    stack = synthetic_stack(14, apart=(1, 2, 6), shape=(240, 240), grid=6)
+    chosen = next(k for k, p in enumerate(stack.pairs) if (p.a, p.b) == (3, 9))
+    wrong = stack.pairs[chosen]
+    moved = replace(wrong.matches, b_yx=wrong.matches.b_yx + np.array([100.0, -80.0]))
+    pairs = [replace(p, matches=moved) if k == chosen else p for k, p in enumerate(stack.pairs)]
+    solved = solve_stack(stack.sections, pairs, spacing_px=SPACING_PX)
+    assert solved.refused == (chosen,)
+    assert neighbour_errors(stack, solved.warps).mean() < 0.2
+    alone = [p for p in pairs if p.b < 4 or p.a > 8] + [pairs[chosen]]
+    held = solve_stack(stack.sections, alone, spacing_px=SPACING_PX)
+    assert held.refused == (), "no other pair says where the far group lies"
+
+
 def test_a_map_that_would_turn_inside_out_is_stiffened() -> None:
     """Matches of one corner claim that tissue swapped sides within 60 px."""
     stack = synthetic_stack(3, apart=(1,), grid=12, bend_px=0.0)
