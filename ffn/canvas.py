@@ -85,9 +85,19 @@ class Canvas:
 
     def may_move(self, position: Triple) -> bool:
         """Whether the current object may move its field of view here. Unseen (NaN) voxels are no obstacle."""
-        if self.belief[position] < self.thresholds.move or not self._is_free(position):
-            return False
-        return self.masks.moves is None or bool(self.masks.moves[position])
+        return not self.belief[position] < self.thresholds.move and self.is_open(position)
+
+    def is_open(self, position: Triple) -> bool:
+        """Whether a field of view may be centred here, whatever is believed: inside, free and allowed."""
+        return self._is_free(position) and (self.masks.moves is None or bool(self.masks.moves[position]))
+
+    def find_closed(self) -> NDArray[np.bool_]:
+        """Where no field of view may ever be centred (Z, Y, X): in the rim, or outside the mask."""
+        closed = np.ones(self.shape_zyx, np.bool_)
+        inside = tuple(slice(m, n - m) for m, n in zip(self.margin_zyx, self.shape_zyx, strict=True))
+        if all(part.start < part.stop for part in inside):
+            closed[inside] = False if self.masks.moves is None else ~self.masks.moves[inside]
+        return closed
 
     def touches_object(self, position: Triple, *, distance_zyx: Triple) -> bool:
         """Whether a labelled voxel lies in the cube of `distance_zyx` around `position`."""

@@ -155,18 +155,17 @@ def reach(config: InferenceConfig, network: NetworkConfig) -> Triple:
 
 
 def fast(config: InferenceConfig, *, deltas_zyx: Triple) -> InferenceConfig:
-    """The same settings with fewer fields of view: well under half on FIB-25, at equal quality there.
+    """The same settings with half of the fields of view, at no worse quality on FIB-25.
 
     Half of google/ffn's moves land beside a centre that the object has visited: its lattice is quantised, the
-    moves are not. Here moves are looked for an eighth farther out than the network's `deltas_zyx`, have to
-    lead that far from every visited centre, and the deepest seeds, whose objects are the largest and safest,
-    come first. Nearer the FIB-25 network wastes its time; farther it begins to split and merge.
+    moves are not. Here a move has to lead seven eighths of `deltas_zyx` from every visited centre, and the
+    deepest seeds, whose objects are the largest and safest, come first. Moves that are asked to lead farther,
+    and looked for farther out, save more still, but begin to split thin neurites in volumes beyond a box.
     """
-    farther: Triple = tuple(-(-9 * d // 8) for d in deltas_zyx)  # type: ignore[assignment]
+    least = min(d for d in deltas_zyx if d > 0)
     return dataclasses.replace(
         config,
-        deltas_zyx=farther,
-        min_move_distance=min(d for d in farther if d > 0),
+        min_move_distance=max(1, 7 * least // 8),
         seeds=dataclasses.replace(config.seeds, order="depth"),
     )
 

@@ -43,7 +43,7 @@ class _Round:
 
 
 @dataclass(slots=True)
-class _Object:
+class CurrentObject:
     """The object in progress; it began after `moves_before` moves."""
 
     seed: Triple
@@ -51,7 +51,7 @@ class _Object:
     moves_before: int
 
 
-class _BudgetSpentError(Exception):
+class BudgetSpentError(Exception):
     """The allowed number of fields of view is used up."""
 
 
@@ -77,7 +77,7 @@ class Flood:
         self.fingerprint = ""
         self.tally = _Tally()
         self._round: _Round | None = None
-        self._object: _Object | None = None
+        self._object: CurrentObject | None = None
         self._started = self._checkpointed = clock()
         self._progress: Callable[[Progress], None] | None = None
         self._on_checkpoint: Callable[[Snapshot], None] | None = None
@@ -102,8 +102,8 @@ class Flood:
             for seed in self._seeds():
                 self.canvas.begin(seed)
                 frontier = self._frontier(seed)
-                self._attempt(_Object(seed=seed, frontier=frontier, moves_before=len(self.tally.moves)))
-        except _BudgetSpentError:
+                self._attempt(CurrentObject(seed=seed, frontier=frontier, moves_before=len(self.tally.moves)))
+        except BudgetSpentError:
             return
 
     def result(self, *, seconds: float) -> Segmentation:
@@ -134,7 +134,7 @@ class Flood:
         """Floods one object and labels nothing: its belief is left in the canvas. Returns its moves."""
         before = len(self.tally.moves)
         self.canvas.begin(seed)
-        self._flood_object(_Object(seed=seed, frontier=self._frontier(seed), moves_before=before))
+        self._flood_object(CurrentObject(seed=seed, frontier=self._frontier(seed), moves_before=before))
         return self.tally.moves[before:]
 
     def _seeds(self) -> Iterator[Triple]:
@@ -179,7 +179,7 @@ class Flood:
                 continue
             yield z, y, x
 
-    def _attempt(self, current: _Object) -> None:
+    def _attempt(self, current: CurrentObject) -> None:
         canvas, tally = self.canvas, self.tally
         self._object = current
         self._flood_object(current)
@@ -222,10 +222,10 @@ class Flood:
             )
         self._checkpoint()
 
-    def _flood_object(self, current: _Object) -> None:
+    def _flood_object(self, current: CurrentObject) -> None:
         """Moves until the frontier is empty or the seed's own voxel is no longer believed in."""
         canvas = self.canvas
-        while positions := self._next_moves(current.frontier):
+        while positions := self._next_moves(current.frontier, canvas.may_move):
             if not canvas.holds(current.seed):
                 return
             answers = self._predict(positions)
@@ -240,10 +240,10 @@ class Flood:
     def _frontier(self, seed: Triple) -> Frontier:
         return Frontier(seed, deltas_zyx=self.deltas_zyx, min_distance=self.config.min_move_distance)
 
-    def _next_moves(self, frontier: Frontier) -> list[Triple]:
+    def _next_moves(self, frontier: Frontier, may_move: Callable[[Triple], bool]) -> list[Triple]:
         positions: list[Triple] = []
         while len(positions) < self.config.frontier_batch:
-            position = frontier.pop(self.canvas.may_move)
+            position = frontier.pop(may_move)
             if position is None:
                 break
             frontier.visit(position)
@@ -253,7 +253,7 @@ class Flood:
     def _predict(self, positions: list[Triple]) -> NDArray[np.float32]:
         tally = self.tally
         if self.max_fovs is not None and len(tally.moves) + len(positions) > self.max_fovs:
-            raise _BudgetSpentError
+            raise BudgetSpentError
         views = [self.canvas.gather(position) for position in positions]
         started = self.clock()
         answers = self.engine.predict([image for image, _ in views], [belief for _, belief in views])
@@ -333,13 +333,13 @@ class Flood:
         for z, y, x in snapshot.seed.tolist():
             self._object = self._take_up_object((z, y, x), snapshot, moves)
 
-    def _take_up_object(self, seed: Triple, snapshot: Snapshot, moves: list[Triple]) -> _Object:
+    def _take_up_object(self, seed: Triple, snapshot: Snapshot, moves: list[Triple]) -> CurrentObject:
         begun = len(moves) - snapshot.object_moves
         z, y, x = snapshot.corner.tolist()
         self.canvas.take_up((z, y, x), snapshot.belief)
         frontier = self._frontier(seed)
         frontier.take_up(visited=moves[begun:], pending=[(z, y, x) for z, y, x in snapshot.pending.tolist()])
-        return _Object(seed=seed, frontier=frontier, moves_before=begun)
+        return CurrentObject(seed=seed, frontier=frontier, moves_before=begun)
 
 
 def _positions(positions: Iterable[Triple]) -> NDArray[np.int32]:

@@ -8,12 +8,14 @@ a centre, only flooded from inside; overlapping subvolumes cover each other's ri
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ffn.batching import Batcher
 from ffn.canvas import Canvas, Thresholds
 from ffn.checkpoint import Model
 from ffn.config import InferenceConfig, Normalisation, Triple, reach
@@ -36,6 +38,7 @@ __all__ = [
     "SnapshotError",
     "check_image",
     "segment",
+    "segment_many",
 ]
 
 _FAR = 20.0  # standard deviations: no image that a network was trained for has its mean so far from there
@@ -94,14 +97,104 @@ def segment(
     flood = Flood(
         canvas, engine, config=config, deltas_zyx=reach(config, network), max_fovs=max_fovs, clock=clock
     )
-    if resume is not None or on_checkpoint is not None:
-        about = {"device": engine.device.type, "precision": engine.precision, "kernel": engine.kernel}
-        flood.fingerprint = fingerprint(image, model=model, config=config, masks=masks, engine=about)
-    if resume is not None:
-        flood.take_up(resume)
+    _prepare(flood, resume=resume, fingerprinted=on_checkpoint is not None, model=model)
     flood.report_to(progress, on_checkpoint, checkpoint_seconds)
     flood.run()
     return flood.result(seconds=clock() - started)
+
+
+def segment_many(
+    images: Sequence[NDArray[np.generic]],
+    *,
+    model: Model,
+    batch: int,
+    objects: int = 1,
+    config: InferenceConfig | None = None,
+    masks: Sequence[Masks | NDArray[np.bool_] | None] | None = None,
+    progress: Callable[[int, Progress], None] | None = None,
+    device: torch.device | None = None,
+    kernel: Kernel = "auto",
+    precision: Precision = "fp32",
+    compiled: bool = False,
+    keep_probabilities: bool = False,
+    max_fovs: int | None = None,
+    resume: Sequence[Snapshot | None] | None = None,
+    on_checkpoint: Callable[[int, Snapshot], None] | None = None,
+    checkpoint_seconds: float = 300.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Segmentation]:
+    """Segments several subvolumes with canvases on the device, `batch` fields of view per network call.
+
+    Each comes out as from `segment`, provided that the network answers a field of view alike whatever else is
+    in the batch: the native kernel does, others may differ in the last bits. `objects` of a subvolume are in
+    progress at once (see `ffn.ahead`), which takes 5 bytes of device memory per voxel and object; with
+    `max_fovs` (of each subvolume) it is one. `compiled`: see `ffn.engine`. `masks` and `resume` go with the
+    images; `progress` and `on_checkpoint` are told the image's number. A snapshot of `segment` serves here,
+    and the other way round. The host's seconds are shared equally among the subvolumes' counters.
+
+    Raises InferenceError and SnapshotError as `segment` does, ConfigError for a batch below `frontier_batch`.
+    """
+    started = clock()
+    config = config or model.inference
+    permissions = [Masks.of(mask) for mask in masks or [None] * len(images)]
+    for image, allowed in zip(images, permissions, strict=True):
+        check_image(image, allowed, model.normalisation)
+    if not images:
+        return []
+    network = model.network.config
+    engine = Engine(
+        model.network,
+        model.normalisation,
+        device=device or choose_device("cpu"),
+        precision=precision,
+        kernel=kernel,
+        compiled=compiled,
+    )
+    thresholds = Thresholds.of(config)
+    batcher = Batcher(
+        [
+            Canvas(
+                image,
+                fov_zyx=network.fov_zyx,
+                thresholds=thresholds,
+                allowed=allowed,
+                keep_probabilities=keep_probabilities,
+            )
+            for image, allowed in zip(images, permissions, strict=True)
+        ],
+        engine,
+        config=config,
+        deltas_zyx=reach(config, network),
+        batch=batch,
+        objects=objects,
+        max_fovs=max_fovs,
+        clock=clock,
+    )
+    for number, snapshot in enumerate(resume or [None] * len(images)):
+        flood = batcher.floods[number]
+        _prepare(flood, resume=snapshot, fingerprinted=on_checkpoint is not None, model=model)
+        flood.report_to(
+            None if progress is None else partial(progress, number),
+            None if on_checkpoint is None else partial(on_checkpoint, number),
+            checkpoint_seconds,
+        )
+    spent = batcher.run()
+    host = (clock() - started - sum(spent)) / len(images)
+    return [
+        flood.result(seconds=host + network) for flood, network in zip(batcher.floods, spent, strict=True)
+    ]
+
+
+def _prepare(flood: Flood, *, resume: Snapshot | None, fingerprinted: bool, model: Model) -> None:
+    """Takes up a snapshot, and gives the flood its fingerprint where one is needed (it takes a while)."""
+    if resume is not None or fingerprinted:
+        canvas, engine = flood.canvas, flood.engine
+        about = {"device": engine.device.type, "precision": engine.precision, "kernel": engine.kernel}
+        flood.fingerprint = fingerprint(
+            canvas.image, model=model, config=flood.config, masks=canvas.masks, engine=about
+        )
+    if resume is not None:
+        flood.take_up(resume)
 
 
 def check_image(image: NDArray[np.generic], masks: Masks, normalisation: Normalisation) -> Triple:

@@ -11,6 +11,7 @@ The policy of google/ffn (`FaceMaxMovementPolicy`; Januszewski et al. 2018), ord
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,19 @@ class Frontier:
     def pending(self) -> tuple[Triple, ...]:
         """The queue, first to last; with the visited centres all there is to know about an object's moves."""
         return tuple(self._queue)
+
+    def ahead(self, count: int) -> tuple[Triple, ...]:
+        """The first `count` of the queue: those that will be asked about next."""
+        return tuple(islice(self._queue, count))
+
+    def cell_corner(self, position: Triple) -> Triple:
+        """The first voxel of the lattice cell in which `position` lies."""
+        (z, y, x), (sz, sy, sx), (dz, dy, dx) = position, self._start, self._deltas
+        return (
+            z - (z - sz + dz // 2) % max(dz, 1),
+            y - (y - sy + dy // 2) % max(dy, 1),
+            x - (x - sx + dx // 2) % max(dx, 1),
+        )
 
     def take_up(self, *, visited: Iterable[Triple], pending: Iterable[Triple]) -> None:
         """Goes on with the moves of an object that was put away, in place of its start."""

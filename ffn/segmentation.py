@@ -32,7 +32,8 @@ class Counters:
     """What the flooding cost. `rejected_fovs` went into attempts that gave no object: `weak` or `small`.
 
     `skipped_moves` were left out for being near a visited centre. Of an interrupted flooding the seconds of
-    all parts count, each up to its last snapshot.
+    all parts count, each up to its last snapshot. `discarded_fovs` come on top of `fovs`: objects flooded
+    ahead of their turn in vain (`ffn.ahead`). `calls` are those that one object at a time would have needed.
     """
 
     fovs: int
@@ -46,6 +47,7 @@ class Counters:
     weak: int = 0
     small: int = 0
     skipped_moves: int = 0
+    discarded_fovs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,10 @@ A step is an Action (a fan-out: a plan, then an Action over the plan's tasks), a
 status, and a Choice: failed, stop here, or go on. The definition holds no UUID; collections, endpoint and
 functions come from the input, so one definition serves every site. Every plan and the answers of its
 shards take turns at `$.fan_out`, so the state stays under the service's 200 KB.
+
+Behind AlignSolve the gate decides: a registered stack that it fails ends the run in RegistrationRefused, with
+cause and remedy, before anything is computed on it, unless the input says `on_gate_fail: continue`. That is
+an answer of the step, read like any other; a step that raised is caught and ends in Failed.
 """
 
 from __future__ import annotations
@@ -29,9 +33,12 @@ from flows.states import (
     verdict,
 )
 from flows.states import TRANSFER as TRANSFER_URL
-from functions.tasks import FAN_OUTS
+from functions.tasks import FAN_OUTS, StepName
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+GATED: StepName = "align_solve"
+"""The step whose `failed` is the gate's verdict on the registered stack."""
+REFUSED = "RegistrationRefused"
 WAIT_SECONDS = {
     "transfer": 7 * DAY,
     "plan": 6 * HOUR,
@@ -104,8 +111,12 @@ def _stop_rule(step: str) -> State:
 
 
 def _done(step: str, following: str) -> State:
-    failed = {"Variable": "$.verdict.failed", "BooleanEquals": True, "Next": "Failed"}
-    return choice([failed, _stop_rule(step)], default=following)
+    failed = {"Variable": "$.verdict.failed", "BooleanEquals": True}
+    rule = {**failed, "Next": "Failed"}
+    if step == GATED:
+        stop = {"Variable": "$.input.on_gate_fail", "StringEquals": "stop"}
+        rule = {"And": [failed, stop], "Next": REFUSED}
+    return choice([rule, _stop_rule(step)], default=following)
 
 
 def _transfer_in(following: str) -> States:
@@ -139,6 +150,7 @@ def _transfer_in(following: str) -> States:
 def _single(step: str, following: str) -> States:
     name = FIRST_STATES[step]
     result = "publish" if step == "publish" else "single"
+    refused = {"Type": "Fail", "Error": REFUSED, "CausePath": "$.verdict.cause"}
     return {
         name: compute(
             one_task(step, {"run.$": "$.input.run"}),
@@ -150,6 +162,7 @@ def _single(step: str, following: str) -> States:
         f"{name}Verdict": verdict(step, results=f"{result}.details.result", then=f"{name}Done"),
         f"{name}Done": _done(step, following),
         f"{name}Caught": caught(step),
+        **({REFUSED: refused} if step == GATED else {}),
     }
 
 

@@ -20,6 +20,7 @@ FlowStep = Literal[
     "transfer", "ingest", "stitch", "align_pairs", "align_solve", "align_render",
     "segment", "match", "reconcile", "relabel", "finish", "publish",
 ]  # fmt: skip
+OnGateFail = Literal["stop", "continue"]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$")]
 _PART = r"([^./][^/]*|\.[^./][^/]*|\.\.[^/]+)"
 CollectionPath = Annotated[str, Field(pattern=rf"^/({_PART}/)*{_PART}?$", max_length=4096)]
@@ -36,6 +37,8 @@ class RunRequest(Document):
     sections: tuple[int, int] | None = None
     """First and last-plus-one z index; None leaves `parameters.ingest.sections` as it is."""
     parameters: Parameters = Parameters()
+    on_gate_fail: OnGateFail = "stop"
+    """What becomes of a registered stack that the gate fails: `stop` before more is computed, or go on."""
     label: str = ""
     parent: str | None = None
     """Id of the run that this one is a rerun of."""
@@ -104,6 +107,7 @@ class FlowInput(Document):
     acquisition_id: str
     start_at: FlowStep
     stop_after: FlowStep
+    on_gate_fail: Annotated[OnGateFail, Field(json_schema_extra={"default": "stop"})]
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
     run: RunSpec
     source: Place
@@ -146,6 +150,7 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
         acquisition_id=name,
         start_at=request.start_at,
         stop_after=request.stop_after,
+        on_gate_fail=request.on_gate_fail,
         shards=site.shards,
         run=RunSpec(
             work=str(scratch / "work"), acquisition=str(scratch / "raw"), parameters=request.all_parameters

@@ -239,6 +239,7 @@ class Runs:
         *,
         start_at: str | None = None,
         stop_after: str | None = None,
+        on_gate_fail: str | None = None,
         parameters: Parameters | None = None,
         wait: bool = False,
         on_event: Listener | None = None,
@@ -249,11 +250,16 @@ class Runs:
             RunError: the run, or another one of its acquisition, is still active.
         """
         record = self.idle(run_id)
-        if record.status is RunStatus.INTERRUPTED and (start_at, stop_after, parameters) == (None,) * 3:
+        overrides = (start_at, stop_after, on_gate_fail, parameters)
+        if record.status is RunStatus.INTERRUPTED and overrides == (None,) * 4:
             self._refuse_company(record)
             return self._go(record.id, wait=wait, on_event=on_event)
         request = self.rerun_request(
-            record.id, start_at=start_at, stop_after=stop_after, parameters=parameters
+            record.id,
+            start_at=start_at,
+            stop_after=stop_after,
+            on_gate_fail=on_gate_fail,
+            parameters=parameters,
         )
         return self.start(request, wait=wait, on_event=on_event)
 
@@ -274,6 +280,7 @@ class Runs:
         *,
         start_at: str | None = None,
         stop_after: str | None = None,
+        on_gate_fail: str | None = None,
         parameters: Parameters | None = None,
     ) -> RunRequest:
         """The request that a rerun with these overrides starts: also what `reuse` can be asked about.
@@ -287,6 +294,8 @@ class Runs:
             overrides["start_at"] = start_at
         if stop_after is not None:
             overrides["stop_after"] = stop_after
+        if on_gate_fail is not None:
+            overrides["on_gate_fail"] = on_gate_fail
         if parameters is not None:
             overrides |= {"parameters": parameters.model_dump(mode="json"), "sections": None}
         payload = self.request(record.id).model_dump(mode="json") | overrides

@@ -1,7 +1,7 @@
 """Finish: the bundle that is published. It appears whole or not at all.
 
-bundle/   volume.zarr   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
-          manifest-sha256.txt
+bundle/   volume.zarr   transforms   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
+          registration_gate.json   manifest-sha256.txt
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from functions import gate
 from functions.model.geometry import Box
 from functions.publication import bundle, facts, neuroglancer, omezarr, record, report, rocrate
 from functions.store.cells import Cell, UnitReport
 from functions.store.files import atomic_path, write_bytes, write_json
 from functions.store.pyramid import AnyArray, Read
 from functions.store.run import Run
+from functions.store.transform_files import write_transforms
 from functions.store.volumes import Volume
 from functions.tasks import StepResult
 
@@ -78,7 +80,8 @@ def compute(run: Run, cell: Cell) -> UnitReport:
     with atomic_path(cell.file("bundle")) as partial:
         partial.mkdir()
         count = _write_volume(run, partial / bundle.VOLUME)
-        found = facts.gather(run, count=count)
+        write_transforms(run, partial / bundle.TRANSFORMS)
+        found = facts.gather(run, count=count, gate=gate.given(run))
         _write_documents(found, partial)
         bundle.write_manifest(partial)
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
@@ -126,6 +129,7 @@ def _write_documents(found: facts.Facts, folder: Path) -> None:
         segment_ids=tuple(i for i, _ in found.count.largest),
     )
     write_bytes(folder / neuroglancer.FILE, (neuroglancer.compact(state) + "\n").encode())
+    write_json(folder / bundle.GATE, found.gate.to_json())
     write_bytes(folder / "report.html", report.render(found, volume=folder / bundle.VOLUME).encode())
     write_json(folder / "search.json", record.search_entry(found).to_json())
     write_json(folder / rocrate.FILE, rocrate.crate(found, bundle=folder))

@@ -171,6 +171,7 @@ def _ingest_section(
     check, fresh = _section_check(run, section)
     tally.computed += fresh
     usable: list[Tile] = []
+    checksums: list[str] = []
     content: list[object] = []
     left_out: list[object] = []
     for tile, found in zip(section.tiles, check.tiles, strict=True):
@@ -184,6 +185,7 @@ def _ingest_section(
             left_out.append((tile.id, finding.code))
             continue
         usable.append(tile)
+        checksums.append(found.sha256)
         content.append((tile.grid, tile.row, tile.column, tile.stage_yx_nm, tile.shape_yx, found.sha256))
     if not usable:
         what = f"section {section.z}: none of its {len(section.tiles)} tiles is usable"
@@ -194,6 +196,7 @@ def _ingest_section(
     return IngestedSection(
         section=section.model_copy(update={"tiles": tuple(usable)}),
         fingerprint=fingerprint("section", section.z, content, left_out),
+        sha256=tuple(checksums),
     )
 
 

@@ -1,7 +1,8 @@
 """Run one task: parse it, run the step, time it, wrap what went wrong, return small JSON.
 
 A fan-out step is a module with `units(run)` and `compute(run, unit)`; a single step has `perform(run)`. The
-modules are imported by name when they are needed, so that planning does not load torch.
+modules are imported by name when they are needed, so that planning does not load torch. The answers of stitch
+and align_solve carry the gate's verdict, which is not kept in their cells: those know no limits.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def _dispatch(step: str, payload: object) -> StepResult:
         return _run_shard(step, ShardTask.parse(payload, source=f"{step} task"))
     if step in SINGLE_STEPS:
         task = StepTask.parse(payload, source=f"{step} task")
-        return cast(StepResult, _module(step).perform(Run(task.run)))
+        run = Run(task.run)
+        result = cast(StepResult, _module(step).perform(run))
+        return _module("gate").after_solve(run, result) if step == "align_solve" else result
     raise TaskError(f"step: {step!r} does not exist", remedy=f"use one of {', '.join(STEPS)}")
 
 
@@ -83,7 +86,7 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
         if is_cancelled(run):
             raise StepFailed(f"{step}: cancelled; start the run again to go on")
         mark, fresh = run.cell(step, unit).run_unit(unit, partial(module.compute, run, unit))
-        marks.append(mark)
+        marks.append(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
         computed += fresh
     return summarise(step, marks, computed=computed)
 
@@ -105,8 +108,8 @@ def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
 
 
 SUMMED = (
-    "fovs", "rejected_fovs", "skipped_moves", "calls", "seeds", "attempts", "weak", "small", "segments",
-    "voxels", "tissue_voxels", "labelled_voxels", "network_seconds", "host_seconds",
+    "fovs", "rejected_fovs", "skipped_moves", "discarded_fovs", "calls", "seeds", "attempts", "weak", "small",
+    "segments", "voxels", "tissue_voxels", "labelled_voxels", "network_seconds", "host_seconds",
 )  # fmt: skip
 """Figures of segmented subvolumes that can be added up; overlaps count in each of them."""
 

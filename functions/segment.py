@@ -73,6 +73,7 @@ def figures_of(flooded: Flooded, local: LocalLabels, tissue: Tissue) -> dict[str
         "fovs": flooded.fovs,
         "rejected_fovs": flooded.rejected_fovs,
         "skipped_moves": flooded.skipped_moves,
+        "discarded_fovs": flooded.discarded_fovs,
         "calls": flooded.calls,
         "seeds": flooded.seeds,
         "attempts": flooded.attempts,

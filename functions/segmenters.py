@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import ZYX
 from functions.model.parameters import SegmentParameters
+from functions.model.workers import worker_number
 from functions.store.progress import ProgressFile
 from functions.store.verdicts import find_verdict
 from functions.tasks import Problem
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ffn.checkpoint import Model
     from ffn.config import InferenceConfig
     from ffn.inference import Segmentation, Snapshot
+
+BATCH = 32
+"""Fields of view per network call on an accelerator."""
 
 Image = NDArray[np.uint8]
 Tissue = NDArray[np.bool_]
@@ -39,6 +43,7 @@ class Flooded:
     fovs: int = 0
     rejected_fovs: int = 0
     skipped_moves: int = 0
+    discarded_fovs: int = 0
     calls: int = 0
     seeds: int = 0
     attempts: int = 0
@@ -65,6 +70,7 @@ class Segmenter(Protocol):
 class FfnSegmenter:
     """A flood-filling network on the device, and in the precision, that the parameters name.
 
+    On an accelerator, or with a batch, by `segment_many`: the same moves, many at once.
     With `progress` it keeps there every few minutes how far it got, and goes on from what it finds there.
     """
 
@@ -79,7 +85,8 @@ class FfnSegmenter:
         self._model = load(path)
         self._parameters = parameters
         self._progress = progress if parameters.checkpoint_seconds > 0 else None
-        self._device = choose(parameters.device)
+        self._device = place(choose(parameters.device), parameters)
+        self._batch = parameters.batch or (BATCH if self._device.type != "cpu" else None)
         self._ungated = self._check_precision(path)
 
     @property
@@ -114,6 +121,7 @@ class FfnSegmenter:
             fovs=counters.fovs,
             rejected_fovs=counters.rejected_fovs,
             skipped_moves=counters.skipped_moves,
+            discarded_fovs=counters.discarded_fovs,
             calls=counters.calls,
             seeds=counters.seeds,
             attempts=counters.attempts,
@@ -140,7 +148,7 @@ class FfnSegmenter:
     def _segment(
         self, image: Image, tissue: Tissue, resume: Snapshot | None, problems: list[Problem]
     ) -> Segmentation:
-        from ffn.inference import segment
+        from ffn.inference import segment, segment_many
 
         progress = self._progress
 
@@ -154,17 +162,36 @@ class FfnSegmenter:
                         Problem(code="progress_not_kept", subject=str(error), remedy="make room on scratch")
                     )
 
-        return segment(
-            image,
+        parameters = self._parameters
+        config = config_of(self._model, parameters)
+        mask = None if tissue.all() else tissue
+        if self._batch is None:
+            return segment(
+                image,
+                model=self._model,
+                config=config,
+                mask=mask,
+                device=self._device,
+                precision=parameters.precision,
+                resume=resume,
+                on_checkpoint=None if progress is None else keep,
+                checkpoint_seconds=parameters.checkpoint_seconds,
+            )
+        (found,) = segment_many(
+            [image],
             model=self._model,
-            config=config_of(self._model, self._parameters),
-            mask=None if tissue.all() else tissue,
+            batch=max(self._batch, config.frontier_batch),
+            objects=parameters.objects,
+            config=config,
+            masks=[mask],
             device=self._device,
-            precision=self._parameters.precision,
-            resume=resume,
-            on_checkpoint=None if progress is None else keep,
-            checkpoint_seconds=self._parameters.checkpoint_seconds,
+            precision=parameters.precision,
+            compiled=parameters.compile,
+            resume=[resume],
+            on_checkpoint=None if progress is None else lambda _, snapshot: keep(snapshot),
+            checkpoint_seconds=parameters.checkpoint_seconds,
         )
+        return found
 
     def _resume(self, problems: list[Problem]) -> Snapshot | None:
         """How far an earlier process got; nothing when that cannot be read."""
@@ -237,6 +264,18 @@ def choose(name: str) -> torch.device:
         return choose_device(name)
     except ValueError as error:
         raise ModelError(f"segment.{error}", remedy="set segment.device") from None
+
+
+def place(device: torch.device, parameters: SegmentParameters) -> torch.device:
+    """The one of several accelerators that this worker process takes."""
+    from ffn.device import count_devices, share_devices
+
+    return share_devices(
+        device,
+        worker=worker_number(),
+        processes_per_device=parameters.processes_per_device,
+        count=count_devices(device.type),
+    )
 
 
 def load(path: Path) -> Model:

@@ -14,11 +14,12 @@ from functions.model.geometry import Box
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
 from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
-from functions.registration.masks import Gray, black_margin
+from functions.registration.masks import CELL_PX, Gray, black_margin, reduce_mean
 from functions.registration.mosaic import Measured, Mosaic, Reader, measure_tiles, solve_tiles
 from functions.stages import Stages, device_of
 from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
+from functions.store.drawing import save_usable, tile_reader
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, Run
 from functions.store.tiles import TileReader
@@ -43,7 +44,7 @@ def compute(run: Run, unit: str) -> UnitReport:
         TaskError: `stitch.device` is not there.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
-    reader = TileReader(run.acquisition_folder, entry.section)
+    reader = tile_reader(run, entry)
     if run.manifest.acquisition.aligned:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
@@ -56,6 +57,7 @@ def compute(run: Run, unit: str) -> UnitReport:
     layout = _layout(entry, mosaic)
     with stages.stage("render"):
         codes = _draw(run, layout, mosaic, read)
+    save_usable(run, layout, [tile.usable for tile in mosaic.tiles])
     write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
     report = _report(layout, codes)
     return report.model_copy(update={"figures": report.figures | stages.figures})
@@ -168,6 +170,7 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> tuple[Section
         ),
         exact_copy=True,
     )
+    save_usable(run, layout, [reduce_mean(used, CELL_PX) > 0])
     write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
     return layout, codes
 

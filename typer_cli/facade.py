@@ -10,6 +10,7 @@ from typer_cli.settings import parse_sections, parse_settings
 if TYPE_CHECKING:
     from flows.inputs import RunRequest
     from flows.run import Runs
+    from functions.store.run import Run
 
 
 def runs_of(site: str, *, workers: int | None = None) -> Runs:
@@ -21,6 +22,19 @@ def runs_of(site: str, *, workers: int | None = None) -> Runs:
     return Runs(load_site(site, home=home, workers=workers), home=home)
 
 
+def work_of(run_id: str, site: str) -> Run:
+    """What a run has on scratch.
+
+    Raises:
+        RunError: no such run.
+    """
+    from functions.store.run import Run
+    from functions.tasks import RunSpec
+
+    record, _ = runs_of(site).show(run_id)
+    return Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+
+
 def request_of(
     folder: Path,
     *,
@@ -29,11 +43,12 @@ def request_of(
     sections: str | None,
     settings: list[str] | None,
     label: str = "",
+    on_gate_fail: str | None = None,
 ) -> RunRequest:
     """What the user asks for, parsed once."""
     from flows.inputs import RunRequest
 
-    words = {"start_at": start_at, "stop_after": stop_after}
+    words = {"start_at": start_at, "stop_after": stop_after, "on_gate_fail": on_gate_fail}
     return RunRequest.parse(
         {
             "source": str(folder),

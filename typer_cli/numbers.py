@@ -31,6 +31,19 @@ def sizes_nm(text: str, option: str) -> tuple[float, float, float]:
     return z, y, x
 
 
+def point(text: str, option: str, *, axes: str) -> tuple[float, ...]:
+    """A point of as many numbers as `axes` has letters, e.g. 812.5,1040 for `yx`."""
+    parts = text.split(",")
+    try:
+        values = tuple(float(part) for part in parts)
+    except ValueError:
+        values = ()
+    if len(values) != len(axes) or not all(math.isfinite(v) for v in values):
+        example = {"yx": "812.5,1040", "zyx": "3,812.5,1040"}[axes]
+        raise typer.BadParameter(f"{text!r} is not a point like {example}", param_hint=option)
+    return values
+
+
 def box_zyx(text: str | None, option: str) -> Box | None:
     """A box of `77:173,77:173,77:173`, half-open on each axis; one range stands for all three."""
     from functions.model.geometry import Box

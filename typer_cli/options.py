@@ -57,6 +57,14 @@ SiteName = Annotated[
 StartAt = Annotated[
     str | None, typer.Option("--start-at", metavar="STEP", help="First step; by default the first of all.")
 ]
+OnGateFail = Annotated[
+    str | None,
+    typer.Option(
+        "--on-gate-fail",
+        metavar="stop|continue",
+        help="What to do with a registered stack that the gate fails; by default stop.",
+    ),
+]
 StopAfter = Annotated[
     str | None, typer.Option("--stop-after", metavar="STEP", help="Last step; by default the last of all.")
 ]

@@ -56,11 +56,12 @@ def function_ids(module: str) -> dict[str, str]:
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Workers that start clean (spawn) and die with this process. Submit from the thread that keeps it."""
+    context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=context,
         initializer=prepare,
-        initargs=(os.getpid(),),
+        initargs=(os.getpid(), context.Value("i", 0)),
     )
 
 

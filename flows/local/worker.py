@@ -12,13 +12,22 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing.sharedctypes import Synchronized
+
+from functions.model.workers import WORKER_VARIABLE
 
 MAX_RESULT_BYTES = 10 * 1024 * 1024
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def prepare(parent: int) -> None:
-    """Pool initialiser: one thread of arithmetic a worker, and no life after the parent's."""
+def prepare(parent: int, workers: Synchronized[int]) -> None:
+    """Pool initialiser: a number and one thread of arithmetic a worker, and no life after the parent's.
+
+    `workers` counts them; by its number a worker of several chooses its accelerator.
+    """
+    with workers.get_lock():
+        os.environ[WORKER_VARIABLE] = str(workers.value)
+        workers.value += 1
     for name in THREAD_VARIABLES:
         os.environ[name] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)

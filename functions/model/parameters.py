@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from functions.model.base import Document
 
@@ -83,6 +83,66 @@ class AlignParameters(Document):
     """Where sections are compared; as for `stitch`."""
 
 
+class GateParameters(Document):
+    """When a registered stack passes, asks for a look, or fails. Limits change no pixel of it."""
+
+    seam_look_px: Positive = 2.0
+    """A seam off by more (p95 of its matches, or by its images) asks for a look: membranes break visibly."""
+    seam_fail_px: Positive = 8.0
+    """... and fails its section: structures of that size belong to something else across the seam."""
+    pair_look_px: Positive = 10.0
+    """p95 of the matches of following sections; tissue alone gives 7.8 px at 50 nm and 4.6 nm pixels."""
+    pair_fail_px: Positive = 24.0
+    """... and fails: the matches contradict each other. A pair n sections apart may be off n times as far."""
+    shift_look_px: Positive = 4.0
+    """How far away following sections fit best by their images; tissue averages out (0.5 px there)."""
+    shift_fail_px: Positive = 16.0
+    """... and fails: thin neurites are lost."""
+    displaced_look: Fraction = 0.15
+    """Share of a pair's windows that fit better more than `shift_look_px` away: look."""
+    displaced_fail: Fraction = 0.4
+    """... more than `shift_fail_px` away: fail. A fold or crack displaces less of a section than this."""
+    unlike_look: Fraction = 0.4
+    """Share of windows that show different things: look; damaged and dirty sections do."""
+    unlike_fail: Fraction = 0.8
+    """... fail, if matches are said to hold them: registered by a pattern that the tissue does not show."""
+    coverage_look: Fraction = 0.5
+    """A section asks for a look when its matches hold less of what there is to see."""
+    coverage_fail: Fraction = 0.15
+    """... and fails: most of it is extrapolated."""
+    confidence_look: Fraction = 0.3
+    """... when the median correlation of its best pair's matches is lower; chance gives up to 0.25."""
+    confidence_fail: Fraction = 0.2
+    stage_tiles_look: Fraction = 0.0
+    """Share of a section's tiles that no overlap registers: above, look."""
+    stage_tiles_fail: Fraction = 0.5
+    """... fail: it is a stage mosaic. Tiles of empty resin at the rim are usually fewer."""
+    interpolated_fail: Fraction = 0.2
+    """Share of sections that no pair ties to the stack. Each of them asks for a look."""
+    bad_sections_fail: Fraction = 0.02
+    """The whole fails when a larger share of its sections does; one bad section of fifty can be bridged."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GateParameters:
+        """A limit to fail is never stricter than the one to look."""
+        for name in (
+            "seam_{}_px",
+            "pair_{}_px",
+            "shift_{}_px",
+            "displaced_{}",
+            "unlike_{}",
+            "stage_tiles_{}",
+        ):
+            look, fail = (getattr(self, name.format(level)) for level in ("look", "fail"))
+            if fail < look:
+                raise ValueError(f"{name.format('fail')} {fail:g} is below {name.format('look')} {look:g}")
+        for name in ("coverage", "confidence"):
+            look, fail = (getattr(self, f"{name}_{level}") for level in ("look", "fail"))
+            if fail > look:
+                raise ValueError(f"{name}_fail {fail:g} is above {name}_look {look:g}")
+        return self
+
+
 class SegmentParameters(Document):
     """FFN inference over overlapping subvolumes."""
 
@@ -92,6 +152,14 @@ class SegmentParameters(Document):
     overlap_zyx_px: tuple[Pixels, Pixels, Pixels] = (24, 48, 48)
     """At least twice the radius of the network's field of view, or seams stay unvisited on both sides."""
     device: Device = "auto"
+    processes_per_device: Size = 1
+    """So many worker processes share an accelerator: the first so many take the first, and so on."""
+    batch: Size | None = None
+    """Fields of view per network call, canvases on the device; None: 32 on an accelerator, 1 on a CPU."""
+    objects: Size = 32
+    """With a batch: objects of a subvolume flooded at once; same result, 5 bytes of its memory per voxel."""
+    compile: bool = False
+    """With a batch: have torch compile the network, on accelerators."""
     mode: Literal["model", "fast"] = "model"
     """`model`: the network's own settings. `fast`: no moves near visited centres, deepest seeds first."""
     precision: Precision = "fp32"
@@ -153,7 +221,7 @@ class FinishParameters(Document):
     """Readable unit inside a file of the volume."""
     shard_zyx_px: tuple[Size, Size, Size] = (64, 512, 512)
     """One file of the volume, rounded up to whole chunks."""
-    report_seams: Pixels = 8
+    report_seams: Pixels = 10
     """So many of the worst seams are shown with both images."""
     report_sections: Size = 60
     """At most so many sections are shown as pictures."""
@@ -165,6 +233,7 @@ class Parameters(Document):
     ingest: IngestParameters = IngestParameters()
     stitch: StitchParameters = StitchParameters()
     align: AlignParameters = AlignParameters()
+    gate: GateParameters = GateParameters()
     segment: SegmentParameters = SegmentParameters()
     reconcile: ReconcileParameters = ReconcileParameters()
     finish: FinishParameters = FinishParameters()

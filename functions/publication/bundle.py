@@ -13,7 +13,9 @@ from functions.store.files import sha256_file, write_bytes
 
 MANIFEST = "manifest-sha256.txt"
 VOLUME = "volume.zarr"
-DOCUMENTS = ("neuroglancer.json", "report.html", "ro-crate-metadata.json", "search.json")
+TRANSFORMS = "transforms"
+GATE = "registration_gate.json"
+DOCUMENTS = ("neuroglancer.json", GATE, "report.html", "ro-crate-metadata.json", "search.json")
 REMEDY = "remove the finish cell and run finish again"
 
 

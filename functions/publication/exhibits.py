@@ -8,8 +8,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from functions.model.gate import LEVELS, SeamVerdict
 from functions.model.transform import Seam, SectionLayout, SectionTransform
-from functions.publication import pictures, planes, plots
+from functions.publication import pictures, planes, plots, registered
 from functions.publication.facts import Facts
 from functions.store.tiles import TileReader
 
@@ -42,6 +43,8 @@ class SeamRow:
 
     section: str
     seam: Seam
+    judged: SeamVerdict | None
+    """What the gate found; None where the stack came aligned."""
     colour: str
     pictures: tuple[str, ...]
 
@@ -80,9 +83,15 @@ def thumbnails(facts: Facts, levels: planes.PublishedLevels, worst_px: float) ->
 
 
 def stitched(facts: Facts, worst_px: float) -> list[Figure]:
-    """The sections with the worst seams, with all their seams drawn."""
+    """The sections with the worst seams, all their seams drawn: by their matches, and by their images."""
+    told = facts.verdicts
     ranked = sorted(
-        (x for x in facts.layouts if x.seams), key=lambda x: (-(x.residual_px_p95 or 0.0), x.section)
+        (x for x in facts.layouts if x.seams),
+        key=lambda x: (
+            -LEVELS.index(told[x.section].verdict if x.section in told else "pass"),
+            -(x.residual_px_p95 or 0.0),
+            x.section,
+        ),
     )
     return [
         Figure(
@@ -91,7 +100,13 @@ def stitched(facts: Facts, worst_px: float) -> list[Figure]:
                 pictures.stretch(planes.stitched_preview(facts.run, layout, longest_px=STITCHED_PX)),
                 kind="jpeg",
             ),
-            drawing=plots.seam_map(layout, worst_px=worst_px),
+            drawing=plots.seam_map(layout, worst_px=worst_px)
+            + plots.seam_map(
+                layout,
+                worst_px=worst_px,
+                windows=registered.seam_windows(facts, layout),
+                name="images",
+            ),
             shape_yx=layout.shape_yx,
             note=f"{len(layout.tiles)} tiles, seams: {len(layout.seams)}"
             + ("" if layout.residual_px_p95 is None else f", p95 {layout.residual_px_p95:.2f} px"),
@@ -101,33 +116,43 @@ def stitched(facts: Facts, worst_px: float) -> list[Figure]:
 
 
 def worst_seams(facts: Facts, worst_px: float) -> list[SeamRow]:
-    """Rejected and doubtful seams first, then by residual; with both tiles' pixels."""
+    """Seams that the gate fails first, then rejected and doubtful ones, then by how far they are off.
+
+    Both tiles' pixels are shown where the images agree least.
+    """
     sections = {s.section.id: s.section for s in facts.run.sections}
-    every = [(layout, seam) for layout in facts.layouts for seam in layout.seams]
-    every.sort(
-        key=lambda row: (
-            VERDICT_RANK[row[1].verdict],
-            -(row[1].residual_px_p95 or 0.0),
-            row[0].section,
-            row[1].a,
-            row[1].b,
-        )
-    )
+    told = facts.verdicts
+    every = [
+        (layout, k, told[layout.section].seams[k] if layout.section in told else None)
+        for layout in facts.layouts
+        for k in range(len(layout.seams))
+    ]
+    every.sort(key=lambda row: (*_seam_rank(row[0].seams[row[1]], row[2]), row[0].section, row[1]))
     rows = []
-    for layout, seam in every[: facts.run.parameters.finish.report_seams]:
-        section = sections[layout.section]
+    for layout, k, judged in every[: facts.run.parameters.finish.report_seams]:
+        section, seam = sections[layout.section], layout.seams[k]
         reader = TileReader(facts.run.acquisition_folder, section)
-        crops = planes.seam_pictures(reader, section, layout, seam)
-        images = [*crops, pictures.composite(*crops)] if len(crops) == 2 else []
+        measured = registered.seam_windows(facts, layout)
+        centre = registered.worst_place(measured[k], seam.centre_yx) if measured else seam.centre_yx
+        crops = planes.seam_pictures(reader, section, layout, seam, centre_yx=centre)
+        images = [*crops, pictures.composite(*crops), pictures.difference(*crops)] if crops else []
         rows.append(
             SeamRow(
                 section=layout.section,
                 seam=seam,
+                judged=judged,
                 colour=plots.residual_colour(seam.residual_px_p95, worst_px=worst_px),
                 pictures=tuple(pictures.data_uri(image, kind="jpeg") for image in images),
             )
         )
     return rows
+
+
+def _seam_rank(seam: Seam, judged: SeamVerdict | None) -> tuple[float, float, float]:
+    """The worst first: by the gate's level, by the solve's verdict, by how far it is off."""
+    level = LEVELS.index(judged.verdict) if judged else 0
+    off = max(seam.residual_px_p95 or 0.0, (judged.shift_px or 0.0) if judged else 0.0)
+    return -float(level == 2), float(VERDICT_RANK[seam.verdict]), -off
 
 
 def fields(facts: Facts) -> list[Figure]:
@@ -203,21 +228,9 @@ def pair_plot(facts: Facts) -> tuple[list[str], Markup]:
         a, b = (entry.section for entry in facts.run.pairs[unit])
         series.setdefault(order[b.id] - order[a.id], []).append((float(a.z), value))
     names = {1: "next section", 2: "second next", 3: "third next"}
-    rows = [(names[step], sorted(series[step])) for step in sorted(series)]
+    rows = [(names.get(step, f"{step} sections on"), sorted(series[step])) for step in sorted(series)]
     plot = plots.line_plot(rows, x_label="first section of the pair", y_label="residual p95, px")
     return [name for name, _ in rows], plot
-
-
-def resliced(facts: Facts) -> list[tuple[str, str, str, tuple[int, int]]]:
-    """Before and after along z: axes, both pictures, and their shape in square pixels."""
-    voxel = facts.image.voxel_size_zyx_nm
-    found = []
-    for cut in planes.reslices(facts):
-        tall = max(1, round(cut.after.shape[0] * voxel[0] / voxel[1]))
-        shape = tall, cut.after.shape[1]
-        both = [np.asarray(pictures.resize(p, shape, smooth=False)) for p in (cut.before, cut.after)]
-        found.append((cut.axes, *(pictures.data_uri(p, kind="jpeg") for p in both), shape))
-    return found  # type: ignore[return-value]
 
 
 def residual_scale(facts: Facts) -> float:

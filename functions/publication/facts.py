@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from functions.model.errors import UpstreamError
+from functions.model.gate import GateDocument, SectionVerdict
 from functions.model.transform import SectionLayout, SectionTransform
 from functions.model.volume import VolumeRef
 from functions.store.cells import Cell, Mark
@@ -78,6 +79,8 @@ class Facts:
     marks: dict[StepName, tuple[Mark, ...]]
     times: tuple[StepTime, ...]
     notes: tuple[UnitNote, ...]
+    gate: GateDocument
+    """The verdict on the registered stack."""
 
     @property
     def title(self) -> str:
@@ -91,9 +94,14 @@ class Facts:
 
     @property
     def status(self) -> str:
-        """`look` where a unit or a finding asks for a person, else `ok`."""
+        """`look` where a unit, a finding or the gate asks for a person, else `ok`."""
         findings = any(f.severity != "note" for f in self.run.manifest.findings)
-        return "look" if findings or self.notes else "ok"
+        return "look" if findings or self.notes or self.gate.verdict != "pass" else "ok"
+
+    @property
+    def verdicts(self) -> dict[str, SectionVerdict]:
+        """The gate's verdicts by section; none where the stack came aligned."""
+        return {verdict.section: verdict for verdict in self.gate.sections}
 
     @property
     def stitch_residual_px(self) -> float | None:
@@ -113,7 +121,7 @@ class Facts:
         return {unit: value for unit, items in figures for name, value in items if name.endswith(RESIDUAL)}
 
 
-def gather(run: Run, *, count: LabelCount) -> Facts:
+def gather(run: Run, *, count: LabelCount, gate: GateDocument) -> Facts:
     """Read the facts of a run whose labels are finished.
 
     Raises:
@@ -131,6 +139,7 @@ def gather(run: Run, *, count: LabelCount) -> Facts:
         marks=marks,
         times=tuple(_time(step, m) for step, m in marks.items() if m),
         notes=tuple(note for step, m in marks.items() for note in _notes(step, m)),
+        gate=gate,
     )
 
 

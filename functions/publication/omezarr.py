@@ -18,7 +18,7 @@ from typing import Any
 
 import zarr
 
-from functions.model.geometry import ZYX
+from functions.model.geometry import ZYX, Box
 from functions.store.pyramid import Level, Pooling, Read, plan_levels, write_levels
 
 LABELS = "segmentation"
@@ -76,6 +76,37 @@ def write_labels(
         shard_zyx=shard_zyx,
     )
     return levels
+
+
+def create_level(
+    path: Path,
+    *,
+    name: str,
+    factor_zyx: ZYX,
+    box: Box,
+    voxel_size_zyx_nm: tuple[float, float, float],
+) -> zarr.Array:
+    """Create an OME-Zarr image at `path` with one array (uint8; z, y, x): a box of one level of a volume.
+
+    Args:
+        box: in voxels of the level.
+        voxel_size_zyx_nm: of the volume's level 0.
+    """
+    level = Level(path="0", shape_zyx=box.shape_zyx, factor_zyx=factor_zyx, step_zyx=(1, 1, 1))
+    ome = _multiscales([level], voxel_size_zyx_nm, name=name, pooling="mean")
+    shift = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"][1]["translation"]
+    for axis, (o, f, v) in enumerate(zip(box.offset_zyx, factor_zyx, voxel_size_zyx_nm, strict=True)):
+        shift[axis] += o * f * v
+    _group(path, ome)
+    return zarr.create_array(
+        store=str(path / level.path),
+        shape=box.shape_zyx,
+        chunks=(1, min(512, box.shape_zyx[1]), min(512, box.shape_zyx[2])),
+        dtype="uint8",
+        fill_value=0,
+        compressors=zarr.codecs.ZstdCodec(level=1),
+        dimension_names=("z", "y", "x"),
+    )
 
 
 def _group(path: Path, ome: dict[str, Any]) -> None:

@@ -91,6 +91,12 @@ def composite(a: Gray, b: Gray) -> Colour:
     return np.clip(np.where(both, mixed + tint, alone * 0.55), 0, 255).astype(np.uint8)
 
 
+def difference(a: Gray, b: Gray) -> Gray:
+    """How far two pictures differ where both have pixels: black is equal."""
+    apart = np.abs(a.astype(np.int16) - b.astype(np.int16))
+    return np.where((a > 0) & (b > 0), np.minimum(apart * 2, 255), 0).astype(np.uint8)
+
+
 def flow_colours(displacement_px: NDArray[np.float64], *, longest_px: float) -> Colour:
     """Colour (Y, X, 3) of displacements (Y, X, 2; y, x): hue is the direction, strength the length."""
     dy, dx = displacement_px[..., 0], displacement_px[..., 1]

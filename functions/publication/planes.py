@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from functions.model.acquisition import Section
 from functions.model.errors import AcquisitionError
-from functions.model.transform import Seam, SectionLayout
+from functions.model.transform import Seam, SectionLayout, Warp
 from functions.publication.facts import Facts
 from functions.publication.omezarr import LABELS
 from functions.publication.pictures import Gray, fit, resize, stretch
@@ -28,6 +28,7 @@ SLICE_PX = 900
 WINDOW_PX = 640
 RESLICE_SECTIONS = 240
 SEAM_PX = 144
+FLIP_PX = 440
 BAND_PIXELS = 1 << 25
 
 
@@ -84,7 +85,7 @@ class PublishedLevels:
         y, x = (nm[i] for i in range(3) if i != axis)
         if axis == 2:  # z runs to the right, beside the xy slice
             image, labels, y, x = image.T, labels.T, x, y
-        pixel = max(nm[1], nm[2]) / min(SLICE_PX, max(level.shape_zyx[1:]))
+        pixel = max(nm[1], nm[2], nm[0] / 2) / min(SLICE_PX, max(level.shape_zyx[1:]))  # deep: bounded too
         shape = max(1, round(y / pixel)), max(1, round(x / pixel))
         return Slice(
             axes=axes,
@@ -159,11 +160,17 @@ def _stage_line(run: Run, layout: SectionLayout, stage: NDArray[np.float64], axi
     return line
 
 
-def seam_pictures(reader: TileReader, section: Section, layout: SectionLayout, seam: Seam) -> list[Gray]:
-    """Both tiles' own pixels around a seam's centre, each in section px; empty where a file is gone."""
-    corner = np.asarray(seam.centre_yx) - SEAM_PX / 2
-    grid = np.stack(np.meshgrid(np.arange(SEAM_PX), np.arange(SEAM_PX), indexing="ij"), axis=-1)
-    points = grid.reshape(-1, 2) + corner
+def seam_pictures(
+    reader: TileReader,
+    section: Section,
+    layout: SectionLayout,
+    seam: Seam,
+    *,
+    centre_yx: tuple[float, float],
+) -> list[Gray]:
+    """Both tiles' own pixels around a place on their seam, each in section px; empty where a file is gone."""
+    shape = (SEAM_PX, SEAM_PX)
+    points = _points(np.rint(centre_yx) - SEAM_PX / 2, shape)
     names = [tile.id for tile in section.tiles]
     pictures = []
     for tile_id in (seam.a, seam.b):
@@ -171,10 +178,63 @@ def seam_pictures(reader: TileReader, section: Section, layout: SectionLayout, s
             pixels = reader.image(names.index(tile_id))
         except AcquisitionError:
             return []
-        at = layout.tile(tile_id).warp.inverse(points).T
-        values = ndimage.map_coordinates(pixels, at, order=1, mode="constant", cval=0)
-        pictures.append(stretch(values.reshape(SEAM_PX, SEAM_PX)))
+        pictures.append(stretch(_drawn(pixels, layout.tile(tile_id).warp, points, shape)))
     return pictures
+
+
+def staged_and_solved(
+    reader: TileReader,
+    section: Section,
+    layout: SectionLayout,
+    pixel_yx_nm: tuple[float, float],
+    *,
+    centre_yx: tuple[float, float],
+) -> list[Gray]:
+    """A part of a section with its tiles where the stage put them, and where they were placed.
+
+    Tiles are averaged where they overlap: what does not fit is seen twice. Empty where a file is gone.
+    """
+    shape = (min(FLIP_PX, layout.shape_yx[0]), min(FLIP_PX, layout.shape_yx[1]))
+    corner = np.rint(np.array(centre_yx) - np.array(shape) / 2)
+    points = _points(np.clip(corner, 0, np.array(layout.shape_yx) - shape), shape)
+    staged = [np.array(t.stage_yx_nm) / pixel_yx_nm - layout.stage_origin_yx_px for t in section.tiles]
+    pictures = []
+    for by_stage in (True, False):
+        total, count = np.zeros(shape), np.zeros(shape)
+        for k, tile in enumerate(section.tiles):
+            warp = layout.tile(tile.id).warp
+            if by_stage:
+                warp = Warp(affine=np.column_stack([np.eye(2), staged[k]]))
+            if not _touches(warp, tile.shape_yx, points):
+                continue
+            try:
+                values = _drawn(reader.image(k), warp, points, shape)
+            except AcquisitionError:
+                return []
+            total, count = total + values, count + (values > 0)
+        pictures.append(stretch((total / np.maximum(count, 1)).astype(np.uint8)))
+    return pictures
+
+
+def _points(corner_yx: NDArray[np.float64], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
+    """Points (N, 2) of a box of section px."""
+    axes = [np.arange(n, dtype=np.float64) for n in shape_yx]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2) + corner_yx
+
+
+def _drawn(pixels: Gray, warp: Warp, points_yx: NDArray[np.float64], shape_yx: tuple[int, int]) -> Gray:
+    """A tile's pixels at section points; 0 outside of it."""
+    at = warp.inverse(points_yx).T
+    values = ndimage.map_coordinates(pixels, at, order=1, mode="constant", cval=0)
+    return np.asarray(values.reshape(shape_yx), dtype=np.uint8)
+
+
+def _touches(warp: Warp, shape_yx: tuple[int, int], points_yx: NDArray[np.float64]) -> bool:
+    """Whether a placed tile may cover one of the points; some slack for its bending."""
+    h, w = shape_yx
+    corners = warp.apply(np.array([[0, 0], [0, w], [h, 0], [h, w]], dtype=np.float64))
+    low, high = corners.min(axis=0) - SEAM_PX, corners.max(axis=0) + SEAM_PX
+    return bool((points_yx.max(axis=0) >= low).all() and (points_yx.min(axis=0) <= high).all())
 
 
 def _stitched(run: Run, layout: SectionLayout) -> zarr.Array:

@@ -9,13 +9,17 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from functions.model.transform import Seam, SectionLayout, TileTransform
+from functions.registration.evidence import Windows
 
-STOPS = np.array([[46, 134, 255], [18, 181, 160], [255, 214, 64], [255, 74, 54]], dtype=float)
-NEUTRAL = "#c4b5fd"
+STOPS = np.array([[0, 114, 178], [86, 180, 233], [240, 228, 66], [213, 94, 0]], dtype=float)
+"""Blue, sky blue, yellow, vermilion: told apart by every kind of colour vision (Okabe and Ito, 2008)."""
+NEUTRAL = "#c8c8c8"
+MOST_DOTS = 1200
+"""A plot of more points is a line only: the page stays small."""
 
 
 def residual_colour(value_px: float | None, *, worst_px: float) -> str:
-    """From blue at 0 over green and yellow to red at `worst_px`; lilac where nothing was measured."""
+    """From blue at 0 over yellow to vermilion at `worst_px`; gray where nothing was measured."""
     if value_px is None:
         return NEUTRAL
     at = float(np.clip(value_px / worst_px, 0, 1)) * (len(STOPS) - 1)
@@ -24,8 +28,14 @@ def residual_colour(value_px: float | None, *, worst_px: float) -> str:
     return f"#{r:02x}{g:02x}{b:02x}"
 
 
-def seam_map(layout: SectionLayout, *, worst_px: float) -> Markup:
-    """Tile outlines and seams of a section, in section px, to lie over its picture."""
+def seam_map(
+    layout: SectionLayout, *, worst_px: float, windows: Sequence[Windows] = (), name: str = "matches"
+) -> Markup:
+    """Tile outlines and seams of a section, in section px, to lie over its picture.
+
+    Seams have the colour of their matches' residual. With `windows`, one set a seam, the windows are drawn
+    instead, in the colour of what their images do not share, with an arrow to where they would fit.
+    """
     height, width = layout.shape_yx
     stroke = max(height, width) / 600
     boxes = {tile.tile_id: _bounds(tile) for tile in layout.tiles}
@@ -35,8 +45,61 @@ def seam_map(layout: SectionLayout, *, worst_px: float) -> Markup:
         )
         for y0, x0, y1, x1 in boxes.values()
     ]
-    parts += [_seam(seam, boxes[seam.a], boxes[seam.b], worst_px, stroke) for seam in layout.seams]
-    return _svg(width, height, Markup("").join(parts), label=f"Seams of {layout.section}", stroke=stroke)
+    if windows:
+        parts += [window_marks(w, side_px=13 * stroke, stroke_px=stroke) for w in windows]
+    else:
+        parts += [_seam(seam, boxes[seam.a], boxes[seam.b], worst_px, stroke) for seam in layout.seams]
+    label = f"Seams of {layout.section}, by {name}"
+    return _svg(width, height, Markup("").join(parts), label=label, stroke=stroke, kind=f"over {name}")
+
+
+def window_marks(windows: Windows, *, side_px: float, stroke_px: float) -> Markup:
+    """Windows as squares, blue where both images show the same and vermilion where not; with sure shifts."""
+    parts = []
+    for (y, x), (dy, dx), ncc, sure in zip(
+        windows.centre_yx, windows.shift_yx_px, windows.ncc, windows.sure, strict=True
+    ):
+        length = float(np.hypot(dy, dx))
+        title = f"correlation {ncc:.2f}" + (f", fits {length:.1f} px away" if sure else ", no sure place")
+        colour = residual_colour(1.0 - float(ncc), worst_px=1.0)
+        parts.append(
+            Markup('<rect x="{:.0f}" y="{:.0f}" width="{:.0f}" height="{:.0f}" fill="{}" class="win">'
+                   "<title>{}</title></rect>").format(
+                x - side_px / 2, y - side_px / 2, side_px, side_px, colour, title
+            )
+        )  # fmt: skip
+        if sure and length >= 1.0:
+            parts.append(
+                Markup('<path d="M{0:.0f} {1:.0f}l{2:.1f} {3:.1f}" stroke="#111" stroke-width="{4:.1f}"/>'
+                       '<path d="M{0:.0f} {1:.0f}l{2:.1f} {3:.1f}" stroke="#fff" stroke-width="{5:.1f}"/>'
+                       ).format(x, y, dx, dy, 3 * stroke_px, 1.2 * stroke_px)
+            )  # fmt: skip
+    return Markup("").join(parts)
+
+
+def pair_map(windows: Windows, shape_yx: tuple[int, int], *, label: str) -> Markup:
+    """What two aligned sections share, window by window, on a map of the volume's frame."""
+    height, width = shape_yx
+    stroke = max(height, width) / 240
+    side = min(0.92 * windows.spacing_px, max(height, width) / 8) or max(height, width) / 12
+    frame = Markup('<rect width="{:.0f}" height="{:.0f}" class="frame"/>').format(width, height)
+    body = frame + window_marks(windows, side_px=side, stroke_px=stroke)
+    return _svg(width, height, body, label=label, stroke=stroke, kind="map")
+
+
+def small_map(layout: SectionLayout, values: Sequence[float | None], *, worst_px: float) -> Markup:
+    """A section's seams as dots at their places, in the colours of their values."""
+    height, width = layout.shape_yx
+    radius = max(height, width) / (16 if len(layout.seams) < 40 else 34)
+    parts = [
+        Markup('<circle cx="{:.0f}" cy="{:.0f}" r="{:.0f}" fill="{}"/>').format(
+            seam.centre_yx[1], seam.centre_yx[0], radius, residual_colour(value, worst_px=worst_px)
+        )
+        for seam, value in zip(layout.seams, values, strict=True)
+    ]
+    frame = Markup('<rect width="{:.0f}" height="{:.0f}" class="frame"/>').format(width, height)
+    body = frame + Markup("").join(parts)
+    return _svg(width, height, body, label=f"Seams of {layout.section}", stroke=1.0, kind="map")
 
 
 def _seam(
@@ -131,7 +194,8 @@ def line_plot(
     for number, (name, row) in enumerate(series):
         path = "L".join(f"{sx(x):.1f} {sy(y):.1f}" for x, y in row)
         parts.append(Markup('<path class="line s{}" d="M{}"/>').format(number, path))
-        parts += [_dot(number, sx(x), sy(y), f"{name} {x:g}: {y:.3g}") for x, y in row]
+        if len(points) <= MOST_DOTS:
+            parts += [_dot(number, sx(x), sy(y), f"{name} {x:g}: {y:.3g}") for x, y in row]
     parts.append(
         Markup('<text class="axis" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(
             right, height - 3, x_label
@@ -177,8 +241,10 @@ def _bounds(tile: TileTransform) -> tuple[float, float, float, float]:
     return float(y0), float(x0), float(y1), float(x1)
 
 
-def _svg(width: float, height: float, body: Markup, *, label: str, stroke: float) -> Markup:
+def _svg(
+    width: float, height: float, body: Markup, *, label: str, stroke: float, kind: str = "over"
+) -> Markup:
     return Markup(
-        '<svg class="over" viewBox="0 0 {:.0f} {:.0f}" style="--stroke:{:.2f}px" role="img" '
+        '<svg class="{}" viewBox="0 0 {:.0f} {:.0f}" style="--stroke:{:.2f}px" role="img" '
         'aria-label="{}">{}</svg>'
-    ).format(width, height, stroke, label, body)
+    ).format(kind, width, height, stroke, label, body)

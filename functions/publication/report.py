@@ -1,7 +1,8 @@
 """The quality report: one page that carries everything it shows.
 
 Numbers come from `facts`, pixels from `exhibits`; this module hands them to the template. The page needs no
-network, and the template escapes everything from outside.
+network, and the template escapes everything from outside. However large the volume, it holds a bounded
+number of pictures of bounded size, and stays below about 10 MB.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from functions.publication import exhibits, pictures, planes
+from functions.model.gate import LEVELS, GateDocument
+from functions.publication import exhibits, pictures, planes, registered
 from functions.publication.facts import Facts
 from functions.store.cells import CODE_VERSION
 
@@ -73,11 +75,30 @@ def render(facts: Facts, *, volume: Path) -> str:
         stretch_names=exhibits.STRETCHES,
         pair_names=pair_names,
         pair_plot=pair_plot,
-        reslices=[] if facts.run.manifest.acquisition.aligned else exhibits.resliced(facts),
+        **_registration(facts, worst_px),
         bars=_bars(facts),
         parameters=_parameters(facts),
         largest=_largest(facts),
     )
+
+
+def _registration(facts: Facts, worst_px: float) -> dict[str, Any]:
+    """What the gate's part of the page shows; nothing where the stack came aligned."""
+    if not facts.gate.judged:
+        empty: tuple[()] = ()
+        return dict.fromkeys(("reasons", "rows", "section_maps", "pair_maps", "flips", "drifts"), empty)
+    return {
+        "reasons": registered.reasons(facts),
+        "rows": registered.section_rows(facts),
+        "section_maps": registered.section_maps(facts, worst_px),
+        "pair_maps": registered.pair_maps(facts),
+        "flips": registered.flips(facts),
+        "drifts": {
+            "agreement": registered.agreement(facts),
+            "images": registered.image_drift(facts),
+            "steps": registered.steps(facts),
+        },
+    }
 
 
 def _cards(facts: Facts) -> list[Card]:
@@ -113,6 +134,7 @@ def _cards(facts: Facts) -> list[Card]:
             if align is not None
             else "sections came aligned",
         ),
+        _gate_card(facts.gate),
         Card(
             name="Segments",
             value=_count(facts.count.segments),
@@ -124,6 +146,14 @@ def _cards(facts: Facts) -> list[Card]:
             detail=f"{_count(int(facts.image.box.voxels / wall))} voxels a second" if wall > 0 else "",
         ),
     ]
+
+
+def _gate_card(gate: GateDocument) -> Card:
+    """The verdict on the registered stack."""
+    if not gate.judged:
+        return Card(name="Gate", value="–", detail="sections came aligned")
+    counts = [f"{sum(s.verdict == level for s in gate.sections)} {level}" for level in LEVELS]
+    return Card(name="Gate", value=gate.verdict, detail=f"sections: {', '.join(counts)}")
 
 
 def _bars(facts: Facts) -> list[Bar]:

@@ -26,7 +26,7 @@ WRITES: dict[StepName, tuple[str, str]] = {
     "ingest": ("#tiles", "Usable tiles and the list of bad ones"),
     "stitch": ("#stitched", "Stitched sections with their layouts"),
     "align_pairs": ("#pairs", "Registered pairs of sections"),
-    "align_solve": ("#transforms", "One transform a section"),
+    "align_solve": ("transforms/", "One transform a section"),
     "align_render": ("#aligned", "Aligned image volume"),
     "segment": ("#local-labels", "Labels of overlapping subvolumes"),
     "match": ("#equalities", "Equal labels of neighbouring subvolumes"),
@@ -39,7 +39,7 @@ READS: dict[StepName, tuple[str, ...]] = {
     "stitch": ("#tiles",),
     "align_pairs": ("#stitched",),
     "align_solve": ("#pairs", "#stitched"),
-    "align_render": ("#transforms", "#stitched"),
+    "align_render": ("transforms/", "#tiles"),
     "segment": ("#aligned",),
     "match": ("#local-labels",),
     "reconcile": ("#equalities",),
@@ -47,7 +47,9 @@ READS: dict[StepName, tuple[str, ...]] = {
     "finish": ("#aligned", "#labels"),
 }
 MEDIA = {
+    "transforms/index.json": ("What the transforms say, and of which sections", "application/json"),
     "report.html": ("Quality report", "text/html"),
+    "registration_gate.json": ("Verdicts on stitching and alignment, with reasons", "application/json"),
     "neuroglancer.json": (
         "Neuroglancer state; {base_url} stands for the bundle's address",
         "application/json",
@@ -72,6 +74,7 @@ def crate(facts: Facts, *, bundle: Path) -> dict[str, Any]:
         _root(facts, actions),
         {"@id": PROCESS_PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
         _volume(facts),
+        _transforms(facts),
         *(_file(name, bundle) for name in sorted(MEDIA)),
         *_creators(facts),
         *_license(facts),
@@ -98,7 +101,11 @@ def _root(facts: Facts, actions: list[Entity]) -> Entity:
         "description": f"Aligned electron microscopy of acquisition {acquisition.id}, neurites segmented",
         "datePublished": facts.finished.date().isoformat(),
         "conformsTo": {"@id": PROCESS_PROFILE},
-        "hasPart": [{"@id": "volume.zarr/"}, *({"@id": name} for name in sorted(MEDIA))],
+        "hasPart": [
+            {"@id": "volume.zarr/"},
+            {"@id": "transforms/"},
+            *({"@id": name} for name in sorted(MEDIA)),
+        ],
         "mentions": [{"@id": action["@id"]} for action in actions],
         "publisher": facts.run.parameters.finish.publisher,
         "keywords": "connectomics, electron microscopy",
@@ -136,6 +143,17 @@ def _volume(facts: Facts) -> Entity:
         "description": f"{'x'.join(map(str, facts.image.shape_zyx))} voxels (z, y, x), "
         f"{facts.count.segments} segments",
         "encodingFormat": "application/vnd.zarr",
+    }
+
+
+def _transforms(facts: Facts) -> Entity:
+    return {
+        "@id": "transforms/",
+        "@type": "Dataset",
+        "name": "Transforms",
+        "description": f"Where the raw tiles of {len(facts.layouts)} sections lie in the volume: affine maps"
+        " and B-spline sheets, forward, in pixels",
+        "encodingFormat": "application/json",
     }
 
 

@@ -4,31 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from functions.model.transform import Warp
-from functions.registration.masks import CELL_PX, Gray, Mask, enlarge
+from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_all
 from functions.registration.warp import MARGIN_PX, dense_coordinates, sample, step_for
 
 Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
+Reach = tuple[tuple[float, float], tuple[float, float]]
 POWER = 4
 """Weights grow with this power of the distance to the rim: the change-over is narrow and lies in the
 middle."""
 
 
+class Drawable(Protocol):
+    """An image to draw: what `blend` asks of a tile."""
+
+    @property
+    def usable(self) -> Mask:
+        """Which cells of the image may be drawn."""
+
+    @property
+    def cell_px(self) -> float:
+        """Side of a cell in px of the image; it has to be a power of two."""
+
+    @property
+    def reach_yx_px(self) -> Reach:
+        """Lowest and highest y, and x, of the image that are drawn."""
+
+    @property
+    def gain(self) -> float:
+        """Grey values become gain * v + offset."""
+
+    @property
+    def offset(self) -> float:
+        """See `gain`."""
+
+    def rim(self) -> NDArray[np.float64]:
+        """Points (N, 2) along the image's border where they are drawn."""
+
+    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
+        """Place (2, H, W) in the image of every pixel of a drawn box; nan where there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedTile:
-    """A tile to draw: `usable` on cells of 8 px; grey values become gain * v + offset."""
+    """A tile in its section: `usable` on cells of 8 px; grey values become gain * v + offset."""
 
     warp: Warp
     shape_yx: tuple[int, int]
     usable: Mask
     gain: float
     offset: float
+    cell_px: float = float(CELL_PX)
+
+    @property
+    def reach_yx_px(self) -> Reach:
+        """Centres of the border pixels, and rounding errors."""
+        return (-0.01, self.shape_yx[0] - 0.99), (-0.01, self.shape_yx[1] - 0.99)
+
+    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
+        """Tile px (2, H, W) of a box of the section."""
+        step = step_for(None if self.warp.sheet is None else self.warp.sheet.spacing_px)
+        return dense_coordinates(self.warp.inverse, top_left_yx, shape_yx, step_px=step)
 
     def rim(self) -> NDArray[np.float64]:
         """Points (N, 2) along the border, in section px."""
@@ -52,18 +95,18 @@ def frame(tiles: Sequence[PlacedTile]) -> tuple[tuple[int, int], tuple[int, int]
 
 
 def blend(
-    tiles: Sequence[PlacedTile],
-    read: Callable[[int], Gray],
+    tiles: Sequence[Drawable],
+    read: Callable[[int], NDArray[np.generic]],
     *,
     shape_yx: tuple[int, int],
     strip_px: int,
 ) -> Iterator[tuple[int, Gray, Gray]]:
-    """Draw tiles into a section from pixel (0, 0) on; yields (first row, grey strip, mask strip of 0 and 1).
+    """Draw tiles into an image from pixel (0, 0) on; yields (first row, grey strip, mask strip of 0 and 1).
 
     Memory: one strip, and what `read` keeps.
     """
-    boxes = [(tile.rim().min(axis=0), tile.rim().max(axis=0)) for tile in tiles]
-    ramps = [_ramp(tile.usable) for tile in tiles]
+    boxes = [_box(tile.rim()) for tile in tiles]
+    ramps = [ramp(tile.usable) for tile in tiles]
     for top in range(0, shape_yx[0], strip_px):
         rows = min(strip_px, shape_yx[0] - top)
         total = np.zeros((rows, shape_yx[1]), np.float32)
@@ -82,33 +125,54 @@ def blend(
         yield top, np.where(covered, gray, 0).astype(np.uint8), covered.astype(np.uint8)
 
 
-def _ramp(usable: Mask) -> Floats:
+def _box(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Corners of the box about points (N, 2); an empty one without any."""
+    if not len(points):
+        return np.zeros(2), np.full(2, -9.0)
+    return points.min(axis=0), points.max(axis=0)
+
+
+def ramp(usable: Mask) -> Floats:
     """Blending weight of each cell: a power of its distance to the nearest unusable cell or border."""
     distance = ndimage.distance_transform_edt(np.pad(usable, 1))[1:-1, 1:-1]
     return ((np.minimum(distance, FEATHER_CELLS) / FEATHER_CELLS) ** POWER).astype(np.float32)
 
 
 def _draw(
-    tile: PlacedTile, ramp: Floats, image: Gray, top_left: tuple[int, int], shape: tuple[int, int]
+    tile: Drawable,
+    cells: Floats,
+    image: NDArray[np.generic],
+    top_left: tuple[int, int],
+    shape: tuple[int, int],
 ) -> tuple[Floats, Floats]:
-    """Grey values and weights of one tile in a box of the section."""
-    step = step_for(None if tile.warp.sheet is None else tile.warp.sheet.spacing_px)
-    where = dense_coordinates(tile.warp.inverse, top_left, shape, step_px=step)
-    size = image.shape
-    inside = (
-        (where[0] >= -0.01)
-        & (where[0] <= size[0] - 0.99)
-        & (where[1] >= -0.01)
-        & (where[1] <= size[1] - 0.99)
-    )
+    """Grey values and weights of one tile in a box of what is drawn."""
+    where = tile.sources(top_left, shape)
+    size = (image.shape[0], image.shape[1])
+    inside = np.ones(shape, dtype=np.bool_)
+    for c, (low, high) in zip(where, tile.reach_yx_px, strict=True):
+        inside &= (c >= low) & (c <= high)
+    if not inside.any():
+        return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    if np.isnan(where).any():  # not drawn, so any place will do
+        where = np.where(np.isnan(where), where[:, inside][:, :1, None], where)
     start = max(0, int(np.floor(where[0].min())) - MARGIN_PX)
     stop = min(size[0], int(np.ceil(where[0].max())) + MARGIN_PX + 1)
-    if stop - start < 2 or not inside.any():
-        return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     local = where - np.array([start, 0.0])[:, None, None]
     value = sample(image[start:stop], local) * np.float32(tile.gain) + np.float32(tile.offset)
-    weight = sample(ramp, (where - (CELL_PX - 1) / 2.0) / CELL_PX, cubic=False)
+    weight = weight_at(tile, cells, where)
     if not tile.usable.all():
-        mask = enlarge(tile.usable, (size[0], size[1]))[start:stop].astype(np.float32)
+        mask = _pixels(tile, size)[start:stop].astype(np.float32)
         inside &= sample(mask, local, cubic=False) > 0.99
     return value, np.where(inside, np.maximum(weight, 1e-9), 0.0).astype(np.float32)
+
+
+def weight_at(tile: Drawable, cells: Floats, where: NDArray[np.float64]) -> Floats:
+    """Blending weight (H, W) of a tile at its px (2, H, W), from the `ramp` of its cells."""
+    return sample(cells, (where - (tile.cell_px - 1) / 2.0) / tile.cell_px, cubic=False)
+
+
+def _pixels(tile: Drawable, shape_yx: tuple[int, int]) -> Mask:
+    """Which pixels of an image may be drawn."""
+    if tile.cell_px >= 1.0:
+        return enlarge(tile.usable, shape_yx, int(tile.cell_px))
+    return reduce_all(tile.usable, int(1.0 / tile.cell_px))[: shape_yx[0], : shape_yx[1]]

@@ -33,6 +33,8 @@ class IngestedSection(Document):
 
     section: Section
     fingerprint: str
+    sha256: tuple[str, ...] = ()
+    """Of each usable tile's file, in their order; none in manifests that were written without."""
 
 
 class IngestManifest(Document):
@@ -174,6 +176,11 @@ class Run:
         return folder
 
     @cached_property
+    def gate_key(self) -> str:
+        """Key of the verdict on the solved stack: what is stitched, solved or labelled knows no limits."""
+        return fingerprint("gate", self.solve_key, self.parameters.gate.to_json(), CODE_VERSION)
+
+    @cached_property
     def segment_key(self) -> str:
         """Key of the local labels: the aligned volume, the network (not its path) and the parameters."""
         return fingerprint(
@@ -196,7 +203,13 @@ class Run:
         told = (whole.id, whole.instrument, whole.layout, whole.missing_sections, len(whole.sections))
         findings = [finding.to_json() for finding in self.manifest.findings]
         return fingerprint(
-            "finish", self.reconcile_key, told, findings, self.parameters.finish.to_json(), CODE_VERSION
+            "finish",
+            self.reconcile_key,
+            self.gate_key,
+            told,
+            findings,
+            self.parameters.finish.to_json(),
+            CODE_VERSION,
         )
 
     # -- cells ----------------------------------------------------------------------------------------------
@@ -217,6 +230,20 @@ class Run:
         else:
             key = self.finish_key
         return Cell(self.work / step / key)
+
+    @property
+    def gate_cell(self) -> Cell:
+        """The cell of the verdict on the solved stack."""
+        return Cell(self.work / "gate" / self.gate_key)
+
+    def seam_evidence_cell(self, section_id: str) -> Cell:
+        """What the images of a stitched section's tiles say about its seams."""
+        return Cell(self.work / "evidence" / fingerprint("seams", self._stitch_keys[section_id]))
+
+    @property
+    def pair_evidence_cell(self) -> Cell:
+        """What the images of sections that follow each other say about the solved stack; a unit a pair."""
+        return Cell(self.work / "evidence" / fingerprint("pairs", self.solve_key))
 
     @property
     def model_path(self) -> Path:

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from functions.model.acquisition import Section
-from functions.model.errors import safe_join
+from functions.model.errors import AcquisitionError, safe_join
 from functions.registration.contrast import histogram, percentile_range, to_eight_bit
-from functions.store.images import read_tile
+from functions.registration.masks import reduce_mean
+from functions.store.files import sha256_file
+from functions.store.images import TilePixels, read_tile
 
 CACHE_BYTES = 400 << 20
+Number = TypeVar("Number", bound=np.generic)
 
 
 class TileReader:
-    """Reads the tiles of a section. 16-bit tiles are mapped to 8 bits by percentiles of the whole section."""
+    """Reads the tiles of a section. 16-bit tiles are mapped to 8 bits by percentiles of the whole section.
 
-    def __init__(self, folder: Path, section: Section, *, cache_bytes: int = CACHE_BYTES) -> None:
+    `sha256` are the checksums of the tiles that ingest accepted, in the section's order: a file that has
+    changed since is refused when it is first read. None are known of manifests written without them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        section: Section,
+        *,
+        sha256: Sequence[str] = (),
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self._paths = [
             safe_join(folder, tile.path, field=f"sections[{section.id}].tiles[{k}].path")
             for k, tile in enumerate(section.tiles)
         ]
-        self._cache: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
-        self._cache_bytes = cache_bytes
+        self._accepted = dict(zip(self._paths, sha256, strict=False))
+        self._kept: Recent[np.uint8] = Recent(cache_bytes)
         self._range: tuple[float, float] | None = None
 
     def __len__(self) -> int:
@@ -35,29 +51,66 @@ class TileReader:
         """Tile `index` (Y, X).
 
         Raises:
-            AcquisitionError: its file cannot be decoded.
+            AcquisitionError: its file cannot be decoded, or is not the one that ingest accepted.
         """
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        raw = read_tile(self._paths[index])
-        image = (
-            to_eight_bit(raw.astype(np.uint16), *self._gray_range())
-            if raw.dtype == np.uint16
-            else raw.astype(np.uint8)
-        )
-        self._cache[index] = image
-        while len(self._cache) > 1 and sum(i.nbytes for i in self._cache.values()) > self._cache_bytes:
-            self._cache.popitem(last=False)
-        return image
+        return self._kept.get(index, lambda: self._decode(self._paths[index]))
+
+    def _decode(self, path: Path) -> NDArray[np.uint8]:
+        raw = self._read(path)
+        if raw.dtype == np.uint16:
+            return to_eight_bit(raw.astype(np.uint16), *self._gray_range())
+        return raw.astype(np.uint8)
+
+    def _read(self, path: Path) -> TilePixels:
+        accepted = self._accepted.pop(path, None)
+        if accepted is not None and path.is_file() and sha256_file(path) != accepted:
+            raise AcquisitionError(
+                f"{path}: not the file that ingest accepted (its SHA-256 differs)",
+                remedy="start the run at ingest: it takes the new file and redoes what depends on it",
+            )
+        return read_tile(path)
 
     def _gray_range(self) -> tuple[float, float]:
         """Grey values that become 1 and 255, from all 16-bit tiles of the section."""
         if self._range is None:
             counts = np.zeros(1 << 16, dtype=np.int64)
             for path in self._paths:
-                raw = read_tile(path)
+                raw = self._read(path)
                 if raw.dtype == np.uint16:
                     counts += histogram(raw)
             self._range = percentile_range(counts)
         return self._range
+
+
+class ReducedTiles:
+    """Tiles as means of blocks of `factor` px a side; these are kept, the full ones one at a time."""
+
+    def __init__(self, reader: TileReader, factor: int, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._reader = reader
+        self._factor = factor
+        self._kept: Recent[np.float32] = Recent(cache_bytes)
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """Tile `index` (ceil(Y / factor), ceil(X / factor)).
+
+        Raises:
+            AcquisitionError: see `TileReader.image`.
+        """
+        return self._kept.get(index, lambda: reduce_mean(self._reader.image(index), self._factor))
+
+
+class Recent(Generic[Number]):
+    """The images used last, as many as fit; at least one."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._images: OrderedDict[int, NDArray[Number]] = OrderedDict()
+
+    def get(self, index: int, make: Callable[[], NDArray[Number]]) -> NDArray[Number]:
+        """Image `index`, made when it is not kept."""
+        if index not in self._images:
+            self._images[index] = make()
+        self._images.move_to_end(index)
+        while len(self._images) > 1 and sum(i.nbytes for i in self._images.values()) > self._most_bytes:
+            self._images.popitem(last=False)
+        return self._images[index]

@@ -86,8 +86,12 @@ def load_layout(run: Run, section_id: str) -> SectionLayout:
 
 
 def save_transform(run: Run, transform: SectionTransform) -> None:
-    """Write a section's transform into the cell of align_solve; the header last."""
-    folder = run.cell("align_solve").file("transforms")
+    """Write a section's transform into the cell of align_solve."""
+    write_transform(run.cell("align_solve").file("transforms"), transform)
+
+
+def write_transform(folder: Path, transform: SectionTransform) -> None:
+    """Write a section's transform into a folder; the header last."""
     sheet = transform.warp.sheet
     name = None
     if sheet is not None:
@@ -111,10 +115,15 @@ def load_transform(run: Run, section_id: str) -> SectionTransform:
     Raises:
         VolumeError: the stack is not solved.
     """
-    return _read_transform(run.cell("align_solve").file("transforms"), section_id)
+    return read_transform(run.cell("align_solve").file("transforms"), section_id)
 
 
-def _read_transform(folder: Path, section_id: str) -> SectionTransform:
+def read_transform(folder: Path, section_id: str) -> SectionTransform:
+    """The transform of a section that `write_transform` wrote.
+
+    Raises:
+        VolumeError: it is missing or damaged.
+    """
     path = folder / f"{section_id}.json"
     header = TransformHeader.parse(_read_text(path, "align_solve"), source=str(path))
     sheet = None if header.sheet is None else _read_sheet(folder / header.sheet, cut=header.cut)
@@ -143,7 +152,7 @@ def load_locked(run: Run) -> LockedSolution | None:
     path = folder / "solution.json"
     frame = AlignedVolume.parse(_read_text(path, "align_solve"), source=str(path))
     names = sorted(p.stem for p in (folder / "transforms").glob("*.json"))
-    transforms = {name: _read_transform(folder / "transforms", name) for name in names}
+    transforms = {name: read_transform(folder / "transforms", name) for name in names}
     return LockedSolution(frame=frame, transforms=transforms)
 
 

@@ -87,6 +87,19 @@ def test_labels_keep_to_the_mask() -> None:
     assert canvas.commit(1, min_size=1) == 5 * 7 * 5
 
 
+def test_the_rim_and_what_the_mask_forbids_are_closed_to_centres() -> None:
+    allowed = np.ones((20, 20, 20), bool)
+    allowed[:, :, 12:] = False
+    canvas = make(allowed=allowed)
+    closed = canvas.find_closed()
+    everywhere = np.argwhere(np.ones(closed.shape, bool)).tolist()
+    opened = [position for position in everywhere if canvas.is_open(tuple(position))]
+    assert np.argwhere(~closed).tolist() == opened
+    assert np.count_nonzero(~closed) == 16 * 14 * 8
+    tiny = Canvas(np.zeros((4, 9, 9), np.uint8), fov_zyx=(5, 7, 9), thresholds=FIB25)
+    assert tiny.find_closed().all()
+
+
 def test_a_failed_seed_is_no_obstacle_but_leaves_its_mark() -> None:
     canvas = make()
     canvas.fail((10, 10, 10))

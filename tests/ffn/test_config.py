@@ -62,10 +62,11 @@ def test_integers_serve_as_floats() -> None:
     assert from_json(Normalisation, {"mean": 128, "std": 33}) == Normalisation(mean=128.0, std=33.0)
 
 
-def test_fast_looks_farther_and_moves_farther() -> None:
+def test_fast_moves_seven_eighths_of_a_delta() -> None:
     quick = fast(InferenceConfig(move_threshold=0.8), deltas_zyx=(8, 8, 0))
-    assert quick.deltas_zyx == (9, 9, 0)
-    assert quick.min_move_distance == 9
+    assert quick.deltas_zyx is None
+    assert quick.min_move_distance == 7
+    assert fast(InferenceConfig(), deltas_zyx=(1, 1, 1)).min_move_distance == 1
     assert quick.seeds.order == "depth"
     assert quick.move_threshold == 0.8
     assert from_json(InferenceConfig, to_json(quick)) == quick

@@ -52,6 +52,22 @@ def test_the_start_lies_in_the_middle_of_its_lattice_cell() -> None:
     assert frontier.pop(lambda _: True) is None
 
 
+def test_the_corner_of_a_cell_is_its_first_voxel() -> None:
+    frontier = Frontier((20, 20, 20), deltas_zyx=(8, 0, 5))
+    assert frontier.cell_corner((20, 20, 20)) == (16, 20, 18)
+    assert frontier.cell_corner((16, 20, 18)) == (16, 20, 18)
+    assert frontier.cell_corner((23, 7, 22)) == (16, 7, 18)
+    assert frontier.cell_corner((15, 7, 23)) == (8, 7, 23)
+
+
+def test_a_look_ahead_leaves_the_queue_as_it_is() -> None:
+    frontier = Frontier((0, 0, 0), deltas_zyx=(2, 2, 2))
+    frontier.extend((0, 0, 0), [(1.0, (0, 0, 4)), (1.0, (0, 0, 8))])
+    assert frontier.ahead(2) == ((0, 0, 0), (0, 0, 4))
+    assert frontier.ahead(9) == frontier.pending
+    assert len(frontier) == 3
+
+
 def test_validity_is_asked_when_a_move_is_popped() -> None:
     frontier = Frontier((0, 0, 0), deltas_zyx=(2, 2, 2))
     frontier.extend((0, 0, 0), [(1.0, (0, 0, 4)), (1.0, (0, 0, 8))])

@@ -2,7 +2,8 @@
 
 The shims at the end travel as source text, like the real ones, and find the rest by import. A unit is a
 file `<work>/<step>/<unit>`; each computation of a unit leaves a line in `<work>/counts`.
-`parameters.segment.model` carries orders: `slow`, `fail:<step>`, `raise:<step>`, `die:<step>`.
+`parameters.segment.model` carries orders: `slow`, `fail:<step>`, `raise:<step>`, `die:<step>`, and for the
+gate behind align_solve `refuse` and `doubt`.
 """
 
 import json
@@ -63,6 +64,19 @@ def fake_shard(task):
     }  # fmt: skip
 
 
+def fake_solve(task):
+    """As fake_single, with the gate's verdict on the stack."""
+    order = task["run"]["parameters"]["segment"]["model"]
+    status = {"refuse": "failed", "doubt": "look"}.get(order, "ok")
+    told = {
+        "code": "gate_fail",
+        "subject": "z00003: pair z00003-z00004: off by 21 px",
+        "remedy": "look at it",
+    }
+    problems = [] if status == "ok" else [told]
+    return {**fake_single(task), "status": status, "problems": problems, "problem_count": len(problems)}
+
+
 def fake_single(task):
     work = pathlib.Path(task["run"]["work"])
     order = task["run"]["parameters"]["segment"]["model"]
@@ -103,9 +117,9 @@ def align_pairs(task):
 
 
 def align_solve(task):
-    from tests.flows.fake_steps import fake_single
+    from tests.flows.fake_steps import fake_solve
 
-    return fake_single(task)
+    return fake_solve(task)
 
 
 def align_render(task):

@@ -35,7 +35,14 @@ KILLED = RegisteredFunction(
     "def killed(x):\n    import os, pathlib\n    mark = pathlib.Path(x)\n    if mark.exists():\n"
     "        return 'alive'\n    mark.touch()\n    os._exit(9)\n",
 )
-FUNCTIONS = {f.id: f for f in (DOUBLE, BROKEN, NO_JSON, HUGE, HELPER, WORKER, KILLED)}
+NUMBERED = RegisteredFunction(  # waits for the other worker, so that neither does both tasks
+    "numbered",
+    "def numbered(x):\n    import os, pathlib, time\n    folder = pathlib.Path(x)\n"
+    "    (folder / str(os.getpid())).touch()\n    while len(list(folder.iterdir())) < 2:\n"
+    "        time.sleep(0.01)\n    from functions.model.workers import worker_number\n"
+    "    return worker_number()\n",
+)
+FUNCTIONS = {f.id: f for f in (DOUBLE, BROKEN, NO_JSON, HUGE, HELPER, WORKER, KILLED, NUMBERED)}
 
 
 def body(function, *values):
@@ -173,6 +180,13 @@ def test_real_workers_have_one_thread_survive_a_death_and_end_with_close(tmp_pat
     provider.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_real_workers_are_numbered_so_that_each_can_choose_its_accelerator(tmp_path):
+    provider = ComputeProvider(FUNCTIONS, new_executor=lambda: process_pool(2))
+    provider.start("n", body(NUMBERED, str(tmp_path), str(tmp_path)))
+    assert sorted(finish(provider, "n").details["result"]) == [0, 1]
+    provider.close()
 
 
 def test_cancel_drops_what_is_queued():

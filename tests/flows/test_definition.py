@@ -40,7 +40,7 @@ def test_each_step_can_be_the_first_and_the_last():
         rule["StringEquals"]
         for state in states.values()
         for rule in state.get("Choices", [])
-        if rule["Variable"] == "$.input.stop_after"
+        if rule.get("Variable") == "$.input.stop_after"
     }
     assert stops == set(FLOW_STEPS) - {"publish"}
 
@@ -50,6 +50,21 @@ def test_fan_outs_take_their_tasks_from_their_plan():
     fans = [state for state in states.values() if "tasks.$" in state.get("Parameters", {})]
     assert len(fans) == len(FAN_OUTS)
     assert {fan["Parameters"]["tasks.$"] for fan in fans} == {"$.fan_out.details.result[0].tasks"}
+
+
+def test_only_the_gate_behind_align_solve_refuses_and_the_input_may_overrule_it():
+    states = definition()["States"]
+    refusing = {
+        name: rule
+        for name, state in states.items()
+        for rule in state.get("Choices", [])
+        if rule["Next"] == "RegistrationRefused"
+    }
+    assert list(refusing) == ["AlignSolveDone"]
+    asked = {part["Variable"] for part in refusing["AlignSolveDone"]["And"]}
+    assert asked == {"$.verdict.failed", "$.input.on_gate_fail"}
+    assert states["AlignSolveCaught"]["Next"] == "Failed"  # a step that raised is no verdict
+    assert "on_gate_fail" in input_schema()["properties"]["input"]["required"]
 
 
 def test_every_state_but_the_ends_belongs_to_a_step():

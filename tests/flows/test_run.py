@@ -306,3 +306,36 @@ def test_the_steps_of_registration_show_the_seconds_of_their_stages(runs, source
     assert (shown["stitch"]["read_seconds"], shown["stitch"]["solve_seconds"]) == (1.75, 2.0)
     assert "tiles" not in shown["stitch"]
     assert "read_seconds" not in shown["align_pairs"]
+
+
+def test_a_stack_that_the_gate_fails_ends_the_run_before_anything_is_computed_on_it(runs, source):
+    run = runs.start(ask(source, "refuse"), wait=True)
+    assert (run.status, run.published_path) == (RunStatus.FAILED, None)
+    assert run.error == "align_solve: z00003: pair z00003-z00004: off by 21 px: gate_fail; look at it"
+    last = runs.logs(run.id)[-1]
+    assert (last.code, last.state_name) == ("FlowFailed", "RegistrationRefused")
+    assert last.details["error"] == "RegistrationRefused"
+    status = {step.name: step.status for step in runs.show(run.id)[1]}
+    assert status["align_solve"] is StepStatus.FAILED
+    assert (status["align_pairs"], status["align_render"]) == (StepStatus.SUCCEEDED, StepStatus.WAITING)
+    assert {line.split("/")[0] for line in counts(run)} == {"stitch", "align_pairs"}
+
+    again = runs.rerun(run.id, on_gate_fail="continue", wait=True)
+    assert (again.status, again.parent_run) == (RunStatus.SUCCEEDED, run.id)
+    assert set(counts(again).values()) == {1}  # what was stitched and registered is taken over
+    status = {step.name: step.status for step in runs.show(again.id)[1]}
+    assert (status["align_solve"], status["align_render"]) == (StepStatus.LOOK, StepStatus.SUCCEEDED)
+
+
+def test_a_stack_that_the_gate_doubts_goes_on(runs, source):
+    run = runs.start(ask(source, "doubt", stop_after="align_render"), wait=True)
+    assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
+    status = {step.name: step.status for step in runs.show(run.id)[1]}
+    assert (status["align_solve"], status["align_render"]) == (StepStatus.LOOK, StepStatus.SUCCEEDED)
+
+
+def test_a_refused_stack_ends_refused_where_the_run_was_to_stop_after_it(runs, source):
+    run = runs.start(ask(source, "refuse", stop_after="align_solve"), wait=True)
+    assert run.status is RunStatus.FAILED
+    go_on = ask(source, "refuse", stop_after="align_solve", on_gate_fail="continue")
+    assert runs.start(go_on, wait=True).status is RunStatus.SUCCEEDED

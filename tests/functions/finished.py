@@ -24,7 +24,7 @@ from functions.model.volume import VolumeRef
 from functions.store.cells import Mark
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, IngestedSection, IngestManifest, Run
-from functions.store.transforms import save_transform, section_volume
+from functions.store.transforms import load_transform, save_transform, section_volume, write_arrays
 from functions.store.volumes import Volume
 from functions.tasks import RunSpec
 
@@ -81,6 +81,7 @@ def finished_run(
     for entry in run.sections:
         _stitched(run, entry.section, image, offsets[entry.section.z])
     for i, unit in enumerate(run.pairs):
+        _matched(run, unit)
         figures = {"residual_px_p95": 0.4 + 0.1 * (i % 5)}
         mark(run, "align_pairs", unit, i, figures=figures)
     _volumes(run, frame, image, labels)
@@ -205,6 +206,22 @@ def _stitched(run: Run, section: Section, image: np.ndarray, offset: np.ndarray)
     affine = np.array([[1.0, 0.0, -offset[0]], [0.0, 1.0, -offset[1]]])
     save_transform(
         run, SectionTransform(section=section.id, shape_yx=shape, warp=Warp(affine=affine, sheet=sheet))
+    )
+
+
+def _matched(run: Run, unit: str) -> None:
+    """Matches of a pair that agree with both transforms, to about 0.2 px."""
+    a, b = (load_transform(run, entry.section.id) for entry in run.pairs[unit])
+    axes = [np.arange(30.0, n - 30.0, 24.0) for n in SIZE]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    noise = np.random.default_rng(5).normal(0, 0.1, (2, *points.shape))
+    write_arrays(
+        run.cell("align_pairs", unit).file("match.npz"),
+        {
+            "a_yx": (a.inverse(points) + noise[0]).astype(np.float32),
+            "b_yx": (b.inverse(points) + noise[1]).astype(np.float32),
+            "peak": np.full(len(points), 0.7, np.float32),
+        },
     )
 
 

@@ -58,14 +58,17 @@ def start(
     )
     manifest = IngestManifest(
         acquisition=acquisition,
-        sections=tuple(IngestedSection(section=s, fingerprint=_content(folder, s)) for s in sections),
+        sections=tuple(_ingested(folder, s) for s in sections),
     )
     write_json(run.manifest_path, manifest.to_json())
     return run
 
 
-def _content(folder: Path, section: Section) -> str:
-    return fingerprint(section.to_json(), [sha256_file(folder / t.path) for t in section.tiles])
+def _ingested(folder: Path, section: Section) -> IngestedSection:
+    checksums = tuple(sha256_file(folder / t.path) for t in section.tiles)
+    return IngestedSection(
+        section=section, fingerprint=fingerprint(section.to_json(), checksums), sha256=checksums
+    )
 
 
 def write_montage(

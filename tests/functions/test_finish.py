@@ -27,6 +27,7 @@ def test_the_bundle_holds_all_documents_and_nothing_else(finished: Run) -> None:
     assert {p.name for p in _bundle(finished).iterdir()} == {
         *bundle.DOCUMENTS,
         bundle.VOLUME,
+        bundle.TRANSFORMS,
         bundle.MANIFEST,
     }
     assert set(bundle.verify(_bundle(finished))) >= {

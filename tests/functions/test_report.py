@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from functions import finish
+from functions.model.gate import GateDocument, PairVerdict, Reason, SeamVerdict, SectionVerdict
+from functions.model.parameters import GateParameters
 from functions.model.transform import SectionTransform, Sheet, Warp, sheet_shape
-from functions.publication import exhibits, pictures, plots, report
+from functions.publication import exhibits, facts, pictures, plots, registered, report
+from functions.registration import evidence
+from functions.registration.evidence import NO_WINDOWS, Windows
+from functions.store.files import write_json
 from functions.store.run import Run
+from functions.store.transforms import load_layout
+from tests.functions.finished import finished_run
 
+WRONG_TILE = "g0_r001_c001"
+COUNT = facts.LabelCount(voxels=1, labelled=0, segments=0, largest=())
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
 
@@ -78,10 +90,11 @@ def test_pictures_are_there(page: tuple[str, Page]) -> None:
         assert source is not None
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
             picture.verify()
-    # 3 slices with labels, 7 sections, 2 stitched, 8 seams of 3, 2 x 2 reslices, 7 fields, 1 with arrows
-    assert len(sources) == 3 * 2 + 7 + 2 + 8 * 3 + 4 + 7 + 1
+    # 3 slices with labels, 7 sections, 2 stitched, 10 seams of 4, 3 flips of 2, 7 fields, 1 with arrows
+    assert len(sources) == 3 * 2 + 7 + 2 + 10 * 4 + 3 * 2 + 7 + 1
     assert text.count('class="seam"') == 8
-    assert text.count("<svg") == 6  # 2 seam maps, 3 plots, arrows
+    # 2 sections by matches and by images, 7 small maps, 6 pairs, 6 plots, arrows
+    assert text.count("<svg") == 2 * 2 + 7 + 6 + 6 + 1
     assert len(text) < 2_000_000
 
 
@@ -96,7 +109,8 @@ def test_figures_and_findings_are_there(page: tuple[str, Page]) -> None:
         "rejected",
     ):
         assert words in text
-    assert text.index("rejected</span>") < text.index("ok</span>")  # worst first
+    worst = text[text.index("The worst seams") :]
+    assert worst.index('rejected">') < worst.index('ok">')
     assert "network.safetensors" in text
     assert "prefers-color-scheme: dark" in text
 
@@ -137,7 +151,7 @@ def test_stretch_keeps_what_is_outside_black() -> None:
 @given(value=st.floats(0, 50), worst=st.floats(0.5, 20))
 def test_residual_colours_are_colours(value: float, worst: float) -> None:
     assert re.fullmatch(r"#[0-9a-f]{6}", plots.residual_colour(value, worst_px=worst))
-    assert plots.residual_colour(worst + value, worst_px=worst) == "#ff4a36"
+    assert plots.residual_colour(worst + value, worst_px=worst) == "#d55e00"
 
 
 def test_plots_escape_names_and_bear_one_point() -> None:
@@ -173,3 +187,117 @@ def test_sections_are_chosen_evenly() -> None:
     assert exhibits._evenly(3, 60) == [0, 1, 2]
     chosen = exhibits._evenly(1000, 60)
     assert (chosen[0], chosen[-1], len(chosen)) == (0, 999, 60)
+
+
+def wrong_tile_run(root: Path) -> Run:
+    """A run in which one tile of one section lies 20 px off, and no match tells."""
+    run = finished_run(root)
+    layout = load_layout(run, "z00005")
+    tiles = []
+    for tile in layout.tiles:
+        (ay, by, ty), (ax, bx, tx) = tile.affine
+        off = 1.0 if tile.tile_id == WRONG_TILE else 0.0
+        tiles.append(tile.model_copy(update={"affine": ((ay, by, ty + 12 * off), (ax, bx, tx - 16 * off))}))
+    moved = layout.model_copy(update={"tiles": tuple(tiles)})
+    write_json(run.cell("stitch", "z00005").file("layout.json"), moved.to_json())
+    return run
+
+
+def test_a_wrong_tile_that_no_match_shows_is_named_and_shown_first(tmp_path: Path) -> None:
+    run = wrong_tile_run(tmp_path)
+    assert finish.perform(run).status == "look"
+    text = (run.cell("finish").file("bundle") / "report.html").read_text()
+    parser = Page()
+    parser.feed(text)
+    told = text[text.index('id="gate"') : text.index('id="sections"')]
+    assert f"z00005: tile {WRONG_TILE}" in told
+    assert told.index('fail">fail</span>') < told.index('pass">pass</span>')
+    worst = text[text.index("The worst seams") : text.index('id="alignment"')]
+    first = worst[worst.index("<td>") : worst.index("</tr>", worst.index("<td>"))]
+    assert "z00005" in first
+    assert WRONG_TILE in first
+    assert 'fail">fail</span>' in first
+    assert "z00005, around seam" in text  # before and after shows the worst section
+    assert "fits 20" in text  # the map by images says how far
+
+
+def test_a_report_of_many_sections_stays_bounded(finished: Run) -> None:
+    found = facts.gather(finished, count=COUNT, gate=many_sections(600, seams=40))
+    layouts = tuple(
+        layout.model_copy(update={"section": f"z{z:05d}", "seams": layout.seams * 10})
+        for z, layout in enumerate([found.layouts[0]] * 600)
+    )
+    found = replace(found, layouts=layouts)
+    rows, maps = registered.section_rows(found), registered.section_maps(found, 1.0)
+    assert (len(rows), len(maps)) == (60, 60)
+    assert [row[0].z for row in rows] == sorted(row[0].z for row in rows)
+    assert 599 in [row[0].z for row in rows]  # the worst is always among them
+    assert len(registered.reasons(found)) == registered.SHOWN_REASONS
+    dots = sum(m.drawing.count("<circle") for m in maps)
+    assert dots <= registered.MAP_SEAMS
+    assert sum(len(m.drawing) for m in maps) < 400_000
+    assert len(registered.agreement(found)) < 200_000
+
+
+def test_a_plot_of_many_sections_is_a_line_only() -> None:
+    rows = [(float(z), float(z % 7)) for z in range(20_000)]
+    svg = plots.line_plot([("y", rows)], x_label="section", y_label="px")
+    assert "<circle" not in svg
+    assert len(svg) < 300_000
+    assert plots.line_plot([("y", rows[:50])], x_label="section", y_label="px").count("<circle") == 50
+
+
+def test_marks_of_a_full_map_stay_small() -> None:
+    n = evidence.GRID**2
+    windows = Windows(
+        centre_yx=np.random.default_rng(1).uniform(0, 20_000, (n, 2)),
+        ncc=np.full(n, 0.1),
+        peak=np.full(n, 0.5),
+        shift_yx_px=np.full((n, 2), 9.0),
+        sure=np.ones(n, dtype=bool),
+    )
+    svg = plots.pair_map(windows, (20_000, 20_000), label="a pair")
+    assert svg.count("<rect") == n + 1
+    assert len(svg) < 120_000
+
+
+def many_sections(count: int, *, seams: int) -> GateDocument:
+    """A verdict on a large stack, the last section worst."""
+    one = SeamVerdict(a="a", b="b", centre_yx=(10.0, 20.0), verdict="pass", windows=3, ncc=0.9, shift_px=0.1)
+    doubt = Reason(level="look", code="coverage", subject="z", value=0.4, limit=0.5)
+    sections = tuple(
+        SectionVerdict(
+            section=f"z{z:05d}",
+            z=z,
+            verdict="fail" if z == count - 1 else "look",
+            placed="matched",
+            seams=(one,) * seams,
+            reasons=(doubt,),
+        )
+        for z in range(count)
+    )
+    pairs = tuple(
+        PairVerdict(pair=f"z{z:05d}-z{z + 1:05d}", verdict="pass", windows=9, ncc=0.5)
+        for z in range(count - 1)
+    )
+    return GateDocument(verdict="look", limits=GateParameters(), sections=sections, pairs=pairs)
+
+
+def test_differences_are_bright_and_nothing_alone_is() -> None:
+    a = np.array([[100, 100, 0]], dtype=np.uint8)
+    b = np.array([[100, 180, 90]], dtype=np.uint8)
+    assert pictures.difference(a, b).tolist() == [[0, 160, 0]]
+
+
+def test_the_worst_place_of_a_seam_is_shown() -> None:
+    windows = Windows(
+        centre_yx=np.array([[0.0, 0.0], [0.0, 50.0], [0.0, 99.0]]),
+        ncc=np.array([0.9, 0.1, 0.8]),
+        peak=np.array([0.9, 0.2, 0.9]),
+        shift_yx_px=np.array([[0.2, 0.0], [9.0, 0.0], [0.1, 0.0]]),
+        sure=np.array([True, False, True]),
+    )
+    assert registered.worst_place(windows, (1.0, 1.0)) == (0.0, 50.0)  # least alike; its shift is not sure
+    windows.shift_yx_px[2] = (0.0, 7.0)
+    assert registered.worst_place(windows, (1.0, 1.0)) == (0.0, 99.0)
+    assert registered.worst_place(NO_WINDOWS, (1.0, 1.0)) == (1.0, 1.0)

@@ -123,6 +123,20 @@ def test_killed_twice_and_ended_with_the_same_bytes(tmp_path: Path) -> None:
     assert_same(run, report, slabs_run(tmp_path / "b"))
 
 
+def test_by_batches_it_is_the_same_and_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    run = slabs_run(tmp_path / "a", batch=4, objects=1)
+    kill_after(run, 3)
+    report = flood(run)
+    assert report.problems == ()
+    assert report.figures["discarded_fovs"] == 0
+    assert_same(run, report, slabs_run(tmp_path / "b"))
+    ahead = slabs_run(tmp_path / "c", batch=3, objects=4)
+    found = flood(ahead)
+    assert labels_of(ahead) == labels_of(run)
+    assert found.figures["discarded_fovs"] > 0
+    assert found.figures["fovs"] == report.figures["fovs"]
+
+
 PROGRAM = """
 import sys, time
 from pathlib import Path

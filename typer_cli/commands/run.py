@@ -30,6 +30,7 @@ def start(
     stop_after: options.StopAfter = None,
     sections: options.Sections = None,
     settings: options.Settings = None,
+    on_gate_fail: options.OnGateFail = None,
     label: Annotated[str, typer.Option("--label", help="A name for people.")] = "",
     workers: options.Workers = None,
     wait: options.Wait = False,
@@ -43,7 +44,13 @@ def start(
     from typer_cli.progress import RunProgress
 
     request = request_of(
-        folder, start_at=start_at, stop_after=stop_after, sections=sections, settings=settings, label=label
+        folder,
+        start_at=start_at,
+        stop_after=stop_after,
+        sections=sections,
+        settings=settings,
+        label=label,
+        on_gate_fail=on_gate_fail,
     )
     runs = runs_of(site, workers=workers)
     if wait:
@@ -123,14 +130,15 @@ def rerun(
     start_at: options.StartAt = None,
     stop_after: options.StopAfter = None,
     settings: options.Settings = None,
+    on_gate_fail: options.OnGateFail = None,
     workers: options.Workers = None,
     wait: options.Wait = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
 
-    Without --start-at, --stop-after and --set an unfinished run goes on under its own id; else a new run
-    is started.
+    Without --start-at, --stop-after, --on-gate-fail and --set an unfinished run goes on under its own id;
+    else a new run is started.
 
     Example: petavoxel run rerun last --set segment.overlap_zyx_px=24,24,24
     """
@@ -151,6 +159,7 @@ def rerun(
             record.id,
             start_at=start_at,
             stop_after=stop_after,
+            on_gate_fail=on_gate_fail,
             parameters=parameters,
             wait=wait,
             on_event=progress.on_event,

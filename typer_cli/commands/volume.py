@@ -1,4 +1,4 @@
-"""`petavoxel volume`: look at, judge and bring in volumes."""
+"""`petavoxel volume`: look at, judge, bring in; `placing` has locate, render and export-transforms."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from typer_cli.commands import placing
 from typer_cli.numbers import box_zyx, sizes_nm, voxels_zyx
 from typer_cli.options import Format, Output, SiteName
 from typer_cli.output import console, print_json, show, table
 
-app = typer.Typer(help="Volumes: view, evaluate, import.", no_args_is_help=True)
+app = typer.Typer(help="Volumes: view, locate, render, evaluate, import.", no_args_is_help=True)
 BoxText = Annotated[
     str | None,
     typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box, half-open; one range for all."),
@@ -20,7 +21,7 @@ BoxText = Annotated[
 
 @app.callback()
 def group() -> None:
-    """Volumes: view, evaluate, import."""
+    """Volumes: view, locate, render, evaluate, import."""
 
 
 @app.command()
@@ -118,3 +119,8 @@ def import_volume(
             f"wrote {folder}; next: petavoxel run start {folder}", soft_wrap=True, markup=False
         ),
     )
+
+
+app.command()(placing.locate)
+app.command()(placing.render)
+app.command("export-transforms")(placing.export_transforms)

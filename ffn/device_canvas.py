@@ -1,0 +1,266 @@
+"""Canvases of several subvolumes as tensors on one device: one step carries many fields of view at once.
+
+    image    float32 (S, V)  normalised grey values of each subvolume
+    closed   uint8   (S, V)  1 = no centre here: the rim, outside the mask, labelled
+    belief   float32 (L, V)  logits of the object in each lane; NaN = not seen yet
+    visited  uint8   (L, V)  1 = in a cell of the move lattice that this object has visited
+
+Shape letters: S subvolumes, L lanes (each the belief about one object in progress), V voxels of a subvolume
+in C order, all padded to one shape; B rows of a step (one field of view each), Z Y X field of view, K faces.
+
+A voxel is one number, and so is a field of view: that of its first voxel. `_windows` shows every field of
+view of a flat tensor as one view (N, Z, Y, X) with strides (1, a plane, a line, 1), so B of them are gathered
+or scattered by B numbers in a single indexing operation. A row without a move points at a scratch area behind
+the last voxel, so what the network sees never changes its shape. Nothing here waits for the device but
+`collect`, `sample` and `download`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ffn.canvas import Thresholds
+from ffn.config import Triple
+from ffn.faces import face_places, least_count
+from ffn.network import IMAGE, SEED
+
+AHEAD = 8
+"""So many queued positions of each object are looked up in a step, for the host to choose the next from."""
+
+Box = tuple[slice, slice, slice]
+
+_INFINITY = float("inf")
+_HUGE = float(np.finfo(np.float32).max)
+_ROWS_IN_CACHE = 4
+
+
+class Slot:
+    """The host's side of one step under way: what it asks, int64 (B, 4 + AHEAD), and what is answered.
+
+    Asked: field of view in the image, the same in the belief, cell in `visited`, seed voxel, queued voxels.
+    Answered, float32: K scores (-inf = closed), K places on the faces, K beliefs there now, belief at the
+    seed, beliefs at the queued voxels.
+    """
+
+    def __init__(self, batch: int, faces: int, device: torch.device) -> None:
+        pinned = device.type != "cpu"
+        self.asked = torch.empty((batch, 4 + AHEAD), dtype=torch.int64, pin_memory=pinned)
+        self.answered = torch.empty((batch, 3 * faces + 1 + AHEAD), pin_memory=pinned)
+        self.ready = torch.Event(device=device) if pinned else None
+
+
+class DeviceCanvas:
+    """The tensors of the subvolumes and lanes, and what a step does to them.
+
+    `images` are normalised, `closed` says where no centre may ever be; both (Z, Y, X), one per subvolume.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[NDArray[np.float32]],
+        closed: Sequence[NDArray[np.bool_]],
+        *,
+        fov_zyx: Triple,
+        deltas_zyx: Triple,
+        thresholds: Thresholds,
+        lanes: int,
+        batch: int,
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> None:
+        self.device, self.batch, self.fov_zyx, self.thresholds = device, batch, fov_zyx, thresholds
+        self.by_copies = device.type == "cpu"
+        """Copy fields of view one by one: on a CPU three times as fast as by one indexing operation."""
+        z, y, x = np.max([fov_zyx, *(image.shape for image in images)], axis=0).tolist()
+        self._shape: Triple = (int(z), int(y), int(x))
+        self._strides: Triple = (self._shape[1] * self._shape[2], self._shape[2], 1)
+        self._voxels = self._shape[0] * self._strides[0]
+        self._image, boxes = self._allocate(len(images), 0.0, torch.float32)
+        self._closed, self._closed_boxes = self._allocate(len(images), 1, torch.uint8)
+        self._belief, self._belief_boxes = self._allocate(lanes, float("nan"), torch.float32)
+        self._visited, self._visited_boxes = self._allocate(lanes, 0, torch.uint8)
+        self.idle_row = [len(images) * self._voxels] + [lanes * self._voxels] * (3 + AHEAD)
+        """What a row without a move asks: everything in the scratch areas."""
+        for number, (image, shut) in enumerate(zip(images, closed, strict=True)):
+            z, y, x = image.shape
+            boxes[number, :z, :y, :x] = torch.from_numpy(image)
+            self._closed_boxes[number, :z, :y, :x] = torch.from_numpy(shut)
+        cell: Triple = tuple(max(d, 1) for d in deltas_zyx)  # type: ignore[assignment]
+        self._image_windows = self._windows(self._image, fov_zyx)
+        self._belief_windows = self._windows(self._belief, fov_zyx)
+        self._visited_windows = self._windows(self._visited, cell)
+        self._make_tables(deltas_zyx)
+        self._make_buffers(memory_format)
+
+    def voxel(self, number: int, position: Sequence[int]) -> int:
+        """The number of a voxel of a subvolume or lane."""
+        (z, y, x), (plane, line, _) = position, self._strides
+        return number * self._voxels + z * plane + y * line + x
+
+    def begin(self, lane: int, seed_zyx: Triple) -> None:
+        """Sets the seed voxel of a cleared lane to the initial activation."""
+        self._belief[self.voxel(lane, seed_zyx)] = self.thresholds.init
+
+    def clear(self, lane: int, box: Box) -> None:
+        """Forgets what the object in a lane believed and visited; all of it lies in `box`."""
+        self._belief_boxes[(lane, *box)] = float("nan")
+        self._visited_boxes[(lane, *box)] = 0
+
+    def put(self, lane: int, box: Box, belief: NDArray[np.float32]) -> None:
+        """Fills a box of a lane."""
+        self._belief_boxes[(lane, *box)] = torch.from_numpy(belief).to(self.device)
+
+    def download(self, lane: int, box: Box) -> NDArray[np.float32]:
+        """What is believed in a box of a lane; waits for all steps under way."""
+        belief: NDArray[np.float32] = self._belief_boxes[(lane, *box)].cpu().numpy()
+        return belief
+
+    def close(self, number: int, box: Box, taken: NDArray[np.bool_]) -> None:
+        """No centre any more where a subvolume is labelled."""
+        self._closed_boxes[(number, *box)] |= torch.from_numpy(taken).to(self.device)
+
+    def sample(self, voxels: Sequence[int]) -> list[float]:
+        """What is believed at up to AHEAD + 1 voxels of lanes; waits for all steps under way."""
+        padded = [*voxels, *self.idle_row[1 : AHEAD + 2 - len(voxels)]]
+        values: list[float] = self._belief[torch.tensor(padded, device=self.device)].tolist()
+        return values[: len(voxels)]
+
+    def step(self, slot: Slot, ranks: Sequence[slice], network: Callable[[Tensor], Tensor]) -> None:
+        """Evaluates B fields of view and moves the beliefs on; the answers come with `collect`.
+
+        All are seen by the network as they are now. Rows of one rank lie in different lanes; those of the
+        next rank are written after them, so that the disco rule finds what earlier moves of the object wrote.
+        """
+        with torch.inference_mode():
+            self._asked.copy_(slot.asked, non_blocking=True)
+            image_at, belief_at, cell_at = self._asked[:, 0], self._asked[:, 1], self._asked[:, 2]
+            for part in self._parts(slice(0, self.batch)):
+                self._look(image_at[part], belief_at[part], part)
+            logits = network(self.seen)
+            for number, rows in enumerate(ranks):
+                for part in self._parts(rows):
+                    if number > 0:  # an earlier move may have written here
+                        self._gather(self._belief_windows, belief_at[part], self._old[part])
+                    self._obey_disco(logits[part], self._old[part])
+                    self._scatter(self._belief_windows, belief_at[part], self._old[part])
+            self._visited_windows[cell_at] = self._one
+            slot.answered.copy_(self._answers(image_at, belief_at), non_blocking=True)
+            if slot.ready is not None:
+                slot.ready.record()
+
+    def collect(self, slot: Slot) -> list[list[float]]:
+        """Waits for the answers of a step, row by row."""
+        if slot.ready is not None:
+            slot.ready.synchronize()
+        rows: list[list[float]] = slot.answered.tolist()
+        return rows
+
+    def _look(self, image_at: Tensor, belief_at: Tensor, rows: slice) -> None:
+        """`Canvas.gather` for these rows, into what the network sees; the belief as it is into `_old`."""
+        self._gather(self._image_windows, image_at, self.seen[rows, IMAGE])
+        self._gather(self._belief_windows, belief_at, self._old[rows])
+        torch.nan_to_num(
+            self._old[rows],
+            nan=self.thresholds.pad,
+            posinf=_INFINITY,
+            neginf=-_INFINITY,
+            out=self.seen[rows, SEED],
+        )
+
+    def _obey_disco(self, logits: Tensor, old: Tensor) -> None:
+        """`old` (rows, Z, Y, X) becomes what `Canvas.scatter` would write: the logits, under the disco rule.
+
+        In float arithmetic, as torch is slow with masks on a CPU. Each old logit bounds the new one; those
+        from `limit` on, and unseen ones (NaN), get a bound that nothing exceeds.
+        """
+        if self._disco_count is None:
+            old.copy_(logits)
+            return
+        bound = self._bound[: len(logits)]
+        torch.ge(logits, self.thresholds.move, out=bound)  # 1.0 or 0.0
+        holds = bound.sum((1, 2, 3), keepdim=True) >= self._disco_count
+        limit = torch.where(holds, 0.0, -_INFINITY)
+        torch.ge(old, limit, out=bound)
+        torch.add(old, bound, alpha=_HUGE, out=bound)
+        torch.nan_to_num(bound, nan=_INFINITY, posinf=_INFINITY, neginf=-_INFINITY, out=bound)
+        torch.minimum(logits, bound, out=old)
+
+    def _parts(self, rows: slice) -> list[slice]:
+        """On a CPU a few rows at a time, which stay in its cache."""
+        size = self.batch if self.device.type != "cpu" else _ROWS_IN_CACHE
+        return [slice(a, min(a + size, rows.stop)) for a in range(rows.start, rows.stop, size)]
+
+    def _gather(self, windows: Tensor, at: Tensor, out: Tensor) -> None:
+        """Copies the fields of view that begin at `at` (rows,) into `out` (rows, Z, Y, X)."""
+        if self.by_copies:
+            for number, row in zip(at.tolist(), out, strict=True):
+                row.copy_(windows[number])
+        else:
+            torch.ops.aten.index.Tensor_out(windows, [at], out=out)
+
+    def _scatter(self, windows: Tensor, at: Tensor, values: Tensor) -> None:
+        """The other way round; the fields of view do not overlap."""
+        if self.by_copies:
+            for number, row in zip(at.tolist(), values, strict=True):
+                windows[number].copy_(row)
+        else:
+            windows[at] = values
+
+    def _answers(self, image_at: Tensor, belief_at: Tensor) -> Tensor:
+        """Float32 (B, 3 K + 1 + AHEAD), the columns of `Slot.answered`."""
+        faces = self._old.view(self.batch, -1).index_select(1, self._places)
+        scores, places = faces.view(self.batch, self.faces, -1).max(2)  # the first maximum of each face
+        offsets = self._reach[
+            places + self._first_of_face
+        ]  # (B, K) from the first voxel of the field of view
+        in_lane = belief_at[:, None] + offsets
+        closed = self._closed[image_at[:, None] + offsets] | self._visited[in_lane]
+        return torch.cat(
+            (
+                scores.masked_fill_(closed > 0, -_INFINITY),
+                places.float(),
+                self._belief[in_lane],
+                self._belief[self._asked[:, 3:]],
+            ),
+            dim=1,
+        )
+
+    def _allocate(self, count: int, value: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A flat tensor with a scratch area for one field of view, and its boxes (count, Z, Y, X)."""
+        scratch = self.fov_zyx[0] * self._strides[0]
+        size = (count * self._voxels + scratch,)
+        if self.device.type == "cpu":  # numpy asks for huge pages, which spares a fifth of every gather
+            flat = torch.from_numpy(np.empty(size, np.dtype(str(dtype).removeprefix("torch.")))).fill_(value)
+        else:
+            flat = torch.full(size, value, dtype=dtype, device=self.device)
+        return flat, flat[: count * self._voxels].view(count, *self._shape)
+
+    def _windows(self, flat: Tensor, shape_zyx: Triple) -> Tensor:
+        span = sum((n - 1) * s for n, s in zip(shape_zyx, self._strides, strict=True)) + 1
+        return flat.as_strided((flat.numel() - span + 1, *shape_zyx), (1, *self._strides))
+
+    def _make_tables(self, deltas_zyx: Triple) -> None:
+        places, self.offsets = face_places(self.fov_zyx, deltas_zyx)
+        """Offsets zyx from the centre, by face and place on it."""
+        self.faces = len(places)
+        corner = [-(n // 2) for n in self.fov_zyx]
+        reach = [[self.voxel(0, np.subtract(o, corner).tolist()) for o in face] for face in self.offsets]
+        self._places = torch.from_numpy(places.reshape(-1)).to(self.device)
+        self._reach = torch.tensor(reach, device=self.device).reshape(-1)
+        self._first_of_face = torch.arange(self.faces, device=self.device) * places.shape[1]
+        self._disco_count = least_count(self.thresholds.disco, int(np.prod(self.fov_zyx)))
+
+    def _make_buffers(self, memory_format: torch.memory_format) -> None:
+        """What every step works in; it keeps its address and shape for good."""
+        batch, device = self.batch, self.device
+        self.seen = torch.zeros((batch, 2, *self.fov_zyx), device=device).contiguous(
+            memory_format=memory_format
+        )
+        self._old = torch.zeros((batch, *self.fov_zyx), device=device)
+        part = self._parts(slice(0, batch))[0]
+        self._bound = torch.zeros((part.stop, *self.fov_zyx), device=device)
+        self._asked = torch.zeros((batch, 4 + AHEAD), dtype=torch.int64, device=device)
+        self._one = torch.tensor(1, dtype=torch.uint8, device=device)

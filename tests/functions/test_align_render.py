@@ -1,0 +1,130 @@
+"""The volume is drawn from the raw tiles in one interpolation: sharper than through the stitched image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from functions import align_render
+from functions.model.errors import AcquisitionError, VolumeError
+from functions.model.regions import LINE, Regions
+from functions.model.transform import CutSheet, SectionTransform, Warp, sheet_shape
+from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.store.images import write_tile
+from functions.store.run import Run
+from functions.store.transforms import load_layout, load_transform, read_section, save_transform
+from tests.functions.placed_runs import FRAME, SECTION, TILE, Pattern, placed_run, planes, stitch_given
+
+
+def through_the_stitched_image(run: Run, section_id: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The reference: a second interpolation, of the stitched image."""
+    stitch_given(run, section_id)
+    image, mask = read_section(run, load_layout(run, section_id))
+    coordinates = dense_coordinates(load_transform(run, section_id).inverse, (0, 0), FRAME)
+    box = source_box(coordinates, image.shape)
+    assert box is not None
+    value, inside = pull(image[box], mask[box], coordinates, box)
+    return np.rint(np.clip(value, 0, 255)).astype(np.uint8), inside
+
+
+def both_ways(
+    root: Path, pattern: Pattern
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Truth, the volume, the reference (Y, X), and where both show something.
+
+    Near the rim of the stitched image the reference interpolates with the black outside: left out.
+    """
+    run = placed_run(root, pattern=pattern)
+    align_render.compute(run, "z00000")
+    image, mask = planes(run)
+    old, there = through_the_stitched_image(run, "z00000")
+    inner = ndimage.binary_erosion(there, iterations=3)
+    return pattern.plane(FRAME), image[0].astype(float), old.astype(float), mask[0] & inner
+
+
+def test_it_agrees_with_the_stitched_image_where_that_is_good(tmp_path: Path) -> None:
+    truth, new, old, both = both_ways(tmp_path, Pattern(wave_px=(40.0, 61.0)))
+    assert both.mean() > 0.75
+    assert np.abs(new - old)[both].max() <= 2
+    assert np.abs(new - truth)[both].max() < 2
+
+
+def test_it_is_sharper_than_through_the_stitched_image(tmp_path: Path) -> None:
+    truth, new, old, both = both_ways(tmp_path, Pattern(wave_px=(4.0, 5.0)))
+    errors = [float(np.sqrt(np.mean((image - truth)[both] ** 2))) for image in (new, old)]
+    assert errors[0] < 0.7 * errors[1], errors
+    assert errors[0] < 2.0
+    off = [abs(float(image[both].var() / truth[both].var()) - 1) for image in (new, old)]
+    assert off[0] < 0.6 * off[1], off
+
+
+def test_every_pixel_that_a_tile_shows_is_drawn(tmp_path: Path) -> None:
+    """The mask of the volume is where the chain leads back into a tile."""
+    run = placed_run(tmp_path)
+    align_render.compute(run, "z00000")
+    _, mask = planes(run)
+    _, there = through_the_stitched_image(run, "z00000")
+    assert (mask[0] != there).mean() < 0.01  # the reference loses a pixel along the rim
+    assert not (there & ~mask[0]).any()
+
+
+def test_a_section_is_drawn_the_same_twice_and_in_strips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = placed_run(tmp_path)
+    align_render.compute(run, "z00000")
+    first = planes(run)
+    monkeypatch.setattr(align_render, "CHUNK_PX", 48)
+    align_render.compute(run, "z00000")
+    again = planes(run)
+    both = first[1] & again[1]
+    assert np.abs(first[0].astype(int) - again[0])[both].max() <= 1
+    assert (first[1] != again[1]).mean() < 1e-3  # coordinates are exact at every 8th row of a strip
+
+
+def test_a_tile_that_changed_since_ingest_is_refused(tmp_path: Path) -> None:
+    run = placed_run(tmp_path)
+    align_render.compute(run, "z00000")
+    path = run.acquisition_folder / run.sections[0].section.tiles[2].path
+    write_tile(path, np.full(TILE, 90, np.uint8))
+    with pytest.raises(AcquisitionError, match=r"z0_10.tif: not the file that ingest accepted") as caught:
+        align_render.compute(run, "z00000")
+    assert "ingest" in caught.value.remedy
+
+
+def test_a_section_that_is_not_stitched_is_named(tmp_path: Path) -> None:
+    run = placed_run(tmp_path)
+    run.cell("stitch", "z00000").file("usable.npz").unlink()
+    with pytest.raises(VolumeError, match=r"usable\.npz"):
+        align_render.compute(run, "z00000")
+
+
+def test_the_gap_of_an_opened_fold_stays_empty_and_its_sides_sharp(tmp_path: Path) -> None:
+    """Each side is drawn by its own sheet, up to the cut; nothing is stretched over the gap."""
+    run = placed_run(tmp_path)
+    line, gap = 17 * 8 + 3.5, 24.0
+    cells = np.zeros((-(-SECTION[0] // 8), -(-SECTION[1] // 8)), np.int16)
+    cells[:, 18:], cells[:, 17] = 1, LINE
+    both = np.zeros((2, 2, *sheet_shape(SECTION, 64.0)))
+    both[1, 1] = gap
+    cut = CutSheet(spacing_px=64.0, coefficients=both, regions=Regions(labels=cells))
+    flat = SectionTransform(section="z00000", shape_yx=SECTION, warp=Warp(affine=np.eye(2, 3)))
+    drawn = []
+    for warp in (flat.warp, Warp(affine=np.eye(2, 3), sheet=cut)):
+        save_transform(run, replace(flat, warp=warp))
+        align_render.compute(run, "z00000")
+        image, mask = planes(run)
+        drawn.append((image[0].astype(int), mask[0]))
+    (plain, shown), (parted, parted_shown) = drawn
+    rows = slice(40, 250)
+    left, right = int(line), int(line + gap) + 1
+    assert not parted_shown[rows, left + 2 : right - 1].any()
+    np.testing.assert_array_equal(parted_shown[rows, : left - 1], shown[rows, : left - 1])
+    assert np.abs(parted - plain)[rows, : left - 1].max() <= 1
+    moved = plain[rows, right + 1 - int(gap) : 270 - int(gap)]
+    assert np.abs(parted[rows, right + 1 : 270] - moved).max() <= 1
