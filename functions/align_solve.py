@@ -88,9 +88,10 @@ def _compute(run: Run) -> UnitReport:
     ]
     locked = load_locked(run)
     parameters = run.parameters.align
+    pairs = _pairs(run)
     stack = solve_stack(
         sections,
-        _pairs(run),
+        pairs,
         spacing_px=float(parameters.mesh_spacing_px),
         stiffness=parameters.stiffness,
         locked={} if locked is None else _locked_warps(layouts, locked),
@@ -100,7 +101,17 @@ def _compute(run: Run) -> UnitReport:
     shift = np.concatenate([np.eye(2), -frame.corner_yx[:, None]], axis=1)
     if locked is None:
         stack = replace(stack, warps=tuple(w.then(shift) for w in stack.warps))
-    return _write(run, layouts, stack, frame.shape_yx, _cut(frame), locked)
+    near = [pairs[k] for k in stack.refused if pairs[k].b - pairs[k].a <= parameters.neighbours]
+    problems = _cut(frame) + [_refused(layouts[p.a].section, layouts[p.b].section) for p in near]
+    return _write(run, layouts, stack, frame.shape_yx, problems, locked)
+
+
+def _refused(a: str, b: str) -> dict[str, str]:
+    return {
+        "code": "pair_refused",
+        "subject": f"{a}-{b}: the displacement contradicts all other pairs; the pair was left out",
+        "remedy": "look at both sections: the order may be wrong, or the texture repeats",
+    }
 
 
 def _locked_warps(layouts: list[SectionLayout], locked: LockedSolution) -> dict[int, Warp]:
@@ -244,9 +255,11 @@ def _report(layouts: list[SectionLayout], stack: Stack, problems: list[dict[str,
         "sections": float(len(layouts)),
         "sections_interpolated": float(len(loose)),
         "pairs": float(len(stack.residuals_px)),
+        "pairs_refused": float(len(stack.refused)),
     }
-    if stack.residuals_px:
-        flat = np.concatenate(stack.residuals_px)
+    used = [r for k, r in enumerate(stack.residuals_px) if k not in stack.refused]
+    if used:
+        flat = np.concatenate(used)
         figures["align_residual_px_median"] = round(float(np.median(flat)), 4)
         figures["align_residual_px_p95"] = round(float(np.percentile(flat, 95)), 4)
     return UnitReport(status="look" if problems else "ok", figures=figures, problems=tuple(problems))

@@ -88,8 +88,11 @@ class BlockSolver:
         """Unknowns of each block, in order of the sections."""
         sections = np.unique(self._owner)
         each = len(self._owner) / max(1, len(sections))
-        overlap = self._layout.overlap
-        step = self._layout.step or max(1, int(BLOCK_UNKNOWNS / each) - 2 * overlap)
+        step, overlap = self._layout.step, self._layout.overlap
+        if step is None:
+            # sections of many knots are blocks by themselves: a factor of three would not pay
+            overlap = overlap if (1 + 2 * overlap) * each <= BLOCK_UNKNOWNS else 0
+            step = max(1, int(BLOCK_UNKNOWNS / each) - 2 * overlap)
         out = []
         for first in range(0, len(sections), step):
             low, high = max(0, first - overlap), first + step + overlap

@@ -14,23 +14,30 @@ from functions.registration.rotation import Level
 
 MIN_REGION_SHARE = 0.02
 MIN_REGION_CELLS = 64
+GAP_CELLS = 2
 
 
 def part_regions(codes: Codes) -> Regions | None:
     """The regions that folds and cracks part, by codes of cells of 8 px (`artefacts.detect_artefacts`); None
     where only one is large enough.
 
-    Small pieces count as part of the line: they are too small to be matched, and go with what is nearest.
+    A line is taken to go on over gaps, and up to a border, of `GAP_CELLS` on either side. Pieces too small
+    to be matched go with what is nearest.
     """
     line = (codes == FOLD) | (codes == CRACK)
-    pieces, count = ndimage.label(~line)
+    if not line.any():
+        return None
+    wide = ndimage.binary_dilation(line, np.ones((3, 3), bool), iterations=GAP_CELLS)
+    pieces, count = ndimage.label(~wide)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
     large = np.flatnonzero(sizes >= max(MIN_REGION_CELLS, MIN_REGION_SHARE * line.size))
     if len(large) < 2:
         return None
     label = np.full(count + 1, LINE, dtype=np.int16)
     label[1 + large] = np.arange(len(large))
-    return Regions(labels=label[pieces])
+    cells = label[pieces]
+    y, x = ndimage.distance_transform_edt(cells == LINE, return_distances=False, return_indices=True)
+    return Regions(labels=np.where(line, LINE, cells[y, x]).astype(np.int16))
 
 
 def region_level(level: Level, regions: Regions | None, region: int) -> Level:

@@ -24,6 +24,9 @@ from functions.registration.stack import Stack, StackPair, StackSection
 
 Floats = NDArray[np.float64]
 NONE_LOCKED: Mapping[int, Warp] = {}
+MAX_PAIR_ERROR_PX = 12.0
+PAIR_CUT = 8.0
+"""A pair is refused when its displacement is off by this many times the median of all, and by the above."""
 
 
 def solve_stack(
@@ -50,6 +53,10 @@ def solve_stack(
     main = label[min(locked)] if locked else int(np.argmax(np.bincount(label)))
     held = tuple(bool(k) for k in (label == main)) if pairs else (count == 1,) * count
     rigid = place_rigidly(sections, pairs, label, locked)
+    refused = _contradicting(pairs, rigid, label, locked)
+    told, pairs = pairs, [p for k, p in enumerate(pairs) if k not in refused]
+    if refused:
+        rigid = place_rigidly(sections, pairs, label, locked)
     warps = [locked.get(k, Warp(affine=affine)) for k, affine in enumerate(rigid)]
     bent: tuple[int, ...] = ()
     if pairs and len(locked) < count:
@@ -68,9 +75,32 @@ def solve_stack(
         warps = [w if k in tied else _between(k, sections, warps, tied) for k, w in enumerate(warps)]
     residuals = tuple(
         np.linalg.norm(warps[p.a].apply(p.matches.a_yx) - warps[p.b].apply(p.matches.b_yx), axis=1)
-        for p in pairs
+        for p in told
     )
-    return Stack(warps=tuple(warps), held=held, residuals_px=residuals, bent=bent)
+    return Stack(warps=tuple(warps), held=held, residuals_px=residuals, bent=bent, refused=refused)
+
+
+def _contradicting(
+    pairs: Sequence[StackPair],
+    rigid: Sequence[Floats],
+    label: NDArray[np.int64],
+    locked: Mapping[int, Warp],
+) -> tuple[int, ...]:
+    """Pairs whose whole displacement contradicts all others; never those that alone hold sections together.
+
+    A far pair of sections that have little in common may match by chance, and then consistently so.
+    """
+    if not pairs:
+        return ()
+    off = []
+    for p in pairs:
+        a, b = (locked.get(k, Warp(affine=rigid[k])) for k in (p.a, p.b))
+        off.append(np.linalg.norm(np.median(a.apply(p.matches.a_yx) - b.apply(p.matches.b_yx), axis=0)))
+    limit = max(MAX_PAIR_ERROR_PX, PAIR_CUT * float(np.median(off)))
+    wrong = tuple(int(k) for k in np.flatnonzero(np.array(off) > limit))
+    rest = [p for k, p in enumerate(pairs) if k not in wrong]
+    parted = len(np.unique(_groups(len(rigid), rest, locked))) > len(np.unique(label))
+    return () if parted else wrong
 
 
 def _groups(count: int, pairs: Sequence[StackPair], locked: Mapping[int, Warp]) -> NDArray[np.int64]:

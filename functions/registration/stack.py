@@ -50,9 +50,11 @@ class Stack:
     pair's matches.
 
     `bent`: sections whose map is so uneven, even after stiffening, that tissue may overlap itself.
+    `refused`: pairs that contradict all others, and were left out.
     """
 
     warps: tuple[Warp, ...]
     held: tuple[bool, ...]
     residuals_px: tuple[Floats, ...]
     bent: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +64,22 @@ def test_blocks_of_any_layout_give_the_whole_solve(stack_of_24: SyntheticStack, 
     whole = solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX, layout=Layout(step=24, overlap=0))
     parted = solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX, layout=layout)
     assert apart_px(whole.warps, parted.warps, stack.sections).max() < 0.1
+
+
+@pytest.mark.slow
+def test_time_and_memory_grow_no_faster_than_the_pairs() -> None:
+    seconds, peak = [], []
+    for count in (30, 120):
+        stack = synthetic_stack(count, apart=steps(), shape=(240, 240), grid=5, pair_sigma_px=0.3)
+        begun = time.process_time()
+        solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX)
+        seconds.append((time.process_time() - begun) / len(stack.pairs))
+        tracemalloc.start()
+        solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX)
+        peak.append(tracemalloc.get_traced_memory()[1] / len(stack.pairs))
+        tracemalloc.stop()
+    assert seconds[1] < 1.5 * seconds[0]
+    assert peak[1] < 1.1 * peak[0]
 
 
 def test_sections_locked_as_they_arrive_do_not_move() -> None:
@@ -157,6 +175,20 @@ def test_a_damaged_section_does_not_pull_on_its_neighbours() -> None:
         sections=[stack.sections[k] for k in others], pairs=[], truth=[stack.truth[k] for k in others]
     )
     assert neighbour_errors(bare, tuple(warps[k] for k in others)).mean() < 0.4
+
+
+def test_a_pair_that_contradicts_all_others_is_refused() -> None:
+    stack = synthetic_stack(14, apart=(1, 2, 6), shape=(240, 240), grid=6)
+    chosen = next(k for k, p in enumerate(stack.pairs) if (p.a, p.b) == (3, 9))
+    wrong = stack.pairs[chosen]
+    moved = replace(wrong.matches, b_yx=wrong.matches.b_yx + np.array([100.0, -80.0]))
+    pairs = [replace(p, matches=moved) if k == chosen else p for k, p in enumerate(stack.pairs)]
+    solved = solve_stack(stack.sections, pairs, spacing_px=SPACING_PX)
+    assert solved.refused == (chosen,)
+    assert neighbour_errors(stack, solved.warps).mean() < 0.2
+    alone = [p for p in pairs if p.b < 4 or p.a > 8] + [pairs[chosen]]
+    held = solve_stack(stack.sections, alone, spacing_px=SPACING_PX)
+    assert held.refused == (), "no other pair says where the far group lies"
 
 
 def test_a_map_that_would_turn_inside_out_is_stiffened() -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from functions.model.parameters import AlignParameters
-from functions.model.regions import Regions
+from functions.model.regions import LINE, Regions
 from functions.model.transform import Warp
 from functions.registration.artefacts import CRACK, FOLD, TISSUE
 from functions.registration.cuts import part_regions
@@ -113,13 +113,25 @@ def test_both_sides_of_a_fold_are_matched_up_to_it() -> None:
 
 def test_small_pieces_and_lines_that_end_part_nothing() -> None:
     codes = np.full((40, 40), TISSUE, dtype=np.uint8)
-    codes[:30, 20] = CRACK
     assert part_regions(codes) is None
+    codes[:30, 20] = CRACK
+    assert part_regions(codes) is None, "tissue goes on beyond the crack's end"
     codes[30:, 20] = FOLD
     codes[0:2, 20:23] = CRACK
     regions = part_regions(codes)
     assert regions is not None
     assert regions.count == 2
     codes[:] = TISSUE
-    codes[5, :5] = codes[:5, 5] = FOLD
-    assert part_regions(codes) is None, "a corner of 5 x 5 cells is no region"
+    codes[7, :7] = codes[:7, 7] = FOLD
+    assert part_regions(codes) is None, "a corner of 7 x 7 cells is no region"
+
+
+def test_a_line_with_gaps_parts() -> None:
+    codes = np.full((40, 40), TISSUE, dtype=np.uint8)
+    codes[2:38, 20] = CRACK
+    codes[10:14, 20] = TISSUE
+    regions = part_regions(codes)
+    assert regions is not None
+    np.testing.assert_array_equal(regions.labels[:, :19], 0)
+    np.testing.assert_array_equal(regions.labels[:, 22:], 1)
+    np.testing.assert_array_equal(regions.labels == LINE, codes == CRACK)
