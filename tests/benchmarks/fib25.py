@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--subvolume", type=parse_triple, default=(96, 96, 96))
     parser.add_argument("--overlap", type=parse_triple, default=(64, 64, 64))
     parser.add_argument("--mode", choices=["model", "fast"], default="model", help="segment.mode")
+    parser.add_argument("--mirror-border", action="store_true", help="segment.mirror_border")
     parser.add_argument("--reconcile", type=json.loads, default={}, help='e.g. {"combine": "owner"}')
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("fib25-benchmark"))
@@ -167,6 +168,7 @@ def main() -> None:
             "subvolume_zyx_px": arguments.subvolume,
             "overlap_zyx_px": arguments.overlap,
             "mode": arguments.mode,
+            "mirror_border": arguments.mirror_border,
         },
         reconcile=arguments.reconcile,
         workers=arguments.workers,
