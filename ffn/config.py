@@ -165,7 +165,7 @@ def fast(config: InferenceConfig, *, deltas_zyx: Triple) -> InferenceConfig:
     least = min(d for d in deltas_zyx if d > 0)
     return dataclasses.replace(
         config,
-        min_move_distance=max(1, 7 * least // 8),
+        min_move_distance=-(-7 * least // 8),
         seeds=dataclasses.replace(config.seeds, order="depth"),
     )
 
