@@ -25,8 +25,8 @@ static inline int64_t line_ahead(int z, int y, int64_t plane, int64_t line)
 }
 
 /* Rows of `to` are `row_step` apart, their voxels `voxel_step`; NaN becomes `unseen`, which may be NaN. */
-void gather(const float *canvas, int64_t plane, int64_t line, const int64_t *at, int64_t at_step, int64_t rows,
-            float unseen, float *to, int64_t row_step, int64_t voxel_step)
+void gather(const float *restrict canvas, int64_t plane, int64_t line, const int64_t *at, int64_t at_step, int64_t rows,
+            float unseen, float *restrict to, int64_t row_step, int64_t voxel_step)
 {
     for (int64_t row = 0; row < rows; row++) {
         const float *first = canvas + at[row * at_step];
@@ -48,8 +48,8 @@ void gather(const float *canvas, int64_t plane, int64_t line, const int64_t *at,
 
 /* `Canvas.scatter` row by row: into the canvas and into `written`. The disco rule is on where `least` voxels or
  * more of a row are at `move` or above. */
-void scatter(float *canvas, int64_t plane, int64_t line, const int64_t *at, int64_t at_step, int64_t rows,
-             const float *logits, float *written, float move, int64_t least)
+void scatter(float *restrict canvas, int64_t plane, int64_t line, const int64_t *at, int64_t at_step, int64_t rows,
+             const float *restrict logits, float *restrict written, float move, int64_t least)
 {
     for (int64_t row = 0; row < rows; row++) {
         float *first = canvas + at[row * at_step];
