@@ -135,11 +135,16 @@ class DeviceCanvas:
 
         All are seen by the network as they are now. Rows of one rank lie in different lanes; those of the
         next rank are written after them, so that the disco rule finds what earlier moves of the object wrote.
+        Rows behind the last rank carry no move. On an accelerator they fall into the scratch areas, so that
+        every step has one shape; in C they are left as they are.
         """
+        if self.native is None and len(ranks) == 1:
+            ranks = [slice(0, self.batch)]
+        used = slice(0, self.batch if self.native is None else ranks[-1].stop)
         with torch.inference_mode():
             self._asked.copy_(slot.asked, non_blocking=True)
             image_at, belief_at, cell_at = self._asked[:, 0], self._asked[:, 1], self._asked[:, 2]
-            self._look(image_at, belief_at)
+            self._look(image_at[used], belief_at[used], used)
             logits = network(self.seen)
             for number, rows in enumerate(ranks):
                 self._write(logits[rows], belief_at[rows], self._old[rows], first=number == 0)
@@ -155,9 +160,9 @@ class DeviceCanvas:
         rows: list[list[float]] = slot.answered.tolist()
         return rows
 
-    def _look(self, image_at: Tensor, belief_at: Tensor) -> None:
+    def _look(self, image_at: Tensor, belief_at: Tensor, rows: slice) -> None:
         """`Canvas.gather`, into what the network sees; on an accelerator the belief as it is into `_old`."""
-        image, belief, pad = self.seen[:, IMAGE], self.seen[:, SEED], self.thresholds.pad
+        image, belief, pad = self.seen[rows, IMAGE], self.seen[rows, SEED], self.thresholds.pad
         if self.native is not None:
             self.native.gather(self._image, image_at, image, unseen=_NAN)
             self.native.gather(self._belief, belief_at, belief, unseen=pad)

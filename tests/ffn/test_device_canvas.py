@@ -83,7 +83,7 @@ def test_a_step_is_what_two_canvases_do(
         canvas.begin(CENTRES[lane])
         device.begin(lane, CENTRES[lane])
     for rows, ranks in (
-        ([(0, CENTRES[0]), (1, CENTRES[1])], [slice(0, BATCH)]),
+        ([(0, CENTRES[0]), (1, CENTRES[1])], [slice(0, 2)]),
         ([(1, CENTRES[1]), (0, CENTRES[2]), (0, CENTRES[0])], [slice(0, 2), slice(2, 3)]),
     ):
         answers = random.normal(1.0, 2.0, (BATCH, *FOV)).round(1).astype(np.float32)
