@@ -150,8 +150,6 @@ class Batcher:
             return logits
 
         ranks = [slice(end - count, end) for end, count in zip(ends, per_rank, strict=True)]
-        if len(ranks) == 1:  # one shape in every step; rows without a move fall into the scratch
-            ranks = [slice(0, self.batch)]
         started = self._clock()
         self._canvas.step(slot, ranks, network)
         self.seconds_tensors += self._clock() - started - seconds

@@ -77,7 +77,8 @@ class Canvas:
 
     def has_context(self, position: Triple) -> bool:
         """Whether the whole field of view around `position` lies in the subvolume."""
-        return all(m <= p < n - m for p, m, n in zip(position, self.margin_zyx, self.shape_zyx, strict=True))
+        (z, y, x), (mz, my, mx), (nz, ny, nx) = position, self.margin_zyx, self.shape_zyx
+        return mz <= z < nz - mz and my <= y < ny - my and mx <= x < nx - mx
 
     def may_start(self, position: Triple) -> bool:
         """Whether an object may be started here."""

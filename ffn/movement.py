@@ -55,8 +55,9 @@ class Frontier:
     """
 
     def __init__(self, start_zyx: Triple, *, deltas_zyx: Triple, min_distance: int = 0) -> None:
-        self._start = start_zyx
-        self._deltas = deltas_zyx
+        (z, y, x), (dz, dy, dx) = start_zyx, deltas_zyx
+        self._side: Triple = (max(dz, 1), max(dy, 1), max(dx, 1))
+        self._origin: Triple = (z - dz // 2, y - dy // 2, x - dx // 2)  # of the cell of the start
         self._min_distance = min_distance
         self.skipped = 0
         self._queue: deque[Triple] = deque([start_zyx])
@@ -88,12 +89,8 @@ class Frontier:
 
     def cell_corner(self, position: Triple) -> Triple:
         """The first voxel of the lattice cell in which `position` lies."""
-        (z, y, x), (sz, sy, sx), (dz, dy, dx) = position, self._start, self._deltas
-        return (
-            z - (z - sz + dz // 2) % max(dz, 1),
-            y - (y - sy + dy // 2) % max(dy, 1),
-            x - (x - sx + dx // 2) % max(dx, 1),
-        )
+        (z, y, x), (oz, oy, ox), (sz, sy, sx) = position, self._origin, self._side
+        return z - (z - oz) % sz, y - (y - oy) % sy, x - (x - ox) % sx
 
     def take_up(self, *, visited: Iterable[Triple], pending: Iterable[Triple]) -> None:
         """Goes on with the moves of an object that was put away, in place of its start."""
@@ -113,10 +110,8 @@ class Frontier:
         self._queue.extend((z + dz, y + dy, x + dx) for _, (dz, dy, dx) in candidates)
 
     def _cell(self, position: Triple) -> Triple:
-        cell = [
-            (p - s + d // 2) // max(d, 1) for p, s, d in zip(position, self._start, self._deltas, strict=True)
-        ]
-        return cell[0], cell[1], cell[2]
+        (z, y, x), (oz, oy, ox), (sz, sy, sx) = position, self._origin, self._side
+        return (z - oz) // sz, (y - oy) // sy, (x - ox) // sx
 
     def _cube(self, position: Triple) -> Triple:
         z, y, x = position

@@ -1,4 +1,4 @@
-"""Compiles `network.c` for one shape on this CPU, once, into the user's cache.
+"""Compiles `network.c` and `windows.c` for one shape on this CPU, once, into the user's cache.
 
 A C compiler (`$CC`, else cc, gcc or clang) and a second are all it takes; the library's name is a hash of the
 source, the options, the compiler and the CPU, so that a shared home directory serves unlike machines.
@@ -15,9 +15,9 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from ffn.config import NetworkConfig
+from ffn.config import NetworkConfig, Triple
 
-SOURCE = Path(__file__).with_name("network.c")
+NETWORK, WINDOWS = (Path(__file__).with_name(name) for name in ("network.c", "windows.c"))
 OPTIONS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 LINKING = ("-shared", "-fPIC", "-std=gnu11")
 # never -ffast-math: a library linked with it turns off denormal numbers for the whole process
@@ -46,15 +46,25 @@ def compiler() -> list[str] | None:
 
 @lru_cache
 def library(config: NetworkConfig) -> ctypes.CDLL:
-    """The compiled kernel of one shape. Raises BuildError."""
+    """The compiled network of one shape. Raises BuildError."""
+    return _built(NETWORK, [f"-DCHANNELS={channels(config)}", *_shape(config.fov_zyx)])
+
+
+@lru_cache
+def windows_library(fov_zyx: Triple) -> ctypes.CDLL:
+    """The compiled gather and scatter of one field of view. Raises BuildError."""
+    return _built(WINDOWS, _shape(fov_zyx))
+
+
+def _built(source: Path, shape: list[str]) -> ctypes.CDLL:
     command = compiler()
     if command is None:
         raise BuildError("finds no C compiler")
-    options = [*OPTIONS, *LINKING, *_shape(config)]
-    path = cache_folder() / f"{_fingerprint(command, options)}.so"
+    options = [*OPTIONS, *LINKING, *shape]
+    path = cache_folder() / f"{_fingerprint(command, options, source)}.so"
     loaded = _load(path)
     if loaded is None:  # not there, or damaged
-        _compile([*command, *options], path)
+        _compile([*command, *options], source, path)
         loaded = _load(path)
     if loaded is None:
         raise BuildError(f"does not load from {path}")
@@ -73,18 +83,18 @@ def channels(config: NetworkConfig) -> int:
     return -(-config.features // 16) * 16
 
 
-def _shape(config: NetworkConfig) -> list[str]:
-    z, y, x = config.fov_zyx
-    return [f"-DCHANNELS={channels(config)}", f"-DFOV_Z={z}", f"-DFOV_Y={y}", f"-DFOV_X={x}"]
+def _shape(fov_zyx: Triple) -> list[str]:
+    z, y, x = fov_zyx
+    return [f"-DFOV_Z={z}", f"-DFOV_Y={y}", f"-DFOV_X={x}"]
 
 
-def _compile(command: list[str], path: Path) -> None:
+def _compile(command: list[str], source: Path, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
             subprocess.run(
-                [*command, str(SOURCE), "-o", str(made)],
+                [*command, str(source), "-o", str(made)],
                 check=True,
                 capture_output=True,
                 timeout=_MOST_SECONDS,
@@ -97,9 +107,9 @@ def _compile(command: list[str], path: Path) -> None:
         raise BuildError(f"cannot be compiled ({error})") from None
 
 
-def _fingerprint(command: list[str], options: list[str]) -> str:
+def _fingerprint(command: list[str], options: list[str], source: Path) -> str:
     version = subprocess.run([*command, "--version"], check=False, capture_output=True, timeout=_MOST_SECONDS)
-    digest = hashlib.sha256(SOURCE.read_bytes())
+    digest = hashlib.sha256(source.read_bytes())
     for part in (" ".join(options).encode(), version.stdout, _cpu().encode()):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:32]

@@ -10,8 +10,9 @@ timed `--repeats` times, in turn; the document has the fastest and the median. S
 without the no-op; beside them stand CPU seconds, the no-op's included. `host_ms_per_row_p10`: between two
 calls of the no-op, per row of the batch, a tenth of the steps took less; on a busy machine and for small
 batches this is nearest to what a quiet one would show, for large ones the CPU seconds are. `tensor_share` of
-the host's time is spent in the tensor operations that an accelerator would carry out; the rest is Python, and
-stays on the host everywhere. Whether all give the same labels and moves is in the document, too.
+the host's time is spent on fields of view, which an accelerator would do itself: here by `ffn.native.windows`
+where there is a C compiler, else by tensor operations. The rest is Python, and stays on the host everywhere.
+Whether all give the same labels and moves is in the document, too.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ffn.canvas import Canvas, Thresholds
 from ffn.config import InferenceConfig, NetworkConfig, Normalisation
 from ffn.engine import Engine
 from ffn.flood import Flood
+from ffn.native import build
 from ffn.network import IMAGE, FloodFillingNetwork
 from ffn.segmentation import Segmentation
 from ffn.snapshot import Snapshot
@@ -232,6 +234,7 @@ def document(batches: list[int], subvolumes: int, repeats: int) -> dict[str, Any
             "cpu": cpu or platform.processor(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "c_compiler": build.compiler() is not None,
         },
         "field_of_view": list(NETWORK.fov_zyx),
         "google_ffn_ms_per_fov": GOOGLE_MS,

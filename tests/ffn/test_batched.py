@@ -104,6 +104,17 @@ def test_three_subvolumes_come_out_as_from_the_serial_engine(variant: str, objec
         assert sum(e.counters.skipped_moves for e in expected) > 0
 
 
+@pytest.mark.parametrize("variant", ["google's order", "frontier 4, skipping", "half of it"])
+def test_the_tensors_of_an_accelerator_do_the_same(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a C compiler: nothing goes by way of `NativeWindows`."""
+    monkeypatch.setattr("ffn.device_canvas.NativeWindows.where_possible", lambda *_, **__: None)
+    model = random_model()
+    config = dataclasses.replace(model.inference, **VARIANTS[variant])  # type: ignore[arg-type]
+    found = segment_many(IMAGES, model=model, config=config, batch=8, objects=6, keep_probabilities=True)
+    for one, other in zip(found, alone(IMAGES, config, model), strict=True):
+        assert_same(one, other)
+
+
 def test_the_scenes_put_the_rule_and_the_order_to_the_test() -> None:
     """What the variants change shows in the serial results, else the comparison would prove little."""
     model = random_model()
