@@ -25,6 +25,7 @@ from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
 from functions.store.drawing import save_usable, tile_reader
 from functions.store.files import write_json
+from functions.store.lens import lens_prior
 from functions.store.run import IngestedSection, Run
 from functions.store.tiles import TileReader
 from functions.store.transforms import CHUNK_PX, KINDS, section_volume
@@ -45,19 +46,20 @@ def compute(run: Run, unit: str) -> UnitReport:
         AcquisitionError: a tile that ingest accepted cannot be read any more, or an aligned stack has
         sections of
             several tiles.
-        TaskError: `stitch.device` is not there.
+        TaskError: `stitch.device` is not there, or `stitch.lens` is missing, damaged or of another camera.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
     reader = tile_reader(run, entry)
     if run.manifest.acquisition.aligned:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
+    lens = lens_prior(run, entry)
     stages, uncertainty_px = Stages(), run.manifest.acquisition.stage_uncertainty_px
     read = stages.timed("read", reader.image)
     with stages.stage("correlation"):
         measured = _measure(run, entry, read)
     with stages.stage("solve"):
-        mosaic = solve_tiles(measured, run.parameters.stitch, uncertainty_px=uncertainty_px)
+        mosaic = solve_tiles(measured, run.parameters.stitch, uncertainty_px=uncertainty_px, lens=lens)
     layout = _layout(entry, mosaic)
     with stages.stage("render"):
         codes = _draw(run, layout, mosaic, read)
@@ -109,6 +111,7 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
         residual_px_p95=mosaic.residual_px_p95,
         stage_origin_yx_px=mosaic.origin_yx_px,
         contrast=mosaic.contrast,
+        lens=None if mosaic.lens is None else SheetDocument.of(mosaic.lens),
     )
 
 
