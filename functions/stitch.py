@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
+from functions.model.stage import tile_linear
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
 from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
@@ -72,13 +73,14 @@ def compute(run: Run, unit: str) -> UnitReport:
 def _measure(run: Run, entry: IngestedSection, read: Reader) -> Measured:
     """Register the overlaps of a section."""
     parameters, acquisition = run.parameters.stitch, run.manifest.acquisition
-    pixel_nm = np.array(acquisition.voxel_size_zyx_nm[1:])
-    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
+    nm = acquisition.voxel_size_zyx_nm
+    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / np.array(nm[1:])
     return measure_tiles(
         stage,
         read,
         parameters,
         uncertainty_px=acquisition.stage_uncertainty_px,
+        linear=[tile_linear(tile, (nm[1], nm[2])) for tile in entry.section.tiles],
         device=device_of(parameters.device, group="stitch"),
     )
 

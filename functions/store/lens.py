@@ -41,12 +41,15 @@ def lens_prior(run: Run, entry: IngestedSection) -> LensPrior | None:
         return None
     lens = read_lens(path, field="stitch.lens")
     shapes = [tile.shape_yx for tile in entry.section.tiles]
-    check_lens(
-        lens,
-        shape_yx=(max(y for y, _ in shapes), max(x for _, x in shapes)),
-        pixel_size_nm=run.manifest.acquisition.voxel_size_zyx_nm[1],
-        subject=f"stitch.lens: {path}: section {entry.section.id}",
-    )
+    usual = run.manifest.acquisition.voxel_size_zyx_nm[1]
+    sizes = {usual if t.pixel_size_yx_nm is None else t.pixel_size_yx_nm[0] for t in entry.section.tiles}
+    for size in sorted(sizes):
+        check_lens(
+            lens,
+            shape_yx=(max(y for y, _ in shapes), max(x for _, x in shapes)),
+            pixel_size_nm=size,
+            subject=f"stitch.lens: {path}: section {entry.section.id}",
+        )
     return LensPrior(sheet=lens.sheet.sheet, weight=lens.weight)
 
 

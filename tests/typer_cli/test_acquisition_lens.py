@@ -45,7 +45,7 @@ def test_a_lens_is_learnt_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert petavoxel("run", "start", tmp_path / "acq", *given, *words).code == ExitCode.DONE
     again = petavoxel("acquisition", "lens", "last", "--to", file, "--from", file, "-o", "json")
     assert again.code == ExitCode.DONE, again.err
-    assert [again.document[name] for name in ("sections", "tiles", "weight")] == [2, 8, 12]
+    assert [again.document[name] for name in ("sections", "tiles", "weight")] == [2, 8, 8]
     missing = petavoxel("acquisition", "lens", "last", "--to", file, "--from", tmp_path / "no.json")
     assert missing.code != ExitCode.DONE
     assert "no.json: cannot be read" in missing.err
