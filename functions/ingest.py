@@ -186,7 +186,9 @@ def _ingest_section(
             continue
         usable.append(tile)
         checksums.append(found.sha256)
-        content.append((tile.grid, tile.row, tile.column, tile.stage_yx_nm, tile.shape_yx, found.sha256))
+        stated = (tile.grid, tile.row, tile.column, tile.stage_yx_nm, tile.shape_yx, found.sha256)
+        apart = tile.rotation_deg != 0.0 or tile.pixel_size_yx_nm is not None
+        content.append((*stated, tile.rotation_deg, tile.pixel_size_yx_nm) if apart else stated)
     if not usable:
         what = f"section {section.z}: none of its {len(section.tiles)} tiles is usable"
         tally.findings.append(

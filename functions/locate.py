@@ -18,6 +18,7 @@ from functions.model.acquisition import Tile
 from functions.model.base import Document
 from functions.model.chain import Chain
 from functions.model.errors import TaskError
+from functions.model.stage import tile_to_stage
 from functions.model.transform import Points, SectionLayout, SectionTransform, TileTransform, Warp
 from functions.registration.blend import Floats, ramp
 from functions.registration.render import ChainedTile
@@ -129,7 +130,7 @@ class Locator:
         section = self._section(self._known(z))
         shown = []
         for tile in section.raw:
-            pixel = (np.array(yx_nm) - tile.stage_yx_nm) / self._voxel_nm[1:]
+            pixel = self._on_stage(tile).inverse(np.array([yx_nm], dtype=np.float64))[0]
             if _inside(pixel[None], tile.shape_yx)[0]:
                 middle = (np.array(tile.shape_yx) - 1) / 2
                 shown.append((float(np.linalg.norm(pixel - middle)), tile.id, pixel))
@@ -157,6 +158,10 @@ class Locator:
         if not np.isfinite(on_section).all():
             return self._answer("cut", section, None, aligned)
         return self._judged(section, on_section, aligned)
+
+    def _on_stage(self, tile: Tile) -> Warp:
+        """The map from px of a raw tile to nm of the stage."""
+        return Warp(affine=tile_to_stage(tile, self._voxel_nm[1:]))
 
     def from_row(self, row: PointRow) -> Located:
         """The point of a line of a CSV file.
@@ -189,7 +194,7 @@ class Locator:
                 continue
             pixel = Chain(warps=(placed.warp,)).inverse(on_section)
             if np.isfinite(pixel).all() and _inside(pixel, placed.shape_yx)[0]:
-                stage = pixel[0] * self._voxel_nm[1:] + np.array(raw.stage_yx_nm)
+                stage = self._on_stage(raw).apply(pixel)[0]
                 weights.append(section.weight(k, pixel))
                 hits.append(
                     TileHit(tile=raw.id, yx_px=_yx(pixel), stage_yx_nm=_yx(stage[None]), weight=weights[-1])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
+from functions.model.stage import tile_linear
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
 from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
@@ -25,6 +26,7 @@ from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
 from functions.store.drawing import save_usable, tile_reader
 from functions.store.files import write_json
+from functions.store.lens import lens_prior
 from functions.store.run import IngestedSection, Run
 from functions.store.tiles import TileReader
 from functions.store.transforms import CHUNK_PX, KINDS, section_volume
@@ -45,19 +47,20 @@ def compute(run: Run, unit: str) -> UnitReport:
         AcquisitionError: a tile that ingest accepted cannot be read any more, or an aligned stack has
         sections of
             several tiles.
-        TaskError: `stitch.device` is not there.
+        TaskError: `stitch.device` is not there, or `stitch.lens` is missing, damaged or of another camera.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
     reader = tile_reader(run, entry)
     if run.manifest.acquisition.aligned:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
+    lens = lens_prior(run, entry)
     stages, uncertainty_px = Stages(), run.manifest.acquisition.stage_uncertainty_px
     read = stages.timed("read", reader.image)
     with stages.stage("correlation"):
         measured = _measure(run, entry, read)
     with stages.stage("solve"):
-        mosaic = solve_tiles(measured, run.parameters.stitch, uncertainty_px=uncertainty_px)
+        mosaic = solve_tiles(measured, run.parameters.stitch, uncertainty_px=uncertainty_px, lens=lens)
     layout = _layout(entry, mosaic)
     with stages.stage("render"):
         codes = _draw(run, layout, mosaic, read)
@@ -70,13 +73,14 @@ def compute(run: Run, unit: str) -> UnitReport:
 def _measure(run: Run, entry: IngestedSection, read: Reader) -> Measured:
     """Register the overlaps of a section."""
     parameters, acquisition = run.parameters.stitch, run.manifest.acquisition
-    pixel_nm = np.array(acquisition.voxel_size_zyx_nm[1:])
-    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / pixel_nm
+    nm = acquisition.voxel_size_zyx_nm
+    stage = np.array([tile.stage_yx_nm for tile in entry.section.tiles], dtype=np.float64) / np.array(nm[1:])
     return measure_tiles(
         stage,
         read,
         parameters,
         uncertainty_px=acquisition.stage_uncertainty_px,
+        linear=[tile_linear(tile, (nm[1], nm[2])) for tile in entry.section.tiles],
         device=device_of(parameters.device, group="stitch"),
     )
 
@@ -109,6 +113,7 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
         residual_px_p95=mosaic.residual_px_p95,
         stage_origin_yx_px=mosaic.origin_yx_px,
         contrast=mosaic.contrast,
+        lens=None if mosaic.lens is None else SheetDocument.of(mosaic.lens),
     )
 
 

@@ -24,6 +24,8 @@ HEADER = "acquisition.json"
 TILES = "tiles.csv"
 REQUIRED = ("section", "row", "column", "path", "stage_y_nm", "stage_x_nm", "height_px", "width_px")
 OPTIONAL = ("sha256", "grid")
+TURNED = ("rotation_deg", "pixel_nm")
+"""Columns that are written only where a tile needs them."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_INDEX = 10_000_000
 
@@ -161,14 +163,30 @@ def write(folder: Path, acquisition: Acquisition, *, sections: tuple[int, int] |
         },
         source=HEADER,
     )
+    turned = any(t.rotation_deg or t.pixel_size_yx_nm for s in acquisition.sections for t in s.tiles)
     with atomic_path(folder / TILES) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(REQUIRED + OPTIONAL)
+        writer.writerow(REQUIRED + OPTIONAL + (TURNED if turned else ()))
         for section in acquisition.sections:
             for tile in section.tiles:
                 place = (section.z, tile.row, tile.column, tile.path, *tile.stage_yx_nm, *tile.shape_yx)
-                writer.writerow((*place, tile.sha256 or "", tile.grid))
+                more = (tile.rotation_deg, _pixel_nm(tile)) if turned else ()
+                writer.writerow((*place, tile.sha256 or "", tile.grid, *more))
     write_json(folder / HEADER, header.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def _pixel_nm(tile: Tile) -> float | str:
+    """The tile's own pixel size as `tiles.csv` has it; empty for the acquisition's.
+
+    Raises:
+        AcquisitionError: pixels are not square.
+    """
+    y, x = tile.pixel_size_yx_nm or (None, None)
+    if y != x:
+        raise AcquisitionError(
+            f"{TILES}: pixel_nm: {tile.path}: pixels of {y} x {x} nm", remedy="resample them to square ones"
+        )
+    return "" if y is None else y
 
 
 def _columns(header: list[str]) -> dict[str, int]:
@@ -178,7 +196,7 @@ def _columns(header: list[str]) -> dict[str, int]:
         if name not in names:
             raise AcquisitionError(f"{TILES}: row 1: {name}: column is missing", remedy="add the column")
     for name in names:
-        if name not in REQUIRED + OPTIONAL:
+        if name not in REQUIRED + OPTIONAL + TURNED:
             raise AcquisitionError(f"{TILES}: row 1: {name[:80]}: unknown column", remedy="remove the column")
         if names.count(name) > 1:
             raise AcquisitionError(
@@ -210,6 +228,12 @@ def _row(number: int, columns: dict[str, int], cells: list[str], guard: PathGuar
             raise _row_error(number, name, "not a finite number")
         return value
 
+    def given(name: str) -> bool:
+        return name in columns and bool(cells[columns[name]].strip())
+
+    pixel_nm = real("pixel_nm") if given("pixel_nm") else None
+    if pixel_nm is not None and pixel_nm <= 0:
+        raise _row_error(number, "pixel_nm", "not above 0")
     sha256 = cells[columns["sha256"]].strip().lower() if "sha256" in columns else ""
     if sha256 and not SHA256.fullmatch(sha256):
         raise _row_error(number, "sha256", "not 64 hexadecimal digits")
@@ -221,6 +245,8 @@ def _row(number: int, columns: dict[str, int], cells: list[str], guard: PathGuar
         shape_yx=(whole("height_px", 1), whole("width_px", 1)),
         sha256=sha256 or None,
         grid=whole("grid", 0) if "grid" in columns else 0,
+        rotation_deg=real("rotation_deg") if given("rotation_deg") else 0.0,
+        pixel_size_yx_nm=None if pixel_nm is None else (pixel_nm, pixel_nm),
     )
     return Row(number=number, z=whole("section", 0), tile=tile)
 

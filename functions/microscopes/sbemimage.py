@@ -22,6 +22,10 @@ NAME = "sbemimage"
 LOGS = Path("meta") / "logs"
 
 TileKey = tuple[int, int]
+Frame = tuple[float, tuple[float, float] | None]
+"""Rotation (degrees) of a grid, and its pixel size (nm) where it is not that of the acquisition."""
+MAX_SCALE = 4.0
+"""Grids whose pixels are more times larger or smaller than those of most tiles are no part of one picture."""
 
 
 @dataclass(slots=True)
@@ -55,12 +59,17 @@ def read(folder: Path) -> ReadAcquisition:
     counts = Counter(grid for found in slices.values() for grid, _ in found.tiles)
     pixel_nm, foreign = _pixel_size(runs, counts)
     findings += _grid_findings(runs, pixel_nm, foreign, set(counts) - foreign)
+    grids = _grids(runs)
+    frames = {
+        grid: (grids[grid][1], None if grids[grid][0] == pixel_nm else (grids[grid][0],) * 2)
+        for grid in set(counts) - foreign
+    }
     guard = PathGuard(folder)
     last = max(slices)
     sections = [
         section
         for z, found in sorted(slices.items())
-        if (section := _section(z, found, guard, foreign, last, findings)) is not None
+        if (section := _section(z, found, guard, frames, last, findings)) is not None
     ]
     if not sections:
         raise AcquisitionError(f"{LOGS}: no usable grid", remedy="see the pixel sizes of the grids")
@@ -95,7 +104,7 @@ def _collect(runs: Iterable[RunLog]) -> dict[int, Slice]:
 
 
 def _section(
-    z: int, found: Slice, guard: PathGuard, foreign: set[int], last: int, findings: list[Finding]
+    z: int, found: Slice, guard: PathGuard, frames: dict[int, Frame], last: int, findings: list[Finding]
 ) -> Section | None:
     """One slice as a section, with the rule that says whether it is complete."""
     missing, expected = sorted(found.expected - set(found.tiles)), len(found.expected)
@@ -115,14 +124,16 @@ def _section(
             )
         )
     tiles = [
-        _tile(record, config, guard)
+        _tile(record, config, guard, frames[grid])
         for (grid, _), (record, config) in sorted(found.tiles.items())
-        if grid not in foreign
+        if grid in frames
     ]
     return Section(z=z, tiles=tuple(tiles), complete=complete, completeness_rule=rule) if tiles else None
 
 
-def _tile(record: TileRecord, config: Config | None, guard: PathGuard) -> Tile:
+def _tile(record: TileRecord, config: Config | None, guard: PathGuard, frame: Frame) -> Tile:
+    """A tile. SBEMimage turns the centres of a grid's tiles about its first one, and subtracts half an
+    unturned tile from them (`tile_position_for_registration`); so does `Tile.stage_yx_nm`."""
     columns = config.columns(record.grid) if config is not None else None
     shape = record.shape_yx or (config.tile_shape_yx(record.grid) if config is not None else None)
     if shape is None:
@@ -133,7 +144,14 @@ def _tile(record: TileRecord, config: Config | None, guard: PathGuard) -> Tile:
     row, column = divmod(record.tile, columns) if columns else (0, record.tile)
     path = guard.check(record.path, field=f"{record.source}: filename")
     return Tile(
-        row=row, column=column, path=path, stage_yx_nm=record.place_yx_nm, shape_yx=shape, grid=record.grid
+        row=row,
+        column=column,
+        path=path,
+        stage_yx_nm=record.place_yx_nm,
+        shape_yx=shape,
+        grid=record.grid,
+        rotation_deg=frame[0],
+        pixel_size_yx_nm=frame[1],
     )
 
 
@@ -148,7 +166,7 @@ def _grids(runs: Iterable[RunLog]) -> dict[int, tuple[float, float]]:
 
 
 def _pixel_size(runs: list[RunLog], counts: Counter[int]) -> tuple[float, set[int]]:
-    """The pixel size of the grid with most tiles, and the grids of another one."""
+    """The pixel size of the grid with most tiles, and the grids of a quite different one."""
     grids = _grids(runs)
     unknown = sorted(set(counts) - set(grids))
     if unknown:
@@ -157,11 +175,12 @@ def _pixel_size(runs: list[RunLog], counts: Counter[int]) -> tuple[float, set[in
             remedy="transfer config_<time>.txt of its run",
         )
     main = max(sorted(counts), key=lambda grid: counts[grid])
-    return grids[main][0], {grid for grid in counts if grids[grid][0] != grids[main][0]}
+    usual = grids[main][0]
+    return usual, {g for g in counts if not 1 / MAX_SCALE <= grids[g][0] / usual <= MAX_SCALE}
 
 
 def _grid_findings(runs: list[RunLog], pixel_nm: float, foreign: set[int], kept: set[int]) -> list[Finding]:
-    """Grids that do not fit together: another pixel size (left out), another rotation (worth a look)."""
+    """Grids that differ: in pixel size (left out if much), in rotation."""
     grids = _grids(runs)
     findings = [
         Finding(
@@ -173,15 +192,25 @@ def _grid_findings(runs: list[RunLog], pixel_nm: float, foreign: set[int], kept:
         )
         for grid in sorted(foreign)
     ]
+    findings += [
+        Finding(
+            severity="note",
+            code="pixel_size",
+            subject=f"grid {grid}: pixel_sizes",
+            message=f"grid {grid}: pixel size {grids[grid][0]:g} nm, drawn at {pixel_nm:g} nm as most",
+        )
+        for grid in sorted(kept)
+        if grids[grid][0] != pixel_nm
+    ]
     used = {grid: grids[grid][1] for grid in kept}
     if len(set(used.values())) > 1:
         angles = ", ".join(f"grid {grid}: {angle:g}" for grid, angle in sorted(used.items()))
         findings.append(
             Finding(
-                severity="warning",
+                severity="note",
                 code="rotation",
                 subject="rotation_angles",
-                message=f"grids are rotated differently ({angles} degrees): positions hold within a grid",
+                message=f"grids are rotated differently ({angles} degrees); their tiles are turned so",
                 remedy="look at the seams between grids in the report",
             )
         )

@@ -13,7 +13,8 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Tile(Document):
-    """One image file. `stage_yx_nm` is its upper-left corner; y grows downwards."""
+    """One image file. `stage_yx_nm` is its upper-left corner, before it is turned about its centre; y grows
+    downwards."""
 
     row: int
     column: int
@@ -22,6 +23,10 @@ class Tile(Document):
     shape_yx: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     grid: int = 0
+    rotation_deg: float = 0.0
+    """By which the tile was turned, from +x towards +y: clockwise as it is seen."""
+    pixel_size_yx_nm: tuple[Positive, Positive] | None = None
+    """None: that of the acquisition."""
 
     @property
     def id(self) -> str:

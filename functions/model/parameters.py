@@ -46,6 +46,9 @@ class StitchParameters(Document):
     """Bring every section to one mean and standard deviation (never done to an aligned stack)."""
     target_mean: Annotated[float, Field(gt=0, lt=255)] = 128.0
     target_std: Annotated[float, Field(gt=0, lt=128)] = 33.0
+    lens: str | None = None
+    """Path of a camera's lens (`petavoxel acquisition lens`), readable at the site; None: each section finds
+    its own."""
     device: Device = "cpu"
     """Where images are compared; `auto` takes the best there is. Devices agree to 0.02 px, not to the bit."""
 

@@ -190,6 +190,11 @@ class SheetDocument(Document):
         rows = np.round(sheet.coefficients, 4).tolist()
         return cls(spacing_px=sheet.spacing_px, coefficients=tuple(tuple(tuple(r) for r in a) for a in rows))
 
+    @property
+    def sheet(self) -> Sheet:
+        """The sheet as arrays."""
+        return Sheet(spacing_px=self.spacing_px, coefficients=np.asarray(self.coefficients, dtype=np.float64))
+
 
 class TileTransform(Document):
     """Where a tile lies in its section. Grey values are `gain * v + offset` before blending."""
@@ -210,10 +215,7 @@ class TileTransform(Document):
     @cached_property
     def warp(self) -> Warp:
         """The map from tile px to section px."""
-        sheet = None
-        if self.sheet is not None:
-            coefficients = np.asarray(self.sheet.coefficients, dtype=np.float64)
-            sheet = Sheet(spacing_px=self.sheet.spacing_px, coefficients=coefficients)
+        sheet = None if self.sheet is None else self.sheet.sheet
         return Warp(affine=np.asarray(self.affine, dtype=np.float64), sheet=sheet)
 
 
@@ -256,6 +258,8 @@ class SectionLayout(Document):
     stage_origin_yx_px: tuple[float, float] = (0.0, 0.0)
     """Stage position of section pixel (0, 0)."""
     contrast: ContrastMap = ContrastMap(mean=0.0, std=0.0)
+    lens: SheetDocument | None = None
+    """The sheet that all tiles share (their own sheets contain it), raw px, without an affine part."""
     exact_copy: bool = False
     """Pixels are the tile's own, untouched."""
 

@@ -14,8 +14,9 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from functions.model.acquisition import Section
+from functions.model.acquisition import Section, Tile
 from functions.model.errors import AcquisitionError
+from functions.model.stage import tile_to_stage
 from functions.model.transform import Seam, SectionLayout, Warp
 from functions.publication.facts import Facts
 from functions.publication.omezarr import LABELS
@@ -197,14 +198,14 @@ def staged_and_solved(
     shape = (min(FLIP_PX, layout.shape_yx[0]), min(FLIP_PX, layout.shape_yx[1]))
     corner = np.rint(np.array(centre_yx) - np.array(shape) / 2)
     points = _points(np.clip(corner, 0, np.array(layout.shape_yx) - shape), shape)
-    staged = [np.array(t.stage_yx_nm) / pixel_yx_nm - layout.stage_origin_yx_px for t in section.tiles]
+    staged = [_staged(tile, pixel_yx_nm, layout) for tile in section.tiles]
     pictures = []
     for by_stage in (True, False):
         total, count = np.zeros(shape), np.zeros(shape)
         for k, tile in enumerate(section.tiles):
             warp = layout.tile(tile.id).warp
             if by_stage:
-                warp = Warp(affine=np.column_stack([np.eye(2), staged[k]]))
+                warp = staged[k]
             if not _touches(warp, tile.shape_yx, points):
                 continue
             try:
@@ -214,6 +215,13 @@ def staged_and_solved(
             total, count = total + values, count + (values > 0)
         pictures.append(stretch((total / np.maximum(count, 1)).astype(np.uint8)))
     return pictures
+
+
+def _staged(tile: Tile, pixel_yx_nm: tuple[float, float], layout: SectionLayout) -> Warp:
+    """Where the stage puts a tile in its section."""
+    affine = tile_to_stage(tile, pixel_yx_nm) / np.array(pixel_yx_nm)[:, None]
+    affine[:, 2] -= layout.stage_origin_yx_px
+    return Warp(affine=affine)
 
 
 def _points(corner_yx: NDArray[np.float64], shape_yx: tuple[int, int]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """Where the tiles of a section lie: one sparse robust least-squares problem from all measured overlaps.
 
 First translations, in which wrong overlaps show by contradicting the others; then, from patches, for each
-tile an affine map and a smooth sheet, plus one lens sheet that all tiles share. The gauge is held by weak
+tile an affine map and a smooth sheet, plus one lens sheet that all tiles share, about what earlier sections
+say of it. The gauge is held by weak
 priors: tiles keep their shape, and the mean position stays the stage's.
 """
 
@@ -17,6 +18,7 @@ from scipy.sparse import csgraph
 
 from functions.model.transform import Sheet, Warp, sheet_shape
 from functions.registration.correlation import Shift
+from functions.registration.lens import LensPrior, without_affine
 from functions.registration.overlaps import Matches
 from functions.registration.robust import solve_robust
 from functions.registration.sheets import basis_rows, bending
@@ -39,6 +41,8 @@ LENS_SIGMA_PX = 4.0
 ANGLE_SIGMA = 0.002
 TURNED = 0.009
 """Radians; lens and stage leave less."""
+MAX_TURNED = 0.1
+"""Share of turned tiles above which what tiles share in section px is no lens."""
 GAUGE_LIMIT = 0.008
 """Tiles whose linear part differs more from the median do not count for the section's scale and rotation."""
 
@@ -60,6 +64,8 @@ class Montage:
     warps: tuple[Warp, ...]
     residuals_px: tuple[Floats, ...]
     weights: tuple[Floats, ...]
+    lens: Sheet | None
+    """What the tiles share, in raw px; None without matches, or where tiles stand differently."""
 
 
 def place_tiles(
@@ -199,6 +205,7 @@ def solve_montage(
     *,
     tether_px: float,
     frames: Floats | None = None,
+    lens: LensPrior | None = None,
 ) -> Montage:
     """Affine map and sheet of every tile from all patch matches.
 
@@ -207,6 +214,7 @@ def solve_montage(
         matches: per pair; empty where nothing was found.
         tether_px: how far a tile without matches may be pulled from its position.
         frames: raw to upright pixels (N, 2, 3) of each tile; shapes and matches are in raw pixels.
+        lens: what is known of it; only the difference is solved for, the more narrowly the more is known.
     """
     count = len(shapes_yx)
     start = np.array([np.eye(2, 3)] * count) if frames is None else frames.copy()
@@ -235,23 +243,27 @@ def solve_montage(
         )
 
     design = rows(a_index, a_yx) - rows(b_index, b_yx)
-    target = _placed(start, b_index, b_yx) - _placed(start, a_index, a_yx)
+    known = np.zeros((2, *knots)) if lens is None else lens.sheet.coefficients
+    field = Sheet(spacing_px=spacing, coefficients=known)
+    target = _placed(start, b_index, b_yx + field(b_yx)) - _placed(start, a_index, a_yx + field(a_yx))
     sheet = bending(knots) / BEND_SIGMA_PX**2 + sparse.identity(knots[0] * knots[1]) / SHEET_SIGMA_PX**2
-    lens = bending(knots) / BEND_SIGMA_PX**2 + sparse.identity(knots[0] * knots[1]) / LENS_SIGMA_PX**2
+    common = bending(knots) / BEND_SIGMA_PX**2 + sparse.identity(knots[0] * knots[1]) / LENS_SIGMA_PX**2
+    # an overlap says about as much of the lens as this prior does
+    common = common * (1.0 if lens is None else 1.0 + lens.weight)
     rigid = sparse.diags([1e-3 / max(tether_px, 1.0) ** 2, 1 / AFFINE_SIGMA_PX**2, 1 / AFFINE_SIGMA_PX**2])
-    prior = sparse.block_diag([sparse.block_diag([rigid, sheet])] * count + [lens], format="csr")
+    prior = sparse.block_diag([sparse.block_diag([rigid, sheet])] * count + [common], format="csr")
     solution = solve_robust(
         design, target, weight=np.clip(peak, 0.05, 1) ** 2 / MATCH_SIGMA_PX**2, prior=prior
     )
     cuts = np.cumsum([len(m) for m in matches])[:-1]
-    common = solution.unknowns[count * block :]
+    shared = solution.unknowns[count * block :].T.reshape(2, *knots)
     warps = []
     for k in range(count):
         own = solution.unknowns[k * block : (k + 1) * block]
         linear = start[k, :, :2] + own[1:3].T / half
         move = start[k, :, 2] + own[0] - (own[1:3].T / half) @ centre
-        bent = (own[3:] + common).T.reshape(2, *knots)
-        flat = not len(peak) or float(np.abs(bent).max()) < 1e-6
+        bent = np.einsum("ij,jyx->iyx", start[k, :, :2], known) + own[3:].T.reshape(2, *knots) + shared
+        flat = float(np.abs(bent).max()) < 1e-6
         warps.append(
             Warp(
                 affine=np.concatenate([linear, move[:, None]], axis=1),
@@ -262,7 +274,18 @@ def solve_montage(
         warps=_without_common_affine(warps, shapes_yx, start),
         residuals_px=tuple(np.split(solution.residual_px, cuts)) if matches else (),
         weights=tuple(np.split(solution.weight, cuts)) if matches else (),
+        lens=_lens(start, known, shared, spacing) if len(peak) else None,
     )
+
+
+def _lens(start: Floats, known: Floats, shared: Floats, spacing_px: float) -> Sheet | None:
+    """The lens in raw px: `shared` (2, gy, gx) is in section px, and of use where most tiles stand alike."""
+    linear = start[:, :, :2]
+    usual = np.median(linear, axis=0)
+    if np.mean(np.abs(linear - usual).max(axis=(1, 2)) > TURNED) > MAX_TURNED:
+        return None
+    found = known + np.einsum("ij,jyx->iyx", np.linalg.inv(usual), shared)
+    return without_affine(Sheet(spacing_px=spacing_px, coefficients=found))
 
 
 def _placed(start: Floats, index: NDArray[np.int64], points_yx: Floats) -> Floats:

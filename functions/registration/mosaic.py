@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from functions.model.parameters import StitchParameters
-from functions.model.transform import ContrastMap, Warp
+from functions.model.transform import ContrastMap, Sheet, Warp
 from functions.registration.blend import PlacedTile, frame
 from functions.registration.contrast import equalise_tiles, section_contrast
 from functions.registration.filters import CPU
 from functions.registration.focus import leads_px
+from functions.registration.lens import LensPrior
 from functions.registration.masks import CELL_PX
 from functions.registration.measure import Measured, measure_tiles
 from functions.registration.montage import Montage, Pair, groups_of, solve_montage, turn_frames
@@ -58,6 +59,8 @@ class Mosaic:
     origin_yx_px: tuple[float, float]
     residual_px_p95: float | None
     contrast: ContrastMap
+    lens: Sheet | None
+    """What the tiles share, see `Montage`; None where no overlap is good."""
 
 
 def stitch_tiles(
@@ -76,7 +79,13 @@ def stitch_tiles(
     return solve_tiles(measured, parameters, uncertainty_px=uncertainty_px)
 
 
-def solve_tiles(measured: Measured, parameters: StitchParameters, *, uncertainty_px: float) -> Mosaic:
+def solve_tiles(
+    measured: Measured,
+    parameters: StitchParameters,
+    *,
+    uncertainty_px: float,
+    lens: LensPrior | None = None,
+) -> Mosaic:
     """Place the tiles of a section, judge its seams and even out its grey values."""
     m = measured
     shapes = [view.shape_yx for view in m.views]
@@ -87,6 +96,7 @@ def solve_tiles(measured: Measured, parameters: StitchParameters, *, uncertainty
         m.matches,
         tether_px=uncertainty_px,
         frames=turn_frames(m.frames, shapes, m.pairs, m.matches),
+        lens=lens,
     )
     seams = [_seam(k, pair, m, montage, parameters) for k, pair in enumerate(m.pairs)]
     stage_uncertainty_px = round(max(uncertainty_px, m.stage_error_px), 1)
@@ -187,6 +197,7 @@ def _finish(
         origin_yx_px=(float(corner[0]), float(corner[1])),
         residual_px_p95=round(float(np.percentile(flat, 95)), 4) if len(flat) else None,
         contrast=contrast,
+        lens=montage.lens if good else None,
     )
 
 

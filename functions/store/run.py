@@ -14,7 +14,7 @@ from pathlib import Path
 
 from functions.model.acquisition import Acquisition, Finding, Section
 from functions.model.base import Document
-from functions.model.errors import ModelError, UpstreamError
+from functions.model.errors import ModelError, TaskError, UpstreamError
 from functions.model.parameters import Parameters
 from functions.model.volume import VolumeRef
 from functions.store.cells import CODE_VERSION, Cell
@@ -99,12 +99,17 @@ class Run:
 
     # -- keys -----------------------------------------------------------------------------------------------
     def stitch_key(self, section: IngestedSection) -> str:
-        """Key of a stitched section: its tiles, how exact their places are, and the stitch parameters."""
+        """Key of a stitched section: its tiles, how exact their places are, the stitch parameters, and the
+        lens by its content."""
         whole = self.manifest.acquisition
         frame = (whole.voxel_size_zyx_nm, whole.stage_uncertainty_px, whole.aligned)
-        return fingerprint(
-            "stitch", section.fingerprint, frame, self.parameters.stitch.to_json(), CODE_VERSION
-        )
+        stitch = self.parameters.stitch.model_dump(mode="json", exclude={"lens"})
+        return fingerprint("stitch", section.fingerprint, frame, stitch, *self._lens_content, CODE_VERSION)
+
+    @cached_property
+    def _lens_content(self) -> tuple[str, ...]:
+        path = self.lens_path
+        return () if path is None else (sha256_file(path),)
 
     @cached_property
     def _stitch_keys(self) -> dict[str, str]:
@@ -260,6 +265,20 @@ class Run:
                 remedy="give `demo` or the path of a .safetensors model",
             )
         return path
+
+    @property
+    def lens_path(self) -> Path | None:
+        """The lens of the camera, where one is given.
+
+        Raises:
+            TaskError: there is no such file.
+        """
+        name = self.parameters.stitch.lens
+        if name is not None and not Path(name).is_file():
+            raise TaskError(
+                f"stitch.lens: {name}: no such file", remedy="write it with `petavoxel acquisition lens`"
+            )
+        return None if name is None else Path(name)
 
     @cached_property
     def aligned(self) -> AlignedVolume:

@@ -247,3 +247,23 @@ def test_real_tiles_are_an_acquisition(tmp_path: Path) -> None:
     check = check_acquisition(tmp_path)
     assert (check.tiles, check.complete) == (12, True)
     assert set(fafb_reference()) == {tile.path for tile in written.sections[0].tiles}
+
+
+def test_turned_and_scaled_tiles(tmp_path: Path) -> None:
+    make(tmp_path, images=False)
+    before = read_acquisition(tmp_path).acquisition
+    first, *rest = before.sections
+    own = {"rotation_deg": -7.5, "pixel_size_yx_nm": (6.0, 6.0)}
+    tiles = (first.tiles[0].model_copy(update=own), *first.tiles[1:])
+    turned = before.model_copy(
+        update={"sections": (first.model_copy(update={"tiles": tiles}), *rest), "dtype": "uint8"}
+    )
+    plain.write(tmp_path, turned)
+    assert read_acquisition(tmp_path).acquisition.sections == turned.sections
+    edit_csv(tmp_path, 2, "pixel_nm", "0")
+    with pytest.raises(AcquisitionError, match=r"tiles.csv: row 2: pixel_nm: not above 0"):
+        read_acquisition(tmp_path)
+    oblong = tiles[0].model_copy(update={"pixel_size_yx_nm": (6.0, 5.0)})
+    odd = turned.model_copy(update={"sections": (first.model_copy(update={"tiles": (oblong,)}),)})
+    with pytest.raises(AcquisitionError, match=r"pixel_nm: .*: pixels of 6.0 x 5.0 nm"):
+        plain.write(tmp_path, odd)

@@ -130,19 +130,21 @@ def test_grids_of_another_pixel_size_or_rotation_are_findings(tmp_path: Path) ->
         tmp_path,
         "20210630101010",
         session={
-            "grids": ["0000", "0001", "0002"],
-            "pixel_sizes": [10.0, 20.0, 10.0],
-            "rotation_angles": [0, 0, 30],
+            "grids": ["0000", "0001", "0002", "0003"],
+            "pixel_sizes": [10.0, 20.0, 10.0, 80.0],
+            "rotation_angles": [0, 0, 30, 0],
         },
     )
-    for grid, tile in ((0, 0), (0, 1), (1, 0), (2, 0)):
+    for grid, tile in ((0, 0), (0, 1), (1, 0), (2, 0), (3, 0)):
         run.tile(grid, tile, 1)
     run.close(config=False)
     read = read_acquisition(tmp_path)
-    codes = {finding.code: finding for finding in read.findings}
-    assert "20 nm" in codes["pixel_size"].message
-    assert "grid 2: 30" in codes["rotation"].message
-    assert {tile.grid for tile in read.acquisition.sections[0].tiles} == {0, 2}
+    sizes = {finding.severity: finding.message for finding in read.findings if finding.code == "pixel_size"}
+    assert "grid 1: pixel size 20 nm, drawn at 10 nm" in sizes["note"]
+    assert "grid 3: pixel size 80 nm, not 10 nm as most; left out" in sizes["error"]
+    assert any("grid 2: 30" in f.message and f.code == "rotation" for f in read.findings)
+    tiles = {t.grid: (t.rotation_deg, t.pixel_size_yx_nm) for t in read.acquisition.sections[0].tiles}
+    assert tiles == {0: (0.0, None), 1: (0.0, (20.0, 20.0)), 2: (30.0, None)}
 
 
 def test_imagelist_alone_is_enough_with_a_configuration(tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
-"""`petavoxel acquisition`: look at what the microscope wrote."""
+"""`petavoxel acquisition`: look at what the microscope wrote, and learn its camera."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from typer_cli.boundary import ExitCode
-from typer_cli.options import Folder, Format, Output
+from typer_cli.options import Folder, Format, Output, RunId, SiteName
 from typer_cli.output import show, table
 
-app = typer.Typer(help="Look at what the microscope wrote.", no_args_is_help=True)
+app = typer.Typer(help="Look at what the microscope wrote, and learn its camera.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Look at what the microscope wrote."""
+    """Look at what the microscope wrote, and learn its camera."""
 
 
 @app.command()
@@ -46,3 +49,47 @@ def check(folder: Folder, output: Output = Format.TEXT) -> None:
     show(report.to_json(), output, render)
     if not report.complete:
         raise typer.Exit(ExitCode.NO)
+
+
+@app.command()
+def lens(
+    run: RunId,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE.json", help="Where to write it.")],
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE.json", help="An earlier lens of this camera, to improve on."),
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the camera; by default the instrument's.")
+    ] = None,
+    site: SiteName = "local",
+    output: Output = Format.TEXT,
+) -> None:
+    """Write the lens distortion that a run's stitched sections share, for later runs of this camera.
+
+    Give the file to them with --set stitch.lens=FILE.json; each section then starts from it.
+
+    Example: petavoxel acquisition lens last --to camera.json --from camera.json
+    """
+    from rich.console import Console
+
+    from functions.lens import camera_lens
+    from functions.store.files import write_json
+    from functions.store.lens import read_lens
+    from typer_cli.facade import work_of
+
+    known = None if earlier is None else read_lens(earlier, field="--from")
+    found = camera_lens(work_of(run, site), earlier=known, camera=camera)
+    write_json(to, found.to_json())
+
+    def render(screen: Console) -> None:
+        facts = [
+            ("file", str(to)),
+            ("tiles y, x px", found.tile_shape_yx),
+            ("pixel size", f"{found.pixel_size_nm:g} nm"),
+            ("rests on", f"{found.sections} sections, {found.tiles} tiles, {found.weight:g} overlaps"),
+            ("largest shift", f"{found.largest_px:.2f} px"),
+        ]
+        screen.print(table("lens", found.camera, rows=facts))
+
+    show({"file": str(to), **found.to_json()}, output, render)
