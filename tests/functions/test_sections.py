@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from functions.model.regions import LINE, Regions
 from functions.model.transform import Warp
 from functions.registration.artefacts import CRACK, FOLD, TISSUE
 from functions.registration.cuts import part_regions
+from functions.registration.overlaps import Matches
 from functions.registration.sections import PairMatch, register_sections
 from functions.registration.warp import dense_coordinates, sample
 from tests.functions.registration_scenes import scene
@@ -63,6 +66,29 @@ def test_a_mirrored_section_is_refused() -> None:
 def test_a_section_of_other_tissue_is_refused() -> None:
     other = scene(PLANE.shape, 900)
     assert not register(picture(turned(0.0)), picture(turned(0.0), 1, other)).good
+
+
+def test_a_far_pair_that_is_clear_is_kept_and_one_of_other_tissue_is_not() -> None:
+    a, b = turned(0.0), turned(2.0)
+    whole = np.ones((SIZE, SIZE), dtype=bool)
+    for plane, good in ((PLANE, True), (scene(PLANE.shape, 901), False)):
+        there = picture(b, 1, plane)
+        found = register_sections(picture(a), whole, there, whole, AlignParameters(), far=True)
+        assert found.far
+        assert found.good == good
+        if good:
+            assert np.median(errors(found, a, b)) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("score", "margin", "good"), [(0.29, 0.6, False), (0.6, 0.3, False), (0.31, 0.36, True)]
+)
+def test_a_far_pair_needs_more_than_a_near_one(score: float, margin: float, good: bool) -> None:
+    points = np.random.default_rng(0).uniform(0, 500, (60, 2))
+    matches = Matches(a_yx=points, b_yx=points, peak=np.full(60, 0.5), ratio=np.full(60, 0.5))
+    near = PairMatch(affine=np.eye(2, 3), score=score, margin=margin, matches=matches, tried=100)
+    assert near.good
+    assert replace(near, far=True).good == good
 
 
 def test_inverted_contrast_is_refused() -> None:
