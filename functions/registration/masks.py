@@ -35,6 +35,16 @@ class TileMasks:
     textured: Mask
 
 
+def require_gray(image: NDArray[np.generic]) -> None:
+    """Refuse anything but 8 bits: other ranges, and NaN, would be taken for black, saturated or no texture.
+
+    Raises:
+        TypeError: another type.
+    """
+    if image.dtype != np.uint8:
+        raise TypeError(f"image: {image.dtype}, expected uint8; see contrast.to_eight_bit for 16 bits")
+
+
 def reduce_mean(image: NDArray[np.generic], factor: int) -> Image:
     """Means of factor x factor blocks; the last block of an axis may be partial (edge pixels repeated)."""
     if factor == 1:

@@ -18,7 +18,7 @@ from functions.model.transform import Warp
 from functions.registration.cuts import region_level
 from functions.registration.filters import CPU
 from functions.registration.flow import MIN_INLIERS, fit_warp, flow, refine_affine, warp_level
-from functions.registration.masks import Gray, Mask
+from functions.registration.masks import Gray, Mask, require_gray
 from functions.registration.overlaps import NO_MATCHES, Matches, join
 from functions.registration.rotation import Guess, Level, reduce_section, scan_rotations
 
@@ -80,7 +80,12 @@ def register_sections(
         regions_a: regions of a that folds and cracks part; None where nothing does.
         far: stop at half resolution, try near rotations and one scale only: enough for what holds a stack
             straight, and may fail.
+
+    Raises:
+        TypeError: a section is not of 8 bits.
     """
+    require_gray(a)
+    require_gray(b)
     factor = 1
     while min(*a.shape, *b.shape) // (2 * factor) >= THUMBNAIL_PX:
         factor *= 2

@@ -15,6 +15,7 @@ from functions.registration.artefacts import CRACK, FOLD, TISSUE
 from functions.registration.cuts import part_regions
 from functions.registration.overlaps import Matches
 from functions.registration.sections import PairMatch, register_sections
+from functions.registration.views import view_tile
 from functions.registration.warp import dense_coordinates, sample
 from tests.functions.registration_scenes import scene
 
@@ -161,3 +162,16 @@ def test_a_line_with_gaps_parts() -> None:
     np.testing.assert_array_equal(regions.labels[:, :19], 0)
     np.testing.assert_array_equal(regions.labels[:, 22:], 1)
     np.testing.assert_array_equal(regions.labels == LINE, codes == CRACK)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_sections_of_other_than_eight_bits_are_refused(dtype: type[np.generic]) -> None:
+    a = picture(turned(0.0))
+    other = a.astype(dtype)
+    if dtype is np.float32:
+        other[5, 5] = np.nan
+    for pair in ((a, other), (other, a)):
+        with pytest.raises(TypeError, match=r"expected uint8; see contrast\.to_eight_bit"):
+            register(*pair)
+    with pytest.raises(TypeError, match=np.dtype(dtype).name):
+        view_tile(other)
