@@ -64,6 +64,9 @@ class AlignParameters(Document):
     locked_solution: str | None = None
     """Folder under the work root of an earlier run's solution (`align_solve/<key>`): its sections stay where
     they are, and new ones are placed against them."""
+    unlocked_sections: Annotated[int, Field(ge=0, le=64)] = 0
+    """... but for so many at its end, which are placed anew: sections they are paired with had not been
+    imaged yet. While a stack grows, the largest of `far_neighbours`."""
     max_rotation_deg: Annotated[float, Field(ge=0, le=180)] = 12.0
     """Rotations between neighbours that are tried first; all others only if none of these fits."""
     patch_px: Annotated[int, Field(ge=16, le=256)] = 64

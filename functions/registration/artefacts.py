@@ -36,7 +36,8 @@ TAIL_PERCENT = 0.2
 """A band is further from the median than all but this share of the other cells: it is no tissue."""
 RESIN_PX = 128
 """Resin holds a square of this side; smaller areas without texture are cytoplasm."""
-STREAK_PX = 385
+STREAK_CELLS = 49
+"""Length of a streak, in cells."""
 STREAK_GRAY = 12.0
 STREAK_SIGMAS = 6.0
 RESIN_SHARE = 0.35
@@ -136,51 +137,89 @@ def _resin(std: Image, small: Image, used: Mask, noise: float) -> Mask:
 
 def _streaks(gray: Image, mask: Mask) -> Mask:
     """Cells in which rows are brighter or darker than the rows above and below over a long way (charging)."""
-    if gray.shape[1] < STREAK_PX or gray.shape[0] < 9:
+    if gray.shape[1] < STREAK_CELLS * CELL_PX or gray.shape[0] < 9:
         return np.zeros([-(-n // CELL_PX) for n in gray.shape], dtype=bool)
-    along = ndimage.uniform_filter1d(np.where(mask, gray, 0.0), STREAK_PX, axis=1)
-    whole = ndimage.uniform_filter1d(mask.astype(np.float32), STREAK_PX, axis=1) > 0.999
-    jump = along - ndimage.median_filter(along, size=(5, 1))
+    cells = _row_cells(gray if mask.all() else np.where(mask, gray, np.float32(0.0)))
+    along = ndimage.uniform_filter1d(cells, STREAK_CELLS, axis=1)
+    whole = ndimage.uniform_filter1d(_row_cells(mask), STREAK_CELLS, axis=1) > 0.999
+    jump = along - _median_of_five(along)
     spread = 1.4826 * float(np.median(np.abs(jump[whole]))) if whole.any() else 0.0
     found = whole & (np.abs(jump) > max(STREAK_GRAY, STREAK_SIGMAS * spread))
-    out: Mask = reduce_mean(found, CELL_PX) > 0.0
+    starts = np.arange(0, len(found), CELL_PX)
+    out: Mask = np.logical_or.reduceat(found, starts, axis=0)
     return out
+
+
+def _row_cells(values: NDArray[np.generic]) -> Image:
+    """Means of 8 columns (Y, ceil(X / 8)); the last may be of fewer."""
+    starts = np.arange(0, values.shape[1], CELL_PX)
+    widths = np.diff(starts, append=values.shape[1]).astype(np.float32)
+    sums = np.add.reduceat(values, starts, axis=1, dtype=np.float32)
+    return np.asarray(sums / widths, dtype=np.float32)
+
+
+def _median_of_five(rows: Image) -> Image:
+    """Median of each row with the two above and below, by comparisons alone; the border is mirrored."""
+    wide = np.pad(rows, ((2, 2), (0, 0)), mode="symmetric")
+    a, b, c, d, e = (wide[k : k + len(rows)] for k in range(5))
+    a, b = np.minimum(a, b), np.maximum(a, b)
+    d, e = np.minimum(d, e), np.maximum(d, e)
+    low, high = np.maximum(a, d), np.minimum(b, e)
+    # of c and the middle ones, the median
+    return np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), c))
 
 
 def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:
     """Long thin dark and bright bands, on cells of 4 px."""
     low, middle, high = np.percentile(small[used], [16, 50, 84])
-    inner = ndimage.binary_erosion(ndimage.binary_fill_holes(used), np.ones((3, 3), bool), border_value=1)
+    inner = used
+    if not used.all():
+        inner = ndimage.binary_erosion(ndimage.binary_fill_holes(used), np.ones((3, 3), bool), border_value=1)
     out = []
     for score in ((middle - small) / max(middle - low, 1.0), (small - middle) / max(high - middle, 1.0)):
         far, near = (score > FAR) & inner, (score > NEAR) & inner
         lines = _line_opening(ndimage.binary_opening(far, np.ones((2, 2), bool)), LINE_PX // SUB_PX)
+        if not lines.any():
+            out.append(lines)
+            continue
         core = _slender(lines, score, used)
         out.append(near & ndimage.binary_dilation(core, np.ones((3, 3), bool), iterations=2))
     return out[0], out[1]
 
 
 def _line_opening(cells: Mask, length: int) -> Mask:
-    """What of a mask a straight line of `length` cells fits into, in any of 24 directions."""
+    """What of a mask a straight line of `length` cells fits into, in any of 24 directions.
+
+    A line lies in one connected part, so parts are looked at by themselves, and small ones not at all.
+    """
     out = np.zeros_like(cells)
-    if not cells.any():
-        return out
-    padded = np.pad(cells, length)
-    for angle in np.arange(ANGLES) * np.pi / ANGLES:
-        steps = [np.rint(k * np.array([np.sin(angle), np.cos(angle)])).astype(int) for k in range(length)]
-        fits = np.ones_like(padded)
-        for dy, dx in steps:
-            fits &= _shifted(padded, -dy, -dx)
-            if not fits.any():
-                break
-        if fits.any():
-            for dy, dx in steps:
-                out |= _shifted(fits, dy, dx)[length:-length, length:-length]
+    labels, count = ndimage.label(cells, np.ones((3, 3), bool))
+    shortest = np.rint((length - 1) * np.sin(np.pi / 4)) + 1
+    for index, box in enumerate(ndimage.find_objects(labels) if count else [], start=1):
+        if max(s.stop - s.start for s in box) >= shortest:
+            out[box] |= _lines_in(labels[box] == index, length)
     return out
 
 
-def _shifted(cells: Mask, dy: int, dx: int) -> Mask:
-    return np.roll(cells, (dy, dx), axis=(0, 1))
+def _lines_in(part: Mask, length: int) -> Mask:
+    """What of one part a straight line fits into."""
+    out = np.zeros_like(part)
+    h, w = part.shape
+    padded = np.pad(part, length)
+    for angle in np.arange(ANGLES) * np.pi / ANGLES:
+        steps = [np.rint(k * np.array([np.sin(angle), np.cos(angle)])).astype(int) for k in range(length)]
+        cuts = [(slice(length + y, length + y + h), slice(length + x, length + x + w)) for y, x in steps]
+        fits = part.copy()
+        for cut in cuts:
+            fits &= padded[cut]
+            if not fits.any():
+                break
+        else:
+            drawn = np.zeros_like(padded)
+            for cut in cuts:
+                drawn[cut] |= fits
+            out |= drawn[length:-length, length:-length]
+    return out
 
 
 def _slender(cells: Mask, score: Image, used: Mask) -> Mask:

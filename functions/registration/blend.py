@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -12,11 +13,14 @@ from scipy import ndimage
 
 from functions.model.transform import Warp
 from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_all
-from functions.registration.warp import MARGIN_PX, dense_coordinates, sample, step_for
+from functions.registration.warp import dense_coordinates, sample, source_box, step_for
 
 Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
 Reach = tuple[tuple[float, float], tuple[float, float]]
+PixelBox = tuple[int, int, int, int]
+"""First row and column, and those after the last."""
+EMPTY: PixelBox = (0, 0, 0, 0)
 POWER = 4
 """Weights grow with this power of the distance to the rim (what `weight_at` gives)."""
 LAST = np.float32(-1e6)
@@ -93,6 +97,20 @@ class PlacedTile:
         return self.warp.apply(np.concatenate([np.stack(e, axis=1) for e in edges]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What a tile shows of a box (H, W): grey values, depth (0 where there is nothing) and rank (there
+    `LAST`). Where no other tile is seen, only whether the depth is 0 matters."""
+
+    value: Floats
+    depth: Floats
+    rank: Floats
+
+
+Part = tuple[PixelBox, list[int], list[Layer]]
+"""A box, which tiles reach it, and what they show of it."""
+
+
 def frame(tiles: Sequence[PlacedTile]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Upper left corner and shape, in px, of the box that holds all tiles."""
     points = np.concatenate([tile.rim() for tile in tiles])
@@ -114,31 +132,78 @@ def blend(
     `SEAM_PX` nearer, both are mixed; towards the rim of a tile its share falls to 0, so that no edge shows.
     Memory: one strip of each tile in it, and what `read` keeps.
     """
-    boxes = [_box(tile.rim()) for tile in tiles]
+    boxes = [_pixel_box(tile.rim()) if tile.usable.any() else EMPTY for tile in tiles]
     ramps = [ramp(tile.usable) for tile in tiles]
     for top in range(0, shape_yx[0], strip_px):
         rows = min(strip_px, shape_yx[0] - top)
-        best = np.full((rows, shape_yx[1]), LAST)
-        drawn = []
-        for index, (tile, (low, high)) in enumerate(zip(tiles, boxes, strict=True)):
-            y0, y1 = max(top, int(low[0]) - 1), min(top + rows, int(high[0]) + 2)
-            x0, x1 = max(0, int(low[1]) - 1), min(shape_yx[1], int(high[1]) + 2)
-            if y0 >= y1 or x0 >= x1 or not tile.usable.any():
+        gray, covered = (np.zeros((rows, shape_yx[1]), np.uint8) for _ in range(2))
+        strip = (top, 0, top + rows, shape_yx[1])
+        parts: list[Part] = [(box, which, []) for box, which in _parts(strip, boxes)]
+        for k, tile in enumerate(tiles):
+            own = [part for part in parts if k in part[1]]
+            if own:
+                _draw_parts(tile, ramps[k], read(k), _common(strip, boxes[k]), own)
+        for (y0, x0, y1, x1), _, layers in parts:
+            if not layers:
                 continue
-            part = (slice(y0 - top, y1 - top), slice(x0, x1))
-            value, weight = _draw(tile, ramps[index], read(index), (y0, x0), (y1 - y0, x1 - x0))
-            depth = np.where(weight > 0, _depth(weight), 0.0).astype(np.float32)
-            rank = np.where(depth > 0, _rank(depth, tile.lead_px), LAST)
-            np.maximum(best[part], rank, out=best[part])
-            drawn.append((part, value, depth, rank))
-        total, weights = np.zeros_like(best), np.zeros_like(best)
-        for part, value, depth, rank in drawn:
-            share = np.maximum(rank - best[part] + SEAM_PX, 0.0) * np.minimum(depth, SEAM_PX)
-            total[part] += value * share
-            weights[part] += share
-        covered = weights > 0
-        gray = np.rint(np.clip(total / np.where(covered, weights, 1.0), 0, 255)).astype(np.uint8)
-        yield top, np.where(covered, gray, 0).astype(np.uint8), covered.astype(np.uint8)
+            where = (slice(y0 - top, y1 - top), slice(x0, x1))
+            value, inside = _mixed(layers)
+            np.rint(np.clip(value, 0.0, 255.0, out=value), out=value)
+            gray[where], covered[where] = np.where(inside, value, np.float32(0.0)), inside
+        yield top, gray, covered
+
+
+def _parts(box: PixelBox, boxes: Sequence[PixelBox]) -> Iterator[tuple[PixelBox, list[int]]]:
+    """Cut a box along the sides of others: each part and which of them hold it, where any does.
+
+    Most of a section is drawn from one tile: there, nothing needs to be weighed.
+    """
+    y0, x0, y1, x1 = box
+    near = [k for k, b in enumerate(boxes) if b[0] < y1 and b[2] > y0 and b[1] < x1 and b[3] > x0]
+    rows = sorted({y0, y1, *(y for k in near for y in (boxes[k][0], boxes[k][2]) if y0 < y < y1)})
+    for top, bottom in pairwise(rows):
+        here = [k for k in near if boxes[k][0] <= top and boxes[k][2] >= bottom]
+        columns = sorted({x0, x1, *(x for k in here for x in (boxes[k][1], boxes[k][3]) if x0 < x < x1)})
+        for left, right in pairwise(columns):
+            which = [k for k in here if boxes[k][1] <= left and boxes[k][3] >= right]
+            if which:
+                yield (top, left, bottom, right), which
+
+
+def _draw_parts(
+    tile: Drawable, cells: Floats, image: NDArray[np.generic], box: PixelBox, parts: Sequence[Part]
+) -> None:
+    """Draw a tile in a box, once, and add what is seen to the layers of the box's parts."""
+    value, inside, where = _draw(tile, image, (box[0], box[1]), (box[2] - box[0], box[3] - box[1]))
+    for (y0, x0, y1, x1), which, layers in parts:
+        at = (slice(y0 - box[0], y1 - box[0]), slice(x0 - box[1], x1 - box[1]))
+        seen = inside[at]
+        depth = rank = seen.astype(np.float32)
+        if len(which) > 1 and seen.any():
+            weight = np.maximum(weight_at(tile, cells, where[(slice(None), *at)]), 1e-9)
+            depth = np.where(seen, _depth(weight), np.float32(0.0))
+            rank = np.where(seen, _rank(depth, tile.lead_px), LAST)
+        if seen.any():
+            layers.append(Layer(value=value[at], depth=depth, rank=rank))
+
+
+def _mixed(layers: Sequence[Layer]) -> tuple[Floats, Mask]:
+    """Grey values and where they are, of what one or several tiles show of a box."""
+    if len(layers) == 1:
+        return layers[0].value.copy(), layers[0].depth > 0
+    best = np.maximum.reduce([layer.rank for layer in layers])
+    total, weights = np.zeros_like(best), np.zeros_like(best)
+    for layer in layers:
+        share = np.maximum(layer.rank - best + SEAM_PX, 0.0) * np.minimum(layer.depth, SEAM_PX)
+        total += layer.value * share
+        weights += share
+    covered = weights > 0
+    return total / np.where(covered, weights, np.float32(1.0)), covered
+
+
+def _common(a: PixelBox, b: PixelBox) -> PixelBox:
+    """Where two boxes overlap."""
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
 def _depth(weight: Floats) -> Floats:
@@ -152,11 +217,12 @@ def _rank(depth: Floats, lead_px: float) -> Floats:
     return np.asarray(depth + np.float32(lead_px) * kept, dtype=np.float32)
 
 
-def _box(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Corners of the box about points (N, 2); an empty one without any."""
+def _pixel_box(points: NDArray[np.float64]) -> PixelBox:
+    """Rows and columns of the pixels that points (N, 2) may reach; an empty box without any."""
     if not len(points):
-        return np.zeros(2), np.full(2, -9.0)
-    return points.min(axis=0), points.max(axis=0)
+        return EMPTY
+    (y0, x0), (y1, x1) = points.min(axis=0).astype(int) - 1, points.max(axis=0).astype(int) + 2
+    return int(y0), int(x0), int(y1), int(x1)
 
 
 def ramp(usable: Mask) -> Floats:
@@ -166,31 +232,29 @@ def ramp(usable: Mask) -> Floats:
 
 
 def _draw(
-    tile: Drawable,
-    cells: Floats,
-    image: NDArray[np.generic],
-    top_left: tuple[int, int],
-    shape: tuple[int, int],
-) -> tuple[Floats, Floats]:
-    """Grey values and weights of one tile in a box of what is drawn."""
+    tile: Drawable, image: NDArray[np.generic], top_left: tuple[int, int], shape: tuple[int, int]
+) -> tuple[Floats, Mask, NDArray[np.float64]]:
+    """Grey values of one tile in a box of what is drawn, where it is drawn, and px (2, H, W) of the tile."""
     where = tile.sources(top_left, shape)
-    size = (image.shape[0], image.shape[1])
     inside = np.ones(shape, dtype=np.bool_)
     for c, (low, high) in zip(where, tile.reach_yx_px, strict=True):
-        inside &= (c >= low) & (c <= high)
+        if not (c.min() >= low and c.max() <= high):  # nan: not
+            inside &= (c >= low) & (c <= high)
     if not inside.any():
-        return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    if np.isnan(where).any():  # not drawn, so any place will do
+        return np.zeros(shape, np.float32), inside, where
+    if np.isnan(where[0]).any():  # not drawn, so any place will do
         where = np.where(np.isnan(where), where[:, inside][:, :1, None], where)
-    start = max(0, int(np.floor(where[0].min())) - MARGIN_PX)
-    stop = min(size[0], int(np.ceil(where[0].max())) + MARGIN_PX + 1)
-    local = where - np.array([start, 0.0])[:, None, None]
-    value = sample(image[start:stop], local) * np.float32(tile.gain) + np.float32(tile.offset)
-    weight = weight_at(tile, cells, where)
+    box = source_box(where, image.shape)
+    assert box is not None  # some of it is inside
+    local = where - np.array([s.start for s in box], dtype=np.float64)[:, None, None]
+    value = sample(image[box], local)
+    value *= np.float32(tile.gain)
+    value += np.float32(tile.offset)
     if not tile.usable.all():
-        mask = _pixels(tile, size)[start:stop].astype(np.float32)
-        inside &= sample(mask, local, cubic=False) > 0.99
-    return value, np.where(inside, np.maximum(weight, 1e-9), 0.0).astype(np.float32)
+        mask = _pixels(tile, (image.shape[0], image.shape[1]), box)
+        if not mask.all():
+            inside &= sample(mask.astype(np.float32), local, cubic=False) > 0.99
+    return value, inside, where
 
 
 def weight_at(tile: Drawable, cells: Floats, where: NDArray[np.float64]) -> Floats:
@@ -198,8 +262,8 @@ def weight_at(tile: Drawable, cells: Floats, where: NDArray[np.float64]) -> Floa
     return sample(cells, (where - (tile.cell_px - 1) / 2.0) / tile.cell_px, cubic=False)
 
 
-def _pixels(tile: Drawable, shape_yx: tuple[int, int]) -> Mask:
-    """Which pixels of an image may be drawn."""
+def _pixels(tile: Drawable, shape_yx: tuple[int, int], box: tuple[slice, slice]) -> Mask:
+    """Which pixels of a part of an image may be drawn."""
     if tile.cell_px >= 1.0:
-        return enlarge(tile.usable, shape_yx, int(tile.cell_px))
-    return reduce_all(tile.usable, int(1.0 / tile.cell_px))[: shape_yx[0], : shape_yx[1]]
+        return enlarge(tile.usable, shape_yx, int(tile.cell_px))[box]
+    return reduce_all(tile.usable, int(1.0 / tile.cell_px))[: shape_yx[0], : shape_yx[1]][box]

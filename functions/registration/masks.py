@@ -20,6 +20,7 @@ DARK_GRAY = 4.0
 DARK_SHARE = 0.12
 FLAT_STD = 0.6
 RESIN_SHARE = 0.35
+NOISE_SAMPLES = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,16 @@ class TileMasks:
 
     usable: Mask
     textured: Mask
+
+
+def require_gray(image: NDArray[np.generic]) -> None:
+    """Refuse anything but 8 bits: other ranges, and NaN, would be taken for black, saturated or no texture.
+
+    Raises:
+        TypeError: another type.
+    """
+    if image.dtype != np.uint8:
+        raise TypeError(f"image: {image.dtype}, expected uint8; see contrast.to_eight_bit for 16 bits")
 
 
 def reduce_mean(image: NDArray[np.generic], factor: int) -> Image:
@@ -77,11 +88,12 @@ def tile_masks(image: Gray) -> TileMasks:
 
 def noise_std(image: NDArray[np.generic], mask: Mask) -> float:
     """Standard deviation of pixel noise in grey levels: median of mixed second differences, which shading and
-    edges hardly touch (Immerkaer, 1996)."""
-    gray = image.astype(np.float32)
-    rows = gray[:-2] - 2.0 * gray[1:-1] + gray[2:]
+    edges hardly touch (Immerkaer, 1996). Every so many rows suffice: the median of 2e5 is good to 0.3 %."""
+    tops = np.arange(0, image.shape[0] - 2, max(1, image.shape[0] * image.shape[1] // NOISE_SAMPLES))
+    above, here, below = (image[tops + k].astype(np.float32) for k in range(3))
+    rows = above - 2.0 * here + below
     mixed = np.abs(rows[:, :-2] - 2.0 * rows[:, 1:-1] + rows[:, 2:])
-    inner = mask[:-2, :-2] & mask[2:, 2:] & mask[1:-1, 1:-1]
+    inner = mask[tops, :-2] & mask[tops + 2, 2:] & mask[tops + 1, 1:-1]
     return float(np.median(mixed[inner])) / (6.0 * 0.6745) if inner.any() else 0.0
 
 

@@ -18,7 +18,7 @@ from functions.model.transform import Warp
 from functions.registration.cuts import region_level
 from functions.registration.filters import CPU
 from functions.registration.flow import MIN_INLIERS, fit_warp, flow, refine_affine, warp_level
-from functions.registration.masks import Gray, Mask
+from functions.registration.masks import Gray, Mask, require_gray
 from functions.registration.overlaps import NO_MATCHES, Matches, join
 from functions.registration.rotation import Guess, Level, reduce_section, scan_rotations
 
@@ -28,6 +28,11 @@ THUMBNAIL_PX = 96
 MIN_GOOD_SHARE = 0.25
 """Sections of different tissue keep up to 0.18 of their patches, and score up to 0.18, by chance."""
 MIN_GOOD_SCORE = 0.2
+MIN_FAR_SHARE = 0.4
+MIN_FAR_SCORE = 0.3
+MIN_FAR_MARGIN = 0.35
+"""A far pair is not needed and must not be wrong: it has to be clear of what chance gives (scores up to 0.23,
+margins up to 0.3), at every step."""
 SCALES = (0.9, 0.95, 1.05, 1.1)
 """Sizes of a section against the one before that are tried where the same size does not fit."""
 
@@ -43,11 +48,15 @@ class PairMatch:
     matches: Matches = NO_MATCHES
     residual_px_p95: float | None = None
     tried: int = 0
+    far: bool = False
 
     @property
     def good(self) -> bool:
         """Whether the pair may pull on the stack."""
         share = len(self.matches) / max(1, self.tried)
+        if self.far:
+            clear = self.score >= MIN_FAR_SCORE and self.margin >= MIN_FAR_MARGIN
+            return len(self.matches) >= MIN_INLIERS and share >= MIN_FAR_SHARE and clear
         sure = self.score >= MIN_GOOD_SCORE or share >= 2 * MIN_GOOD_SHARE
         return len(self.matches) >= MIN_INLIERS and share >= MIN_GOOD_SHARE and sure
 
@@ -71,7 +80,12 @@ def register_sections(
         regions_a: regions of a that folds and cracks part; None where nothing does.
         far: stop at half resolution, try near rotations and one scale only: enough for what holds a stack
             straight, and may fail.
+
+    Raises:
+        TypeError: a section is not of 8 bits.
     """
+    require_gray(a)
+    require_gray(b)
     factor = 1
     while min(*a.shape, *b.shape) // (2 * factor) >= THUMBNAIL_PX:
         factor *= 2
@@ -84,7 +98,7 @@ def register_sections(
     regions = (regions_a, regions_b)
     thumbnails, widest = levels[factor], parameters.max_rotation_deg
     guess = scan_rotations(*thumbnails, max_rotation_deg=widest, all_round=not far)
-    found = _register_from(levels, guess, parameters, regions)
+    found = replace(_register_from(levels, guess, parameters, regions), far=far)
     if found.good or far:
         return found
     guess = _scan_scales(*thumbnails, max_rotation_deg=widest)

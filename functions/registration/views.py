@@ -18,7 +18,7 @@ from functions.model.transform import Warp
 from functions.registration.artefacts import torn_cells
 from functions.registration.contrast import histogram
 from functions.registration.focus import fine_cells
-from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_mean, tile_masks
+from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_mean, require_gray, tile_masks
 from functions.registration.warp import dense_coordinates, sample
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,12 @@ class TileView:
 
 
 def view_tile(image: Gray) -> TileView:
-    """Masks, cell means and histogram of a tile."""
+    """Masks, cell means and histogram of a tile.
+
+    Raises:
+        TypeError: it is not of 8 bits.
+    """
+    require_gray(image)
     masks = tile_masks(image)
     shape = (int(image.shape[0]), int(image.shape[1]))
     # a fold is drawn, but lies elsewhere in the neighbour's picture

@@ -140,7 +140,8 @@ class LockedSolution:
 
 
 def load_locked(run: Run) -> LockedSolution | None:
-    """The solution named by `align.locked_solution`; None where nothing is locked.
+    """The solution named by `align.locked_solution`, without its last `align.unlocked_sections`; None where
+    nothing is locked.
 
     Raises:
         UpstreamError: there is no such solution.
@@ -152,6 +153,10 @@ def load_locked(run: Run) -> LockedSolution | None:
     path = folder / "solution.json"
     frame = AlignedVolume.parse(_read_text(path, "align_solve"), source=str(path))
     names = sorted(p.stem for p in (folder / "transforms").glob("*.json"))
+    if free := run.parameters.align.unlocked_sections:
+        names = names[:-free]
+    if not names:
+        return None
     transforms = {name: read_transform(folder / "transforms", name) for name in names}
     return LockedSolution(frame=frame, transforms=transforms)
 

@@ -180,6 +180,25 @@ def test_new_sections_are_placed_against_a_locked_solution(tmp_path: Path) -> No
     np.testing.assert_array_equal(rows, planes(first)[0])
 
 
+def test_sections_at_the_end_of_a_locked_solution_may_stay_free(tmp_path: Path) -> None:
+    sections, _ = write_stack(tmp_path / "acq", [0, 1, 2, 3])
+    first = start(tmp_path / "work", tmp_path / "acq", sections[:3])
+    assert align(first) == []
+    cell = first.cell("align_solve").path
+    name = cell.relative_to(first.work).as_posix()
+    same = {}
+    for free in (1, 3):
+        locking = Parameters(align=AlignParameters(locked_solution=name, unlocked_sections=free))
+        grown = start(tmp_path / "work", tmp_path / "acq", sections, parameters=locking)
+        assert align(grown) == []
+        after = grown.cell("align_solve").path / "transforms"
+        same[free] = [
+            (after / file.name).read_bytes() == file.read_bytes()
+            for file in sorted((cell / "transforms").glob("*.npz"))
+        ]
+    assert same == {1: [True, True, False], 3: [False, False, False]}
+
+
 @pytest.mark.parametrize(
     ("name", "fault"), [("../elsewhere", "not under the work root"), ("align_solve/none", "no solution.json")]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from functions.registration.artefacts import (
     CHARGING,
@@ -13,6 +14,8 @@ from functions.registration.artefacts import (
     OUTSIDE,
     RESIN,
     TISSUE,
+    _line_opening,
+    _median_of_five,
     classify,
     detect_artefacts,
     summarise,
@@ -104,3 +107,21 @@ def test_constant_images_have_no_bands(gray: int) -> None:
 def test_noise_is_told_from_structure() -> None:
     image = np.clip(scene(SHAPE, 1) + np.random.default_rng(0).normal(0, 8, SHAPE), 0, 255)
     assert noise_std(image, np.ones(SHAPE, bool)) == pytest.approx(8, rel=0.15)
+
+
+def test_the_median_of_five_rows_is_that_of_scipy() -> None:
+    rows = np.random.default_rng(3).normal(size=(40, 33)).astype(np.float32)
+    assert np.array_equal(_median_of_five(rows), ndimage.median_filter(rows, size=(5, 1)))
+
+
+def test_lines_fit_whole_parts_only() -> None:
+    cells = np.zeros((60, 60), bool)
+    cells[5:9, 5:40] = True
+    cells[30:50, 10:20] = True
+    wide = np.add.outer(np.arange(60), -np.arange(60))
+    cells |= (np.abs(wide) <= 1) & (np.add.outer(np.arange(60), np.arange(60)) > 70)
+    lines = _line_opening(cells, 24)
+    assert lines[6, 5:40].all()
+    assert not lines[30:50, 10:20].any()
+    assert lines[45, 45]
+    assert not (lines & ~cells).any()

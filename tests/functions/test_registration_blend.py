@@ -71,3 +71,28 @@ def test_the_sharper_tile_leads() -> None:
     alike, unlike = leads(sharp), leads(soft)
     assert abs(alike[0] - alike[1]) < 10.0
     assert unlike[0] - unlike[1] > 40.0
+
+
+def test_strips_and_parts_do_not_show() -> None:
+    rng = np.random.default_rng(5)
+    images = [
+        ndimage.gaussian_filter(rng.uniform(0, 255, (SIZE, SIZE)), 3).astype(np.uint8) for _ in range(3)
+    ]
+    usable = rng.random(FULL.shape) < 0.9
+    tiles = [placed(0.0), placed(70.5, 30.0, usable), placed(float(STEP))]
+    drawn = [
+        [
+            np.concatenate(parts)
+            for parts in zip(
+                *((gray, seen) for _, gray, seen in blend(
+                    tiles, images.__getitem__, shape_yx=(SIZE, SIZE + STEP), strip_px=strip_px
+                )),
+                strict=True,
+            )
+        ]
+        for strip_px in (37, SIZE)
+    ]  # fmt: skip
+    assert np.array_equal(drawn[0][1], drawn[1][1])
+    assert np.abs(drawn[0][0].astype(int) - drawn[1][0]).max() <= 1
+    alone = (slice(None), slice(0, 60))
+    assert np.array_equal(drawn[1][0][alone], images[0][alone])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,7 +13,9 @@ from functions.model.regions import LINE, Regions
 from functions.model.transform import Warp
 from functions.registration.artefacts import CRACK, FOLD, TISSUE
 from functions.registration.cuts import part_regions
+from functions.registration.overlaps import Matches
 from functions.registration.sections import PairMatch, register_sections
+from functions.registration.views import view_tile
 from functions.registration.warp import dense_coordinates, sample
 from tests.functions.registration_scenes import scene
 
@@ -63,6 +67,29 @@ def test_a_mirrored_section_is_refused() -> None:
 def test_a_section_of_other_tissue_is_refused() -> None:
     other = scene(PLANE.shape, 900)
     assert not register(picture(turned(0.0)), picture(turned(0.0), 1, other)).good
+
+
+def test_a_far_pair_that_is_clear_is_kept_and_one_of_other_tissue_is_not() -> None:
+    a, b = turned(0.0), turned(2.0)
+    whole = np.ones((SIZE, SIZE), dtype=bool)
+    for plane, good in ((PLANE, True), (scene(PLANE.shape, 901), False)):
+        there = picture(b, 1, plane)
+        found = register_sections(picture(a), whole, there, whole, AlignParameters(), far=True)
+        assert found.far
+        assert found.good == good
+        if good:
+            assert np.median(errors(found, a, b)) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("score", "margin", "good"), [(0.29, 0.6, False), (0.6, 0.3, False), (0.31, 0.36, True)]
+)
+def test_a_far_pair_needs_more_than_a_near_one(score: float, margin: float, good: bool) -> None:
+    points = np.random.default_rng(0).uniform(0, 500, (60, 2))
+    matches = Matches(a_yx=points, b_yx=points, peak=np.full(60, 0.5), ratio=np.full(60, 0.5))
+    near = PairMatch(affine=np.eye(2, 3), score=score, margin=margin, matches=matches, tried=100)
+    assert near.good
+    assert replace(near, far=True).good == good
 
 
 def test_inverted_contrast_is_refused() -> None:
@@ -135,3 +162,16 @@ def test_a_line_with_gaps_parts() -> None:
     np.testing.assert_array_equal(regions.labels[:, :19], 0)
     np.testing.assert_array_equal(regions.labels[:, 22:], 1)
     np.testing.assert_array_equal(regions.labels == LINE, codes == CRACK)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_sections_of_other_than_eight_bits_are_refused(dtype: type[np.generic]) -> None:
+    a = picture(turned(0.0))
+    other = a.astype(dtype)
+    if dtype is np.float32:
+        other[5, 5] = np.nan
+    for pair in ((a, other), (other, a)):
+        with pytest.raises(TypeError, match=r"expected uint8; see contrast\.to_eight_bit"):
+            register(*pair)
+    with pytest.raises(TypeError, match=np.dtype(dtype).name):
+        view_tile(other)
