@@ -1,7 +1,7 @@
 """FIB-25 in pieces: a box segmented in overlapping subvolumes and joined, beside google/ffn's own result.
 
-    python -m tests.benchmarks.fib25 --data ../shared/data --box 0:173,0:250,0:250 --subvolume 173,141,141 \
-        --overlap 0,32,32 --mode fast --workers 2
+    python -m tests.benchmarks.fib25 --data ../shared/data --box 0:173,0:250,0:250 --subvolume 173,250,149 \
+        --overlap 0,0,48 --mode fast --mirror-border --workers 2
 
 The box goes through the whole flow on the embedded site: imported as an aligned stack, stitched and aligned
 (both keep it), segmented with the imported FIB-25 network, joined, published. What was published is
