@@ -1,6 +1,6 @@
 """FIB-25 in pieces: a box segmented in overlapping subvolumes and joined, beside google/ffn's own result.
 
-    python -m tests.benchmarks.fib25 --data ../shared/data --box 0:173,0:250,0:250 --subvolume 173,250,149 \
+    python -m tests.benchmarks.fib25 --data ../shared/data --box 0:173,0:250,0:250 --subvolume 173,250,149 \\
         --overlap 0,0,48 --mode fast --mirror-border --workers 2
 
 The box goes through the whole flow on the embedded site: imported as an aligned stack, stitched and aligned
