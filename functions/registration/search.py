@@ -19,7 +19,7 @@ from functions.model.transform import Warp
 from functions.registration.correlation import Shift, find_shift
 from functions.registration.masks import Image, Mask, band_pass, reduce_all, reduce_mean
 from functions.registration.montage import Pair, Placement, groups_of
-from functions.registration.overlaps import Matches, ReducedTile, fine_matches, overlap_extent
+from functions.registration.overlaps import Matches, ReducedTile, fine_matches
 from functions.registration.views import Upright, is_plain, rotation
 from functions.registration.warp import dense_coordinates, sample
 
@@ -40,7 +40,6 @@ MIN_VERIFIED_MATCHES = 6
 AGREE_PX = 3.0
 ANGLES_DEG = np.arange(-6.0, 6.01, 1.0)
 REFINE_DEG = (0.5, 0.25)
-MAX_NEIGHBOURS = 3
 
 
 def match_pair(
@@ -123,13 +122,6 @@ def join_loose(
                 tiles = turned[0]
                 found.update(turned[1])
     return tiles, found
-
-
-def _area(tiles: Upright, stage_yx_px: Floats, pair: Pair) -> float:
-    """Pixels that two tiles share by stage."""
-    a, b = pair
-    extent = overlap_extent(stage_yx_px[b] - stage_yx_px[a], tiles.shapes[a], tiles.shapes[b])
-    return float(np.maximum(extent, 0.0).prod())
 
 
 def _thumbnails(tiles: Upright, which: Sequence[int], device: torch.device) -> dict[int, ReducedTile]:
