@@ -27,6 +27,9 @@ CollectionPath = Annotated[str, Field(pattern=rf"^/({_PART}/)*{_PART}?$", max_le
 """Absolute, without `.` and `..` and empty parts."""
 
 
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+
+
 class RunRequest(Document):
     """What a user asks for. Nothing here names a site: the same request can go to another one."""
 
@@ -44,6 +47,8 @@ class RunRequest(Document):
     """Id of the run that this one is a rerun of."""
     acquisition_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     """Name of the acquisition at the site; by default `id` of acquisition.json, else the folder's name."""
+    tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
+    """Further tags of the run, beside those that every run carries (`tags_of`)."""
 
     @property
     def all_parameters(self) -> Parameters:
@@ -173,6 +178,17 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
     payload = document.model_dump(mode="json")
     absent = [name for name in ("search", "permission") if payload[name] is None]
     return {"input": {key: value for key, value in payload.items() if key not in absent}}
+
+
+def tags_of(request: RunRequest, acquisition_id: str) -> tuple[str, ...]:
+    """What a run can be filtered by in the Globus web app: its acquisition, sections, stage, and its own."""
+    sections = request.all_parameters.ingest.sections
+    return (
+        f"acquisition:{acquisition_id}",
+        *([f"sections:{sections[0]}-{sections[1]}"] if sections else []),
+        f"stage:{request.start_at}-{request.stop_after}",
+        *request.tags,
+    )
 
 
 def acquisition_name(source: Path) -> str:

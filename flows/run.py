@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.definition import definition
 from flows.errors import InputError, RunError, SiteError
-from flows.inputs import RunRequest, build_input
+from flows.inputs import RunRequest, build_input, tags_of
 from flows.records import (
     FLOW_STEPS,
     LogEntry,
@@ -20,16 +19,12 @@ from flows.records import (
     RunRecord,
     RunStatus,
     StepRecord,
-    StepStatus,
 )
 from flows.schema import check_input
+from flows.scratch import reusable, with_figures
 from flows.site import Site, home_folder
-from functions.model.errors import PetavoxelError
 from functions.model.parameters import Parameters
-from functions.tasks import FAN_OUTS, STEPS, RunSpec, StepName
-
-if TYPE_CHECKING:
-    from functions.store.run import Run
+from functions.tasks import STEPS, RunSpec
 
 Listener = Callable[[RunEvent], None]
 RunList = list[RunRecord]
@@ -82,7 +77,7 @@ class Runs:
             id=run_id,
             status=RunStatus.ACTIVE,
             label=facts["label"],
-            tags=(f"acq:{facts['acquisition_id']}",),
+            tags=tags_of(request, facts["acquisition_id"]),
             site=self.site.name,
             acquisition_id=facts["acquisition_id"],
             source_path=str(self.site.instrument.file_path(facts["source"]["path"])),
@@ -153,6 +148,10 @@ class Runs:
         """All runs, newest first."""
         return [self._record(run_id) for run_id in self._store.run_ids()]
 
+    def tagged(self, tag: str) -> RunList:
+        """The runs that carry a tag, newest first."""
+        return [run for run in self.list() if tag in run.tags]
+
     def show(self, run_id: str) -> tuple[RunRecord, tuple[StepRecord, ...]]:
         """A run and its steps in order; `run_id` may be an unambiguous beginning of an id, or `last`.
 
@@ -161,7 +160,7 @@ class Runs:
         """
         found = self._store.find(run_id)
         record = self._record(found)
-        return record, tuple(_with_figures(step, record) for step in self._store.steps(found))
+        return record, tuple(with_figures(step, record) for step in self._store.steps(found))
 
     def logs(self, run_id: str) -> tuple[LogEntry, ...]:
         """The log of a run, oldest first."""
@@ -311,38 +310,4 @@ class Runs:
         facts = build_input(request, self.site, functions=function_ids(self.site.entry_points))["input"]
         work = Run(RunSpec.parse(facts["run"], source="run"))
         begin, end = FLOW_STEPS.index(request.start_at), FLOW_STEPS.index(request.stop_after)
-        return tuple(_reusable(work, step) for step in STEPS if begin <= FLOW_STEPS.index(step) <= end)
-
-
-def _with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
-    """A step with the totals of its units, too many to be told through the flow: all of the segment step,
-    and the stages of registration."""
-    from functions.runtime import STAGED, segment_totals, stage_totals
-    from functions.store.run import Run
-
-    staged = next((name for name in STAGED if name == step.name), None)
-    if (staged is None and step.name != "segment") or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
-        return step
-    try:
-        run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
-        totals = segment_totals(run) if staged is None else stage_totals(run, staged)
-        return replace(step, figures={**step.figures, **totals})
-    except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
-        return step
-
-
-def _reusable(run: Run, step: StepName) -> Reuse:
-    """Count the marked units of one step; unknown while an earlier step decides what they are."""
-    try:
-        if step in FAN_OUTS:
-            from functions.plan import unit_ids
-
-            units = unit_ids(run, step)
-        elif step == "ingest":  # looks at the folder each time, and at tiles that changed
-            return Reuse(step=step, units=len(run.sections), reusable=len(run.sections))
-        else:
-            units = ["all"]
-        done = sum(run.cell(step, unit).is_done(unit) for unit in units)
-    except (PetavoxelError, OSError):
-        return Reuse(step=step, units=None, reusable=0)
-    return Reuse(step=step, units=len(units), reusable=done)
+        return tuple(reusable(work, step) for step in STEPS if begin <= FLOW_STEPS.index(step) <= end)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import RunError
-from flows.inputs import RunRequest
+from flows.inputs import RunRequest, tags_of
 from flows.local.interpreter import Execution
 from flows.records import LogEntry, RunRecord, RunStatus, StepRecord, StepStatus
 from flows.site import Site
@@ -135,7 +135,7 @@ class Store:
             id=run_id,
             status=RunStatus(status),
             label=facts["label"],
-            tags=(f"acq:{facts['acquisition_id']}",),
+            tags=tags_of(parsed_request, facts["acquisition_id"]),
             site=parsed_site.name,
             acquisition_id=facts["acquisition_id"],
             source_path=str(parsed_site.instrument.file_path(facts["source"]["path"])),

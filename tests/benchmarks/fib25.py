@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--overlap", type=parse_triple, default=(64, 64, 64))
     parser.add_argument("--mode", choices=["model", "fast"], default="model", help="segment.mode")
     parser.add_argument("--mirror-border", action="store_true", help="segment.mirror_border")
+    parser.add_argument("--segment", type=json.loads, default={}, help='e.g. {"min_move_distance_px": 6}')
     parser.add_argument("--reconcile", type=json.loads, default={}, help='e.g. {"combine": "owner"}')
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("fib25-benchmark"))
@@ -169,6 +170,7 @@ def main() -> None:
             "overlap_zyx_px": arguments.overlap,
             "mode": arguments.mode,
             "mirror_border": arguments.mirror_border,
+            **arguments.segment,
         },
         reconcile=arguments.reconcile,
         workers=arguments.workers,

@@ -339,3 +339,11 @@ def test_a_refused_stack_ends_refused_where_the_run_was_to_stop_after_it(runs, s
     assert run.status is RunStatus.FAILED
     go_on = ask(source, "refuse", stop_after="align_solve", on_gate_fail="continue")
     assert runs.start(go_on, wait=True).status is RunStatus.SUCCEEDED
+
+
+def test_a_run_is_found_by_its_acquisition_sections_stage_and_own_tags(runs, source):
+    request = ask(source, sections=(0, 2), stop_after="ingest", tags=("section-version:7.2",))
+    run = runs.start(request, wait=True)
+    assert run.tags == ("acquisition:acq", "sections:0-2", "stage:transfer-ingest", "section-version:7.2")
+    assert [found.id for found in runs.tagged("section-version:7.2")] == [run.id]
+    assert runs.tagged("section-version:7") == []

@@ -1,0 +1,47 @@
+"""What the work root on scratch tells of a run: figures of steps, and what a rerun would reuse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flows.records import Reuse, RunRecord, StepRecord, StepStatus
+from functions.model.errors import PetavoxelError
+from functions.tasks import FAN_OUTS, RunSpec, StepName
+
+if TYPE_CHECKING:
+    from functions.store.run import Run
+
+
+def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
+    """A step with the totals of its units, too many to be told through the flow: all of the segment step,
+    and the stages of registration."""
+    from functions.runtime import STAGED, segment_totals, stage_totals
+    from functions.store.run import Run
+
+    staged = next((name for name in STAGED if name == step.name), None)
+    if (staged is None and step.name != "segment") or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
+        return step
+    try:
+        run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+        totals = segment_totals(run) if staged is None else stage_totals(run, staged)
+        return replace(step, figures={**step.figures, **totals})
+    except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
+        return step
+
+
+def reusable(run: Run, step: StepName) -> Reuse:
+    """Count the marked units of one step; unknown while an earlier step decides what they are."""
+    try:
+        if step in FAN_OUTS:
+            from functions.plan import unit_ids
+
+            units = unit_ids(run, step)
+        elif step == "ingest":  # looks at the folder each time, and at tiles that changed
+            return Reuse(step=step, units=len(run.sections), reusable=len(run.sections))
+        else:
+            units = ["all"]
+        done = sum(run.cell(step, unit).is_done(unit) for unit in units)
+    except (PetavoxelError, OSError):
+        return Reuse(step=step, units=None, reusable=0)
+    return Reuse(step=step, units=len(units), reusable=done)
