@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ffn.checkpoint import Model
     from ffn.config import InferenceConfig
     from ffn.inference import Segmentation, Snapshot
+
+Number = TypeVar("Number", int, float)
 
 BATCH = 32
 """Fields of view per network call on an accelerator."""
@@ -248,7 +250,7 @@ def config_of(model: Model, parameters: SegmentParameters) -> InferenceConfig:
     )
 
 
-def _either(wanted: int | None, default: int) -> int:
+def _either(wanted: Number | None, default: Number) -> Number:
     return default if wanted is None else wanted
 
 

@@ -182,8 +182,8 @@ class SegmentParameters(Document):
     """Smallest object that is kept; None takes the model's own setting."""
     frontier_batch: Size | None = None
     """Moves of one object that go through the network at once; None takes the model's own setting."""
-    min_move_distance_px: Pixels | None = None
-    """Moves nearer than this to a visited centre are left out; None takes the model's own setting."""
+    min_move_distance_px: Annotated[float, Field(ge=0)] | None = None
+    """Moves nearer than this (Euclidean) to a visited centre are left out; None takes the model's own."""
     labelled_to_look: Fraction = 0.05
     """A subvolume that is mostly tissue is reported where a smaller share of the tissue is labelled."""
     voxel_size_factor: Annotated[float, Field(ge=1)] = 1.5
