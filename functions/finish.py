@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from functions import gate
+from functions.model.artefacts import NAMES
 from functions.model.geometry import Box
 from functions.publication import bundle, facts, neuroglancer, omezarr, record, report, rocrate
+from functions.store.artefacts import open_artefacts
 from functions.store.cells import Cell, UnitReport
 from functions.store.files import atomic_path, write_bytes, write_json
 from functions.store.pyramid import AnyArray, Read
@@ -96,9 +98,9 @@ def compute(run: Run, cell: Cell) -> UnitReport:
 
 
 def _write_volume(run: Run, path: Path) -> facts.LabelCount:
-    """Image and labels with their levels."""
+    """Image, labels and artefact codes with their levels."""
     p = run.parameters.finish
-    image, labels = run.aligned.volume, facts.labels_ref(run)
+    image, labels, codes = run.aligned.volume, facts.labels_ref(run), open_artefacts(run)
     omezarr.write_image(
         path,
         read=Volume.open(run.work, image).read,
@@ -115,6 +117,18 @@ def _write_volume(run: Run, path: Path) -> facts.LabelCount:
         shape_zyx=labels.shape_zyx,
         dtype=labels.dtype,
         voxel_size_zyx_nm=image.voxel_size_zyx_nm,
+        chunk_zyx=p.chunk_zyx_px,
+        shard_zyx=p.shard_zyx_px,
+    )
+    omezarr.write_labels(
+        path,
+        read=codes.read,
+        shape_zyx=image.shape_zyx,
+        dtype=codes.ref.dtype,
+        voxel_size_zyx_nm=image.voxel_size_zyx_nm,
+        name=omezarr.ARTEFACTS,
+        pooling="max",
+        value_names=NAMES,
         chunk_zyx=p.chunk_zyx_px,
         shard_zyx=p.shard_zyx_px,
     )

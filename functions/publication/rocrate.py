@@ -139,7 +139,7 @@ def _volume(facts: Facts) -> Entity:
     return {
         "@id": "volume.zarr/",
         "@type": "Dataset",
-        "name": "Image and labels",
+        "name": "Image, labels and artefacts",
         "description": f"{'x'.join(map(str, facts.image.shape_zyx))} voxels (z, y, x), "
         f"{facts.count.segments} segments",
         "encodingFormat": "application/vnd.zarr",
