@@ -1,7 +1,7 @@
 """Finish: the bundle that is published. It appears whole or not at all.
 
 bundle/   volume.zarr   transforms   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
-          registration_gate.json   manifest-sha256.txt
+          registration_gate.json   sections.json   manifest-sha256.txt
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import numpy as np
 from functions import gate
 from functions.model.artefacts import NAMES
 from functions.model.geometry import Box
-from functions.publication import bundle, facts, neuroglancer, omezarr, record, report, rocrate
+from functions.publication import (
+    bundle,
+    facts,
+    neuroglancer,
+    omezarr,
+    record,
+    report,
+    rocrate,
+    sections,
+)
 from functions.store.artefacts import open_artefacts
 from functions.store.cells import Cell, UnitReport
 from functions.store.files import atomic_path, write_bytes, write_json
@@ -136,7 +145,7 @@ def _write_volume(run: Run, path: Path) -> facts.LabelCount:
 
 
 def _write_documents(found: facts.Facts, folder: Path) -> None:
-    """Viewer state, report, record and, last since it names the others, the crate."""
+    """Viewer state, tables, report, record and, last since it names the others, the crate."""
     state = neuroglancer.template(
         shape_zyx=found.image.shape_zyx,
         voxel_size_zyx_nm=found.image.voxel_size_zyx_nm,
@@ -144,6 +153,7 @@ def _write_documents(found: facts.Facts, folder: Path) -> None:
     )
     write_bytes(folder / neuroglancer.FILE, (neuroglancer.compact(state) + "\n").encode())
     write_json(folder / bundle.GATE, found.gate.to_json())
+    write_json(folder / bundle.SECTIONS, sections.section_table(found).to_json())
     write_bytes(folder / "report.html", report.render(found, volume=folder / bundle.VOLUME).encode())
     write_json(folder / "search.json", record.search_entry(found).to_json())
     write_json(folder / rocrate.FILE, rocrate.crate(found, bundle=folder))

@@ -15,7 +15,8 @@ MANIFEST = "manifest-sha256.txt"
 VOLUME = "volume.zarr"
 TRANSFORMS = "transforms"
 GATE = "registration_gate.json"
-DOCUMENTS = ("neuroglancer.json", GATE, "report.html", "ro-crate-metadata.json", "search.json")
+SECTIONS = "sections.json"
+DOCUMENTS = ("neuroglancer.json", GATE, "report.html", "ro-crate-metadata.json", "search.json", SECTIONS)
 REMEDY = "remove the finish cell and run finish again"
 
 

@@ -15,10 +15,12 @@ from ome_zarr_models.v05.image import Image
 from functions import finish
 from functions.model.artefacts import FOLD, NAMES, OUTSIDE, TISSUE
 from functions.model.errors import TaskError, UpstreamError, VolumeError
+from functions.model.gate import GateDocument
 from functions.model.parameters import FinishParameters
 from functions.publication import bundle, neuroglancer
+from functions.publication.sections import SectionsDocument
 from functions.store.run import Run
-from tests.functions.finished import SIZE, artefact_codes, described_run, finished_run, mark, truth
+from tests.functions.finished import SECTIONS, SIZE, artefact_codes, described_run, finished_run, mark, truth
 
 
 def _bundle(run: Run) -> Path:
@@ -60,6 +62,22 @@ def test_the_codes_are_named_and_every_level_is_made_of_them(finished: Run) -> N
         assert level.dtype == np.uint8
         assert set(np.unique(level).tolist()) <= {OUTSIDE, TISSUE, FOLD}
         assert (level == FOLD).any()  # one section thick, and on every level
+
+
+def test_every_section_has_a_row_that_says_how_good_it_is(finished: Run) -> None:
+    table = SectionsDocument.parse((_bundle(finished) / bundle.SECTIONS).read_bytes(), source="table")
+    assert table.missing == (3,)
+    assert [(s.z, s.row) for s in table.sections] == [(z, z) for z in SECTIONS]
+    gate = GateDocument.parse((_bundle(finished) / bundle.GATE).read_bytes(), source="gate")
+    for row, judged in zip(table.sections, gate.sections, strict=True):
+        assert row.section == judged.section
+        assert (row.verdict, row.confidence, row.coverage) == (
+            judged.verdict, judged.confidence, judged.coverage,
+        )  # fmt: skip
+        assert row.residual_px_p95 == judged.residual_px_p95
+        assert list(row.reasons) == [reason.code for reason in judged.reasons]
+        assert row.artefacts == {"fold": 0.128 if row.z == 5 else 0.0}
+        assert row.tiles == 4
 
 
 def test_a_volume_without_codes_is_not_published(tmp_path: Path) -> None:
@@ -155,4 +173,6 @@ def test_a_stack_that_came_aligned_is_reported_without_alignment(tmp_path: Path)
     assert finish.perform(run).figures["segments"] == 60
     page = (_bundle(run) / "report.html").read_text()
     assert "came as a stack of aligned images" in page
+    table = SectionsDocument.parse((_bundle(run) / bundle.SECTIONS).read_bytes(), source="table")
+    assert {(row.verdict, row.confidence) for row in table.sections} == {(None, None)}
     assert "as the stage placed it" not in page
