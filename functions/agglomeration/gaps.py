@@ -61,7 +61,7 @@ def show(
         resin, artefact = (np.take_along_axis(mask, source, axis=0) for mask in (resin, artefact))
         tissue = tissue | gap
     resin, artefact = tissue & resin, tissue & artefact & ~resin
-    source, bridged = _nearest(tissue & ~resin & ~artefact, longest=fill_avoided)
+    source, bridged = _nearest(tissue & ~resin & ~artefact, longest=fill_avoided if artefact.any() else 0)
     bridged &= artefact
     if bridged.any():
         image = np.where(bridged, np.take_along_axis(image, source, axis=0), image)

@@ -48,14 +48,15 @@ def published_artefacts(path: Path) -> Path | None:
 def read_exclusion(path: Path, *, box: Box | None = None) -> Exclusion:
     """The voxels that a mask leaves out.
 
-    Of a published volume, or its label image of artefacts, those of `UNSEEN` codes: tissue and resin can be
-    judged. Of any other array (.npy, .npz, zarr) those that are not 0, under the name `nonzero`.
+    Of a published volume, its label image of artefacts, or `artefacts.zarr` of a run, those of `UNSEEN`;
+    tissue and resin can be judged. Of any other array (.npy, .npz, zarr) those that are not 0, under the name
+    `nonzero`.
 
     Raises:
         VolumeError: no such array, not of integers, too large, or of codes that do not exist.
     """
     folder = published_artefacts(path) or path
-    if folder == path and (folder.name != "artefacts" or not folder.is_dir()):
+    if folder == path and (folder.stem != "artefacts" or not folder.is_dir()):
         marked = read_labels(path, box=box) != 0
         return Exclusion(path=path, values=marked.astype(np.uint8), names={1: "nonzero"})
     codes = read_labels(folder, box=box)

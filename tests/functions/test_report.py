@@ -308,7 +308,7 @@ def test_artefacts_are_drawn_over_their_sections_and_told(finished: Run) -> None
     page = (finished.cell("finish").file("bundle") / "report.html").read_text()
     assert page.count('alt="artefacts of section') == 1
     assert 'alt="artefacts of section 5"' in page
-    assert 'fold <span class="soft">1.8 % in 1 sections, most in z00005: 13 %' in page
+    assert 'fold <span class="soft">1.8 %, sections: 1, most in z00005: 13 %' in page
     assert "crack <span" not in page
 
 

@@ -190,6 +190,8 @@ def test_evaluate_leaves_out_what_the_volume_says(tmp_path: Path) -> None:
     assert (whole["mask"], whole["masked_fraction"]) == (None, 0.0)
     assert whole["labelled_fraction"] < 0.8
     assert whole["voi_split_keep"] > 0.5
+    named = petavoxel("volume", "evaluate", files[1], files[1], "--mask", files[0], "-o", "json").document
+    assert named["mask"] == own["mask"]
     np.save(tmp_path / "mask.npy", (truth == 1).astype(np.uint8))
     half = petavoxel(
         "volume", "evaluate", *files, "--mask", tmp_path / "mask.npy", "--rim", "1", "-o", "json"
