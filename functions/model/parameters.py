@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from functions.model.artefacts import ArtefactName
 from functions.model.base import Document
 
 Pixels = Annotated[int, Field(ge=0)]
@@ -176,6 +177,11 @@ class SegmentParameters(Document):
     """So often a subvolume in progress is kept on scratch, to go on from when killed; 0 never."""
     fill_gap_sections: Pixels = 2
     """Gaps of up to so many sections show the nearest section to the network; 0 leaves them blank."""
+    avoid: tuple[ArtefactName, ...] = ("resin", "fold", "crack", "charging")
+    """Artefacts in which no object starts and no field of view is centred; resin is not labelled either."""
+    fill_avoided_sections: Pixels = 2
+    """Avoided folds, cracks and charging of up to so many sections, between tissue, show the nearest section
+    to the network, and are labelled where both sides are the same object; 0 shows them as they are."""
     mirror_border: bool = False
     """Mirror the image at the volume's faces, so that the network's centre can visit the outermost voxels."""
     min_segment_voxels: Pixels | None = None
