@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flows.credentials import Credentials, from_environment, from_file, secret_file
 from flows.errors import AuthError, RunError
 from flows.remote import run_page
-from flows.service import Service
+from flows.service import Service, start_retries
 from flows.site import Site
 
 if TYPE_CHECKING:
@@ -110,19 +110,24 @@ def _user_app(site: Site, role: Role, home: Path) -> GlobusApp:
 
 def service_of(app: GlobusApp, role: Role, site: Site) -> Service:
     """The clients of `app`. One that the role has no business with gets no token: the service refuses it."""
-    from globus_sdk import ComputeClientV3, FlowsClient, SearchClient, TransferClient
+    from globus_sdk import ComputeClientV2, ComputeClientV3, FlowsClient, SearchClient, TransferClient
     from globus_sdk.scopes import FlowsScopes, SearchScopes
 
     grant = GRANTS[role]
     transfer = TransferClient(app=app if grant.transfer else None)
     if grant.transfer and (mapped := mapped_collections(site)):
         transfer.add_app_data_access_scope(mapped)
+    scopes = [_scope(FlowsScopes, name) for name in grant.flows]
+    # a flow must not be created twice, either; whoever only looks may try again as often as the SDK likes
+    once = start_retries() if role == "deployer" else None
+    computing = app if grant.compute else None
     return Service(
-        flows=FlowsClient(app=app, app_scopes=[_scope(FlowsScopes, name) for name in grant.flows]),
+        flows=FlowsClient(app=app, app_scopes=scopes, retry_config=once),
+        flow=_flow_clients(app, role, site),
         transfer=transfer,
         search=SearchClient(app=app, app_scopes=[SearchScopes.search]) if grant.search else SearchClient(),
-        compute=ComputeClientV3(app=app if grant.compute else None),
-        new_flow=_flow_clients(app, role, site),
+        compute=ComputeClientV3(app=computing),
+        compute_v2=ComputeClientV2(app=computing),
     )
 
 
@@ -141,7 +146,7 @@ def _flow_clients(app: GlobusApp, role: Role, site: Site) -> Any:
         if not GRANTS[role].starts:
             raise AuthError(f"role {role}: may not start runs", remedy="use the role trigger or operator")
         if flow_id not in made:
-            made[flow_id] = SpecificFlowClient(flow_id, app=app)
+            made[flow_id] = SpecificFlowClient(flow_id, app=app, retry_config=start_retries())
             if mapped := mapped_collections(site):
                 made[flow_id].add_app_transfer_data_access_scope(mapped)
         return made[flow_id]

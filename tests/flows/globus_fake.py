@@ -12,10 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import responses
-from globus_sdk import ComputeClientV3, FlowsClient, SearchClient, SpecificFlowClient, TransferClient
+from globus_sdk import (
+    ComputeClientV2,
+    ComputeClientV3,
+    FlowsClient,
+    SearchClient,
+    SpecificFlowClient,
+    TransferClient,
+)
 from requests import PreparedRequest
 
-from flows.service import Service
+from flows.service import Service, start_retries
 from tests.flows.sites import some_id
 
 FLOWS = "https://flows.automate.globus.org"
@@ -36,13 +43,14 @@ def body_of(request: PreparedRequest) -> dict[str, Any]:
 
 
 def service() -> Service:
-    """Unmodified clients without a login, and without waiting between tries."""
+    """Unmodified clients without a login."""
     return Service(
-        flows=FlowsClient(),
+        flows=FlowsClient(retry_config=start_retries()),
+        flow=SpecificFlowClient,
         transfer=TransferClient(),
         search=SearchClient(),
         compute=ComputeClientV3(),
-        new_flow=SpecificFlowClient,
+        compute_v2=ComputeClientV2(),
     )
 
 

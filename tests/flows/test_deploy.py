@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import responses
+from globus_sdk import NetworkError
+from requests import ConnectionError
 
 from flows.deploy import Deployer
 from flows.errors import DeployError
@@ -229,6 +231,24 @@ def test_a_deleted_flow_is_created_again(globus, deployer):
     assert lock.flow.id in change.why
     deployer.deploy()
     assert globus.writes == ["create flow"]
+
+
+def test_a_creation_whose_answer_was_lost_is_not_repeated(globus, deployer):
+    create = globus._create
+
+    def lost(request):
+        create(request)
+        raise ConnectionError("connection reset")
+
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        globus._create = lost
+        globus.install(mock)
+        with pytest.raises(NetworkError):
+            deployer.deploy()
+    assert globus.writes.count("create flow") == 1
+    lock = deployer.deploy()  # finds it by its keyword
+    assert list(globus.flows) == [lock.flow.id]
+    assert globus.writes.count("create flow") == 1
 
 
 def test_an_interrupted_deployment_registers_nothing_twice(globus, deployer):
