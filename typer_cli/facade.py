@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typer_cli.settings import parse_sections, parse_settings
 
 if TYPE_CHECKING:
+    from flows.doctor import Visit
     from flows.inputs import RunRequest
     from flows.run import Runs
     from functions.store.run import Run
@@ -59,6 +60,26 @@ def request_of(
         },
         source="run start",
     )
+
+
+def visit_of(name: str, *, limit_s: float) -> Visit:
+    """What the doctor of a site needs, by whoever may check it.
+
+    Raises:
+        SiteError: the embedded site, which has nothing to check.
+    """
+    from flows.auth import connect
+    from flows.doctor import Visit
+    from flows.errors import SiteError
+    from flows.lock import lock_path, read_lock
+    from flows.site import home_folder, load_site
+
+    home = home_folder()
+    site = load_site(name, home=home)
+    if site.embedded:
+        raise SiteError("site local: is this machine; nothing to check", remedy="name a profile")
+    lock = read_lock(lock_path(name, home=home))
+    return Visit(site=site, lock=lock, service=connect(site, "checker", home), limit_s=limit_s)
 
 
 def bundle_of(run_or_path: str, site: str) -> Path:

@@ -128,6 +128,42 @@ def endpoint_config(
     show({"written": written, "kept": [str(path) for path in kept]}, output, render)
 
 
+@app.command()
+def check(
+    name: Name,
+    wait_s: Annotated[
+        float, typer.Option("--wait-s", min=1, help="Wait so long for a worker to answer.")
+    ] = 300.0,
+    output: Output = Format.TEXT,
+) -> None:
+    """Ask everything that a run will need, and say what to do about what is not ready.
+
+    Lists and writes to the collections (a folder, removed again), runs a probe on a worker, compares the flow
+    with the lock. Ends with exit code 3 if a check failed.
+
+    Example: petavoxel site check polaris
+    """
+    from dataclasses import asdict
+
+    from flows.doctor import examine
+    from typer_cli.facade import visit_of
+    from typer_cli.output import console
+
+    findings = []
+    progress = console(error=True)
+    for finding in examine(visit_of(name, limit_s=wait_s)):
+        findings.append(finding)
+        progress.print(f"{finding.status:<8} {finding.check}", markup=False)
+
+    def render(screen: Console) -> None:
+        rows = [(f.check, f.status, f.message, f.remedy) for f in findings]
+        screen.print(table("check", "", "what", "remedy", rows=rows))
+
+    show({"findings": [asdict(f) for f in findings]}, output, render)
+    if any(f.status == "failed" for f in findings):
+        raise typer.Exit(ExitCode.NO)
+
+
 def _flat(payload: Any, *, field: str = "") -> list[tuple[str, Any]]:
     """Nested tables as `a.b` and value."""
     if not isinstance(payload, dict):
