@@ -63,10 +63,13 @@ class FakeGlobus:
     writes: list[str] = field(default_factory=list)
     refuses: str = ""
     """What validate answers with, if not empty."""
+    mock: Any = None
+    """Where it is installed, for a test that changes a route."""
     clock: Any = field(default_factory=lambda: itertools.count(1))
 
     def install(self, mock: responses.RequestsMock) -> None:
         """Answer the routes of both services."""
+        self.mock = mock
         flow = re.compile(rf"{FLOWS}/flows/[0-9a-f-]{{36}}$")
         mock.add_callback("POST", f"{FLOWS}/flows/validate", self._validate)
         mock.add_callback("POST", f"{FLOWS}/flows", self._create)

@@ -13,7 +13,7 @@ from flows.doctor import Finding, Visit, examine
 from flows.doctor.examine import CHECKS
 from flows.site import Site
 from tests.flows.doctor_fake import FakeSite
-from tests.flows.globus_fake import service
+from tests.flows.globus_fake import FLOWS, service
 from tests.flows.sites import filled_site, some_id
 
 
@@ -89,33 +89,28 @@ def test_every_failure_has_a_remedy_and_stops_no_other(visit, fake, site):
 @pytest.mark.parametrize(
     ("broken", "failed", "said", "remedy"),
     [
-        (
-            {"flows.automate.globus.org/flows?": (401, "AUTHENTICATION_ERROR")},
-            "token",
-            "answered 401",
-            "log in",
-        ),
         ({"/status": (404, "ENDPOINT_NOT_FOUND")}, "endpoint", "404 ENDPOINT_NOT_FOUND", "check the id"),
         ({"/mkdir": (403, "PermissionDenied")}, "scratch", "403", "role or consent"),
         ({"/v1/index": (404, "NotFound.NoIndex")}, "search", "Search answered 404", "check the id"),
+        ({"/v2/functions": (401, "UNAUTHORIZED")}, "functions", "Compute answered 401", "log in again"),
     ],
-    ids=["token", "endpoint", "collection", "index"],
+    ids=["endpoint", "collection", "index", "functions"],
 )
 def test_a_refusal_is_told_with_what_to_do(visit, fake, broken, failed, said, remedy):
-    visit.service = service()
     fake.broken |= broken
-    if failed == "token":
-        fake.broken = {}
-        with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-            fake.install(mock)
-            body = {"error": {"code": "AUTHENTICATION_ERROR", "detail": "token expired"}}
-            mock.replace("GET", "https://flows.automate.globus.org/flows", json=body, status=401)
-            finding = found(visit)[failed]
-    else:
-        finding = found(visit)[failed]
+    finding = found(visit)[failed]
     assert finding.status == "failed"
     assert said in finding.message
     assert remedy in finding.remedy
+
+
+def test_a_login_that_globus_does_not_take(visit, fake):
+    body = {"error": {"code": "AUTHENTICATION_ERROR", "detail": "token expired"}}
+    fake.mock.replace("GET", f"{FLOWS}/flows", json=body, status=401)
+    findings = found(visit)
+    assert findings["token"].message == "Globus Flows answered 401 AUTHENTICATION_ERROR: token expired"
+    assert "log in again" in findings["token"].remedy
+    assert findings["scratch"].message == "needs token"
 
 
 def test_an_endpoint_that_is_down(visit, fake):
