@@ -44,6 +44,12 @@ class RunError(FlowsError):
     code = "run"
 
 
+class ServiceError(FlowsError):
+    """Globus refused a call, or did not answer."""
+
+    code = "service"
+
+
 class DefinitionError(FlowsError):
     """A flow definition cannot be carried out as it stands."""
 
@@ -54,12 +60,6 @@ class AuthError(FlowsError):
     """A login, a secret or a consent is missing, or a secret is not kept safely."""
 
     code = "auth"
-
-
-class ServiceError(FlowsError):
-    """A Globus service refused a request, or did not answer."""
-
-    code = "service"
 
 
 class DeployError(FlowsError):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from flows.errors import DeployError
 from flows.people import Uuid
-from flows.site import site_path
+from flows.site import Site, site_path
 from functions.model.base import Document
 from functions.model.errors import TaskError
 from functions.store.files import write_json
@@ -83,6 +83,12 @@ def read_lock(path: Path) -> Lock | None:
 def write_lock(path: Path, lock: Lock) -> None:
     """Write it whole or not at all; equal content gives equal bytes."""
     write_json(path, lock.to_json())
+
+
+def deployed_site(site: Site, lock: Lock) -> Site:
+    """The site with the ids of its registered functions, as a run's input needs them."""
+    compute = site.compute.model_copy(update={"functions": lock.function_ids})
+    return site.model_copy(update={"compute": compute})
 
 
 def deployed(path: Path) -> Lock:

@@ -65,6 +65,8 @@ class ComputeSettings(Document):
     endpoint_id: Uuid
     user_endpoint_config: dict[str, JsonValue] = {}
     """Queue, account, walltime, nodes, workers: what the endpoint's schema takes."""
+    functions: dict[str, str] = {}
+    """Ids of the registered functions by name; `flows.lock.deployed_site` takes them from the lock."""
     template: Literal["polaris", "aurora", "perlmutter", "slurm-gpu", "workstation"] | None = None
     """Which of the shipped endpoint files the endpoint runs on; None: files of its own."""
     environment: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] | None = None

@@ -15,12 +15,31 @@ if TYPE_CHECKING:
 
 
 def runs_of(site: str, *, workers: int | None = None) -> Runs:
-    """The runs of a site."""
+    """The runs of a site; those of a live one by whoever may start, cancel and resume them there.
+
+    Raises:
+        DeployError: a live site whose flow is not deployed.
+    """
     from flows.run import Runs
     from flows.site import home_folder, load_site
 
     home = home_folder()
-    return Runs(load_site(site, home=home, workers=workers), home=home)
+    profile = load_site(site, home=home, workers=workers)
+    if profile.embedded:
+        return Runs(profile, home=home)
+    from flows.auth import connect
+    from flows.lock import deployed, deployed_site, lock_path
+
+    lock = deployed(lock_path(site, home=home))
+    assert lock.flow
+    return Runs(
+        deployed_site(profile, lock),
+        home=home,
+        service=connect(profile, "operator", home),
+        flow_id=lock.flow.id,
+        managers=profile.people.managers,
+        monitors=profile.people.monitors,
+    )
 
 
 def work_of(run_id: str, site: str) -> Run:
