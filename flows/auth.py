@@ -181,9 +181,23 @@ def resume(site: Site, run_id: str, home: Path) -> dict[str, Any]:
 
 def resume_with(app: GlobusApp, service: Service, run_id: str) -> dict[str, Any]:
     """`resume` by clients made already."""
+    run = service.flows.get_run(run_id).data
+    flow = service.flow(run["flow_id"])  # before the login, so that it asks for the flow's own scope, too
+    authorise(app, dict(run))
+    resumed: dict[str, Any] = dict(flow.resume_run(run_id).data)
+    return resumed
+
+
+def authorise(app: GlobusApp, run: dict[str, Any]) -> None:
+    """Log in as the document of an INACTIVE run asks.
+
+    Raises:
+        RunError: the run is not INACTIVE, or does not say what it needs.
+        AuthError: it needs a person, and this is the service.
+    """
     from globus_sdk import ClientApp
 
-    run = service.flows.get_run(run_id).data
+    run_id = run["run_id"]
     if run["status"] != "INACTIVE":
         raise RunError(
             f"run {run_id}: is {run['status']}, not INACTIVE",
@@ -201,10 +215,7 @@ def resume_with(app: GlobusApp, service: Service, run_id: str) -> dict[str, Any]
             f"run {run_id}: waits for a person's login ({asked})",
             remedy=f"unset the client's secret and resume it as yourself, or at {page}",
         )
-    flow = service.flow(run["flow_id"])  # before the login, so that it asks for the flow's own scope, too
     app.login(auth_params=needed)
-    resumed: dict[str, Any] = dict(flow.resume_run(run_id).data)
-    return resumed
 
 
 def _asks_a_person(needed: GlobusAuthorizationParameters) -> bool:

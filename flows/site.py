@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from flows.errors import SiteError
 from flows.people import AuthSettings, People, Uuid
@@ -97,6 +97,12 @@ class Site(Document):
     auth: AuthSettings | None = None
     subscription_id: Uuid | None = None
     """Globus subscription of the flow; without one the service keeps a single flow, for 30 days."""
+
+    @model_validator(mode="after")
+    def _who_finds_it(self) -> Site:
+        if self.search_index and not self.search_visible_to:
+            raise ValueError("search_visible_to: say who may find what search_index gets")
+        return self
 
     @property
     def embedded(self) -> bool:

@@ -95,6 +95,14 @@ def test_what_the_endpoint_would_refuse_is_named(tmp_path):
     assert len(problems) == 2
 
 
+def test_an_index_needs_readers(tmp_path):
+    filled_site(tmp_path)
+    path = tmp_path / "sites" / "lab.toml"
+    path.write_text(path.read_text().replace('# search_index = ""', f'search_index = "{some_id("i")}"'))
+    with pytest.raises(SiteError, match="search_visible_to: say who"):
+        load_site("lab", home=tmp_path)
+
+
 def test_a_collection_maps_its_folder_both_ways():
     mapped = Collection(id=some_id("c"), base_path="/eagle/lab/em", root="/lab/em")
     assert mapped.collection_path(Path("/eagle/lab/em/b7/.raw")) == "/lab/em/b7/.raw"
