@@ -66,7 +66,8 @@ class Runs:
         from flows.local.progress import first_steps
         from flows.local.store import StoredRun
 
-        document = build_input(request, self.site, functions=function_ids(self.site.entry_points))
+        site = self._site_of(request)
+        document = build_input(request, site, functions=function_ids(site.entry_points))
         facts = document["input"]
         run_id = str(uuid.uuid4())
         facts["run"]["sentinel"] = f"CANCEL-{run_id}"
@@ -93,11 +94,21 @@ class Runs:
         )
         self._refuse_other_source(record)
         self._refuse_company(record)
-        stored = StoredRun(
-            record=record, site=self.site, request=request, definition=definition(), execution=None
-        )
+        stored = StoredRun(record=record, site=site, request=request, definition=definition(), execution=None)
         self._store.add(stored, first_steps(start_at=request.start_at, stop_after=request.stop_after))
         return run_id
+
+    def _site_of(self, request: RunRequest) -> Site:
+        """The site with its engine: unless one is named, a rerun takes that of the run it repeats."""
+        from flows.local.engines import check_engine
+
+        site = self.site
+        if site.engine is None and request.parent in self._store.run_ids():
+            earlier = self._store.load(request.parent).site
+            named = {"engine": earlier.engine, "engine_config": earlier.engine_config}
+            site = site.model_copy(update=named)
+        check_engine(site, self.home)
+        return site
 
     def _refuse_other_source(self, record: RunRecord) -> None:
         """Two folders under one acquisition id would mix on scratch."""

@@ -6,7 +6,7 @@ import os
 import tomllib
 import uuid
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
@@ -16,6 +16,7 @@ from functions.model.errors import TaskError
 
 HOME_VARIABLE = "PETAVOXEL_HOME"
 LOCAL = "local"
+EngineName = Literal["process-pool", "globus-compute"]
 _NAMESPACE = uuid.UUID("6f3b1d1c-5f1e-5b43-9a6e-0d1f5d0c7a11")
 
 
@@ -70,6 +71,10 @@ class Site(Document):
     """At most this many tasks a fan-out."""
     entry_points: str = "functions.entrypoints"
     """Embedded site: the module whose ENTRY_POINTS are its registered functions."""
+    engine: EngineName | None = None
+    """Embedded site: what carries tasks out; None takes that of the run that is repeated, else the pool."""
+    engine_config: str | None = None
+    """Embedded site: an endpoint's rendered configuration (YAML file) for the engine `globus-compute`."""
 
     @property
     def embedded(self) -> bool:

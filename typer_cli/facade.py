@@ -10,16 +10,29 @@ from typer_cli.settings import parse_sections, parse_settings
 if TYPE_CHECKING:
     from flows.inputs import RunRequest
     from flows.run import Runs
+    from flows.site import Site
     from functions.store.run import Run
 
 
-def runs_of(site: str, *, workers: int | None = None) -> Runs:
+def runs_of(
+    site: str, *, workers: int | None = None, engine: str | None = None, engine_config: Path | None = None
+) -> Runs:
     """The runs of a site."""
     from flows.run import Runs
     from flows.site import home_folder, load_site
 
     home = home_folder()
-    return Runs(load_site(site, home=home, workers=workers), home=home)
+    loaded = load_site(site, home=home, workers=workers)
+    return Runs(with_engine(loaded, engine=engine, engine_config=engine_config), home=home)
+
+
+def with_engine(site: Site, *, engine: str | None, engine_config: Path | None) -> Site:
+    """The site with what the command line says about its engine."""
+    named = {
+        "engine": str(engine) if engine else None,
+        "engine_config": str(engine_config.expanduser().resolve()) if engine_config else None,
+    }
+    return site.model_copy(update={name: value for name, value in named.items() if value is not None})
 
 
 def work_of(run_id: str, site: str) -> Run:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from flows.errors import RunError
 from flows.local.actions import ActionProvider, Json, Progress, ThreadProvider
-from flows.local.compute import ComputeProvider, process_pool, registered_functions
+from flows.local.compute import ComputeProvider, registered_functions
+from flows.local.engines import ended_by_sigterm, new_engine
 from flows.local.interpreter import Execution, Interpreter
 from flows.local.recorder import Recorder
 from flows.local.search import LocalIndex
@@ -115,20 +116,22 @@ def carry_out(
     clock = SystemClock()
     spec = RunSpec.parse(stored.record.input["input"]["run"], source=f"run {run_id}")
     spec.sentinel_path.unlink(missing_ok=True)
+    logs = home / "runs" / f"{run_id}.engine"
     compute = ComputeProvider(
-        registered_functions(site.entry_points), new_executor=lambda: process_pool(site.workers)
+        registered_functions(site.entry_points), new_engine=lambda: new_engine(site, logs)
     )
     recorder = Recorder(store, run_id, site=site, clock=clock, resumed=stored.execution, on_event=on_event)
     interpreter = Interpreter(
         stored.definition, providers(site, home, compute=compute), clock=clock, journal=recorder
     )
-    try:
-        execution = stored.execution or interpreter.begin(
-            stored.record.input, context={"run_id": run_id, "flow_id": "embedded"}
-        )
-        return interpreter.run(execution)
-    finally:
-        compute.close()
+    with ended_by_sigterm():
+        try:
+            execution = stored.execution or interpreter.begin(
+                stored.record.input, context={"run_id": run_id, "flow_id": "embedded"}
+            )
+            return interpreter.run(execution)
+        finally:
+            compute.close()
 
 
 def providers(site: Site, home: Path, *, compute: ActionProvider) -> dict[str, ActionProvider]:
