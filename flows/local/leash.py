@@ -10,6 +10,7 @@ needs nothing but the standard library.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -26,12 +27,18 @@ def main(arguments: list[str]) -> int:
     lease, command = arguments[0], arguments[1:]
     with open(lease, "a") as handle:
         handle.write(f"{os.getpid()}\n")
-    child = subprocess.Popen(command, start_new_session=True)
+    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: _signal_group(child.pid, signal.SIGTERM))
     threading.Thread(target=_end_with, args=(lease, child.pid), daemon=True).start()
     status = child.wait()
     _signal_group(child.pid, signal.SIGKILL)  # what a killed command left running
     return status if status >= 0 else 128 - status
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when the leash itself is killed."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _end_with(lease: str, group: int) -> None:

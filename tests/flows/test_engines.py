@@ -32,7 +32,7 @@ from tests.flows.test_compute import (
     body,
     finish,
 )
-from tests.flows.test_run import ask, counts, gone, runner_of, wait_until
+from tests.flows.test_run import ask, children_of, counts, gone, runner_of, wait_until
 
 ROOT = Path(__file__).parents[2]
 CHAINED = RegisteredFunction(
@@ -50,6 +50,7 @@ real = pytest.mark.skipif(
     sys.platform != "linux" or importlib.util.find_spec("globus_compute_endpoint") is None,
     reason="needs Linux and petavoxel[hpc]",
 )
+linux = pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
 ENGINES = ["process-pool", pytest.param("globus-compute", marks=[real, pytest.mark.slow])]
 
 
@@ -165,7 +166,8 @@ def test_an_interchange_that_dies_is_noticed_and_the_engine_replaced(tmp_path):
     provider.start("first", body(DOUBLE, 1))
     finish(provider, "first")
     provider.start("lost", body(KILLED, str(tmp_path / "mark")))
-    os.kill(engines[0]._engine.executor.interchange_proc.pid, signal.SIGKILL)
+    (interchange,) = children_of(engines[0]._engine.executor.interchange_proc.pid)
+    os.kill(interchange, signal.SIGKILL)
     assert finish(provider, "lost").details["result"] == ["alive"]
     assert len(engines) == 2
     provider.close()
@@ -196,6 +198,7 @@ def test_a_runner_that_is_ended_takes_its_engine_along_and_a_rerun_uses_the_same
     assert set(counts(run).values()) <= {1, 2}
 
 
+@linux
 def test_a_leash_ends_its_command_when_the_lease_is_dropped(tmp_path):
     lease = open(tmp_path / "lease", "wb")  # noqa: SIM115
     fcntl.flock(lease, fcntl.LOCK_EX)
@@ -211,6 +214,21 @@ def test_a_leash_ends_its_command_when_the_lease_is_dropped(tmp_path):
     wait_until(lambda: gone(int((tmp_path / "child").read_text())), seconds=5)
 
 
+@linux
+def test_a_leash_that_is_killed_takes_its_command_along(tmp_path):
+    lease = open(tmp_path / "lease", "wb")  # noqa: SIM115
+    fcntl.flock(lease, fcntl.LOCK_EX)
+    command = [sys.executable, ROOT / "flows/local/leash.py", tmp_path / "lease", "sleep", "600"]
+    process = subprocess.Popen(command)
+    wait_until(lambda: leashes(tmp_path) and children_of(process.pid))
+    (child,) = children_of(process.pid)
+    process.kill()
+    process.wait(timeout=10)
+    wait_until(lambda: gone(child), seconds=5)
+    lease.close()
+
+
+@linux
 def test_a_leash_hands_on_the_exit_status(tmp_path):
     with open(tmp_path / "lease", "wb") as lease:
         fcntl.flock(lease, fcntl.LOCK_EX)
