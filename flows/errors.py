@@ -4,6 +4,7 @@ FlowsError
 ├── SiteError        a site profile is missing, unreadable or does not fit
 ├── InputError       a run request cannot become a flow input
 ├── RunError         no such run, or it is not in a state that allows this
+├── ServiceError     Globus refused, or did not answer
 ├── DefinitionError  a flow definition cannot be carried out
 └── ActionError      an action provider will not do what it was asked (a path out of its collection, say)
 
@@ -39,6 +40,12 @@ class RunError(FlowsError):
     """No such run, or it is not in a state that allows this."""
 
     code = "run"
+
+
+class ServiceError(FlowsError):
+    """Globus refused a call, or did not answer."""
+
+    code = "service"
 
 
 class DefinitionError(FlowsError):

@@ -114,6 +114,14 @@ class RunEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """Why a run is INACTIVE: what the service says, and the scopes to log in for before it is resumed."""
+
+    message: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reuse:
     """What a rerun would find done. `units` is None while an earlier step decides what the units are."""
 
