@@ -4,8 +4,10 @@ FlowsError
 ├── SiteError        a site profile is missing, unreadable or does not fit
 ├── InputError       a run request cannot become a flow input
 ├── RunError         no such run, or it is not in a state that allows this
-├── ServiceError     Globus refused, or did not answer
 ├── DefinitionError  a flow definition cannot be carried out
+├── AuthError        a login, a secret or a consent is missing, or a secret is not safe
+├── ServiceError     a Globus service refused, or did not answer
+├── DeployError      the flow cannot be deployed as things stand
 └── ActionError      an action provider will not do what it was asked (a path out of its collection, say)
 
 Every message ends with a remedy.
@@ -52,6 +54,18 @@ class DefinitionError(FlowsError):
     """A flow definition cannot be carried out as it stands."""
 
     code = "definition"
+
+
+class AuthError(FlowsError):
+    """A login, a secret or a consent is missing, or a secret is not kept safely."""
+
+    code = "auth"
+
+
+class DeployError(FlowsError):
+    """The flow cannot be deployed as things stand."""
+
+    code = "deploy"
 
 
 class ActionError(FlowsError):

@@ -1,19 +1,20 @@
-"""What a worker is made of: versions, accelerators, free space, and whether our import names are ours."""
+"""What a worker is made of: versions, accelerators, folders, and whether our import names are ours."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from functions.tasks import Problem, StepResult
+from functions.tasks import ProbeResult, ProbeTask, Problem, SeenFolder
 
 NAMES = ("ffn", "functions", "flows", "typer_cli")
 
 
-def perform() -> StepResult:
+def perform(task: ProbeTask) -> ProbeResult:
     """Look around; a shadowed import name is a problem, since PyPI has other projects of these names."""
     home = Path(__file__).parents[1]
     problems = []
@@ -31,10 +32,14 @@ def perform() -> StepResult:
     import torch
 
     free = shutil.disk_usage(Path.home()).free
-    return StepResult(
+    return ProbeResult(
         step="probe",
         status="failed" if problems else "ok",
-        figures={"cuda_devices": torch.cuda.device_count(), "home_free_gib": round(free / 2**30, 1)},
+        figures={
+            "cuda_devices": torch.cuda.device_count(),
+            "xpu_devices": torch.xpu.device_count(),
+            "home_free_gib": round(free / 2**30, 1),
+        },
         paths={
             "python": sys.version.split()[0],
             "petavoxel": version("petavoxel"),
@@ -43,7 +48,16 @@ def perform() -> StepResult:
         },
         problems=tuple(problems),
         problem_count=len(problems),
+        folders=tuple(_seen(Path(folder)) for folder in task.folders),
     )
+
+
+def _seen(folder: Path) -> SeenFolder:
+    if not folder.is_dir():
+        return SeenFolder(path=str(folder), exists=False)
+    free = shutil.disk_usage(folder).free
+    writable = os.access(folder, os.W_OK | os.X_OK)
+    return SeenFolder(path=str(folder), exists=True, writable=writable, free_gib=round(free / 2**30, 1))
 
 
 def _version(package: str) -> str:

