@@ -193,11 +193,15 @@ def tags_of(request: RunRequest, acquisition_id: str) -> tuple[str, ...]:
     )
 
 
+def parent_of(tags: tuple[str, ...]) -> str | None:
+    """The run that a run with these tags repeats."""
+    return next((tag.removeprefix("parent:") for tag in tags if tag.startswith("parent:")), None)
+
+
 def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -> RunRequest:
     """What was asked for, from the input and the tags of the run that came of it."""
     facts = FlowInput.parse(document["input"], source="run input")
     common = ("acquisition:", "sections:", "stage:", "parent:")
-    parents = [tag.removeprefix("parent:") for tag in tags if tag.startswith("parent:")]
     return RunRequest(
         source=str(site.instrument.file_path(facts.source.path)),
         start_at=facts.start_at,
@@ -205,7 +209,7 @@ def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -
         parameters=facts.run.parameters,
         on_gate_fail=facts.on_gate_fail,
         label=facts.label,
-        parent=parents[0] if parents else None,
+        parent=parent_of(tags),
         acquisition_id=facts.acquisition_id,
         tags=tuple(tag for tag in tags if not tag.startswith(common)),
     )

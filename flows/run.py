@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.errors import InputError, RunError
 from flows.inputs import RunRequest, build_input, tags_of
+from flows.local.engines import check_engine
 from flows.records import FLOW_STEPS, Blocked, Reuse, RunEvent, RunRecord, RunStatus
 from flows.schema import check_input
 from flows.scratch import reusable
@@ -41,9 +42,12 @@ class Runs(RunViews):
 
         Raises:
             InputError: the request cannot become an input.
+            SiteError: the embedded site's engine is not there.
             RunError: another run is at work on the same acquisition.
             ServiceError: Globus refused, or did not answer: then the run may have been started.
         """
+        if self._embedded is not None:
+            check_engine(self.site, self.home)
         document = build_input(request, self.site, functions=self._functions())
         facts = document["input"]
         facts["run"]["sentinel"] = f"CANCEL-{uuid.uuid4()}"  # the run's own id is not known yet

@@ -17,6 +17,7 @@ from functions.model.errors import TaskError
 
 HOME_VARIABLE = "PETAVOXEL_HOME"
 LOCAL = "local"
+EngineName = Literal["process-pool", "globus-compute"]
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _NAMESPACE = uuid.UUID("6f3b1d1c-5f1e-5b43-9a6e-0d1f5d0c7a11")
 
@@ -93,6 +94,10 @@ class Site(Document):
     """At most this many tasks a fan-out."""
     entry_points: str = "functions.entrypoints"
     """The module whose ENTRY_POINTS are the registered functions."""
+    engine: EngineName | None = None
+    """Embedded site: what carries tasks out; None takes that of the run that is repeated, else the pool."""
+    engine_config: str | None = None
+    """Embedded site: an endpoint's rendered configuration (YAML file) for the engine `globus-compute`."""
     people: People = People()
     auth: AuthSettings | None = None
     subscription_id: Uuid | None = None

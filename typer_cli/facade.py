@@ -11,20 +11,26 @@ if TYPE_CHECKING:
     from flows.doctor import Visit
     from flows.inputs import RunRequest
     from flows.run import Runs
+    from flows.site import Site
     from functions.store.run import Run
 
 
-def runs_of(site: str, *, workers: int | None = None) -> Runs:
+def runs_of(
+    site: str, *, workers: int | None = None, engine: str | None = None, engine_config: Path | None = None
+) -> Runs:
     """The runs of a site; those of a live one by whoever may start, cancel and resume them there.
 
     Raises:
+        SiteError: an engine is named for a live site.
         DeployError: a live site whose flow is not deployed.
     """
     from flows.run import Runs
     from flows.site import home_folder, load_site
 
     home = home_folder()
-    profile = load_site(site, home=home, workers=workers)
+    profile = with_engine(
+        load_site(site, home=home, workers=workers), engine=engine, engine_config=engine_config
+    )
     if profile.embedded:
         return Runs(profile, home=home)
     from flows.auth import connect
@@ -40,6 +46,27 @@ def runs_of(site: str, *, workers: int | None = None) -> Runs:
         managers=profile.people.managers,
         monitors=profile.people.monitors,
     )
+
+
+def with_engine(site: Site, *, engine: str | None, engine_config: Path | None) -> Site:
+    """The site with what the command line says about its engine.
+
+    Raises:
+        SiteError: a live site has an endpoint, and that an engine of its own.
+    """
+    from flows.errors import SiteError
+
+    named = {
+        "engine": str(engine) if engine else None,
+        "engine_config": str(engine_config.expanduser().resolve()) if engine_config else None,
+    }
+    update = {name: value for name, value in named.items() if value is not None}
+    if update and not site.embedded:
+        raise SiteError(
+            f"site {site.name}: its Compute endpoint has an engine of its own",
+            remedy="leave --engine and --engine-config out; see `petavoxel site endpoint-config`",
+        )
+    return site.model_copy(update=update)
 
 
 def work_of(run_id: str, site: str) -> Run:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flows.errors import FlowsError
+from flows.inputs import parent_of
 from flows.local.actions import Json
 from flows.local.catalog import Catalog, StoredFlow
 from flows.local.documents import run_document
@@ -105,10 +106,19 @@ class EmbeddedSite:
             monitors=monitors,
         )
         definition = flow.fields["definition"]
-        stored = StoredRun(head=head, site=self.site, body=body, definition=definition, execution=None)
+        site = self._site_of(tags)
+        stored = StoredRun(head=head, site=site, body=body, definition=definition, execution=None)
         self.store.add(stored, _steps(body))
         self._launch(head.id)
         return head.id
+
+    def _site_of(self, tags: tuple[str, ...]) -> Site:
+        """The site with its engine: unless one is named, a rerun takes that of the run it repeats."""
+        parent = parent_of(tags)
+        if self.site.engine is not None or parent not in {head.id for head in self.store.heads()}:
+            return self.site
+        earlier = self.store.load(parent).site
+        return self.site.model_copy(update={"engine": earlier.engine, "engine_config": earlier.engine_config})
 
     def _launch(self, run_id: str) -> None:
         """Have a run carried out: by a detached process, or by this one where it has said `here`."""

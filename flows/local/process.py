@@ -20,8 +20,9 @@ from pathlib import Path
 from flows.errors import RunError
 from flows.local.actions import ActionProvider, Json, Progress, ThreadProvider
 from flows.local.catalog import Catalog
-from flows.local.compute import ComputeProvider, process_pool, registered_functions
+from flows.local.compute import ComputeProvider, registered_functions
 from flows.local.documents import run_document
+from flows.local.engines import ended_by_sigterm, new_engine
 from flows.local.interpreter import Execution, Interpreter
 from flows.local.recorder import Recorder
 from flows.local.search import LocalIndex
@@ -118,7 +119,8 @@ def carry_out(
     if steps := store.steps(run_id):
         RunSpec.parse(body["input"]["run"], source=f"run {run_id}").sentinel_path.unlink(missing_ok=True)
     functions = Catalog(store.database).functions() | registered_functions(site.entry_points)
-    compute = ComputeProvider(functions, new_executor=lambda: process_pool(site.workers))
+    logs = home / "runs" / f"{run_id}.engine"
+    compute = ComputeProvider(functions, new_engine=lambda: new_engine(site, logs))
     document = run_document(stored, steps=steps, entry=None, interrupted=False)
     clock = SystemClock()
     recorder = Recorder(
@@ -133,10 +135,11 @@ def carry_out(
         stored.definition, providers(site, home, compute=compute), clock=clock, journal=recorder
     )
     context = {"run_id": run_id, "flow_id": stored.head.flow_id}
-    try:
-        return interpreter.run(stored.execution or interpreter.begin(body, context=context))
-    finally:
-        compute.close()
+    with ended_by_sigterm():
+        try:
+            return interpreter.run(stored.execution or interpreter.begin(body, context=context))
+        finally:
+            compute.close()
 
 
 def providers(site: Site, home: Path, *, compute: ActionProvider) -> dict[str, ActionProvider]:

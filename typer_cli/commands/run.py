@@ -33,6 +33,8 @@ def start(
     on_gate_fail: options.OnGateFail = None,
     label: Annotated[str, typer.Option("--label", help="A name for people.")] = "",
     workers: options.Workers = None,
+    engine: options.Engine = None,
+    engine_config: options.EngineConfig = None,
     wait: options.Wait = False,
     output: Output = Format.TEXT,
 ) -> None:
@@ -52,7 +54,7 @@ def start(
         label=label,
         on_gate_fail=on_gate_fail,
     )
-    runs = runs_of(site, workers=workers)
+    runs = runs_of(site, workers=workers, engine=engine, engine_config=engine_config)
     if wait:
         with RunProgress() as progress:
             record = runs.start(request, wait=True, on_event=progress.on_event)

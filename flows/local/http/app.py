@@ -53,7 +53,7 @@ def new_world(home: Path, site: Site) -> World:
         tokens=Tokens(),
         faults=Faults(),
         transfers=TransferTasks(embedded.catalog, collections, names),
-        compute=ComputeTasks(site, embedded.catalog),
+        compute=ComputeTasks(site, embedded.catalog, embedded.home / "compute.engine"),
     )
 
 

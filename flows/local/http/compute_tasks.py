@@ -1,4 +1,4 @@
-"""Compute tasks of the loopback: registered source text, in the embedded site's worker processes.
+"""Compute tasks of the loopback: registered source text, in the embedded site's engine.
 
 One thread submits them all: worker processes die with the thread that made them.
 """
@@ -10,11 +10,13 @@ import traceback
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flows.errors import ActionError
 from flows.local.actions import ActionStatus, Json
 from flows.local.catalog import Catalog
-from flows.local.compute import ComputeProvider, RegisteredFunction, process_pool, registered_functions
+from flows.local.compute import ComputeProvider, RegisteredFunction, registered_functions
+from flows.local.engines import new_engine
 from flows.site import Site
 
 
@@ -31,6 +33,8 @@ class ComputeTasks:
 
     site: Site
     catalog: Catalog
+    logs: Path
+    """Where a real engine keeps its logs."""
     _tasks: dict[str, _Task] = field(default_factory=dict)
     _keeper: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="compute")
@@ -73,7 +77,7 @@ class ComputeTasks:
         self._functions.update(self._known())
         if self._provider is None:
             self._provider = ComputeProvider(
-                self._functions, new_executor=lambda: process_pool(self.site.workers)
+                self._functions, new_engine=lambda: new_engine(self.site, self.logs)
             )
         return self._provider
 
