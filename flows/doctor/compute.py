@@ -13,6 +13,8 @@ from functions.tasks import ProbeResult
 
 POLL_S = 5.0
 LOST = ("WorkerLost", "ManagerLost")
+DIED = ("TooManyJobFailures", "failed to register to the executor")
+"""How parsl tells that jobs ended without a worker; older releases submit the next one instead, for ever."""
 BROKEN_INIT = (
     "on the endpoint's machine: look into the newest submit_scripts/*.stderr under ~/.globus_compute; stop"
     " the endpoint (if it comes back by itself, remove its daemon.pid); correct the environment that"
@@ -143,6 +145,8 @@ def _still_waiting(looks: Looks, limit_s: float) -> Answer:
 
 def _task_failed(exception: str) -> Answer:
     lines = [line for line in exception.strip().splitlines() if line.strip()] or ["no reason given"]
+    if any(word in exception for word in DIED):
+        return failed(f"every job ended before a worker came: {lines[-1].strip()[:300]}", BROKEN_INIT)
     if any(word in exception for word in LOST):
         remedy = "Python's minor version and parsl must be the same for endpoint and workers"
     elif "ModuleNotFoundError" in exception:

@@ -162,6 +162,7 @@ def test_a_worker_that_comes_late_is_waited_for(visit, fake):
     [
         ("Traceback ...\nModuleNotFoundError: No module named 'functions'", "install petavoxel"),
         ("Traceback ...\nparsl.executors.high_throughput.errors.WorkerLost: ...", "Python's minor version"),
+        ("TooManyJobFailuresError: Error 1:\n\tSTDERR: line 15: activate: No such file", "daemon.pid"),
         ("", "endpoint's log"),
     ],
 )
@@ -171,7 +172,7 @@ def test_a_probe_that_fails_says_why(visit, fake, exception, remedy):
     assert finding.status == "failed"
     assert remedy in finding.remedy
     if exception:
-        assert exception.splitlines()[-1] in finding.message
+        assert exception.splitlines()[-1].strip() in finding.message
 
 
 def test_another_release_on_the_worker(visit, fake):
