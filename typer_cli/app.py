@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from typer_cli.boundary import BoundaryGroup
-from typer_cli.commands import acquisition, demo, flow, model, plan, run, volume
+from typer_cli.commands import acquisition, demo, flow, model, plan, run, serving, volume
 from typer_cli.options import state_of
 
 EPILOG = (
@@ -29,6 +29,10 @@ app.add_typer(run.app, name="run")
 app.add_typer(flow.app, name="flow")
 app.add_typer(volume.app, name="volume")
 app.add_typer(model.app, name="model")
+site = typer.Typer(help="Sites: where flows run.", no_args_is_help=True)
+site.callback()(lambda: None)
+site.command("serve")(serving.serve)
+app.add_typer(site, name="site")
 app.command("plan")(plan.plan)
 app.command("demo")(demo.demo)
 
