@@ -131,11 +131,35 @@ def test_an_inactive_run_says_what_it_waits_for_and_goes_on(runs, service, sourc
 
 def test_a_start_whose_answer_is_lost_is_found_by_its_tag(runs, service, source):
     service.world.faults.add(Rule(kind="drop", next=1, path="/run$", carried_out=True))
-    with pytest.raises(ServiceError, match="may have been carried out: look before you try again"):
+    with pytest.raises(ServiceError, match="may have been carried out: look before you try again") as lost:
         runs.start(ask(source, stop_after="transfer", tags=("mine:1",)))
+    assert (lost.value.unsure, lost.value.http_status) == (True, None)
     assert service.world.faults.told()[0]["struck"] == 1
     (found,) = runs.tagged("mine:1")
     wait_until(lambda: runs.show(found.id)[0].status is RunStatus.SUCCEEDED)
+
+
+@pytest.mark.parametrize(("kind", "unsure"), [("502", True), ("429", False)])
+def test_a_start_that_failed_says_whether_it_may_have_been_carried_out(runs, service, source, kind, unsure):
+    service.world.faults.add(Rule(kind=kind, next=9, path="/run$", seconds=0))
+    flow = service.flow(FLOW_ID)
+    flow.retry_config.max_retries = 0
+    failing = Runs(
+        runs.site, service=replace(service, world=None, flow=lambda flow_id: flow), flow_id=FLOW_ID
+    )
+    with pytest.raises(ServiceError) as caught:
+        failing.start(ask(source))
+    assert (caught.value.unsure, caught.value.http_status) == (unsure, int(kind))
+    assert runs.list() == []
+
+
+def test_a_flow_that_is_gone_is_no_run_to_wait_for(runs, service, source):
+    flow_id = service.flows.create_flow("gone", definition(), {})["id"]
+    flow = service.flow(flow_id)
+    service.flows.delete_flow(flow_id)
+    gone = Runs(runs.site, service=replace(service, world=None, flow=lambda flow_id: flow), flow_id=flow_id)
+    with pytest.raises(ServiceError):
+        gone.start(ask(source))
 
 
 def test_a_home_of_an_earlier_version_keeps_its_runs(tmp_path, source):
