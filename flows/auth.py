@@ -128,6 +128,7 @@ def service_of(app: GlobusApp, role: Role, site: Site) -> Service:
         search=SearchClient(app=app, app_scopes=[SearchScopes.search]) if grant.search else SearchClient(),
         compute=ComputeClientV3(app=computing),
         compute_v2=ComputeClientV2(app=computing),
+        app=app,
     )
 
 
@@ -175,15 +176,15 @@ def resume(site: Site, run_id: str, home: Path) -> dict[str, Any]:
         RunError: the run is not INACTIVE, or does not say what it needs.
         AuthError: it needs a person, and this is the service.
     """
-    app = app_of(site, "operator", home)
-    return resume_with(app, service_of(app, "operator", site), run_id)
+    return resume_with(connect(site, "operator", home), run_id)
 
 
-def resume_with(app: GlobusApp, service: Service, run_id: str) -> dict[str, Any]:
-    """`resume` by clients made already."""
+def resume_with(service: Service, run_id: str) -> dict[str, Any]:
+    """`resume` by clients that `connect` made."""
+    assert service.app
     run = service.flows.get_run(run_id).data
     flow = service.flow(run["flow_id"])  # before the login, so that it asks for the flow's own scope, too
-    authorise(app, dict(run))
+    authorise(service.app, dict(run))
     resumed: dict[str, Any] = dict(flow.resume_run(run_id).data)
     return resumed
 

@@ -156,10 +156,15 @@ class Deployer:
         PROVISIONAL: that the listing carries keywords.
         """
         roles = ["flow_owner", "flow_administrator"]
-        for flow in self.service.flows.paginated.list_flows(filter_roles=roles).items():
-            if site_keyword(self.site) in (flow.get("keywords") or []):
-                return str(flow["id"])
-        return None
+        keyword = site_keyword(self.site)
+        listed = self.service.flows.paginated.list_flows(filter_roles=roles).items()
+        found = [str(flow["id"]) for flow in listed if keyword in (flow.get("keywords") or [])]
+        if len(found) > 1:
+            raise DeployError(
+                f"several flows say {keyword}: {', '.join(found)}",
+                remedy=f"delete all but one in the web app, or bring the {self.path.name} of the right one",
+            )
+        return found[0] if found else None
 
     def _served(self, flow_id: str) -> Json | None:
         try:

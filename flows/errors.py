@@ -45,9 +45,18 @@ class RunError(FlowsError):
 
 
 class ServiceError(FlowsError):
-    """Globus refused a call, or did not answer."""
+    """Globus refused a call, or did not answer; `http_status` is None without an answer."""
 
     code = "service"
+
+    def __init__(self, message: str, *, remedy: str = "", http_status: int | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.http_status = http_status
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the call may have been carried out all the same."""
+        return self.http_status is None or self.http_status >= 500
 
 
 class DefinitionError(FlowsError):

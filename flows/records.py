@@ -69,6 +69,8 @@ class RunRecord:
     """Folder of the published volume on the publication collection's file system, once published."""
     work_path: str
     """Work root on scratch."""
+    link: str | None = None
+    """The run's page in the Globus web app; None for the embedded site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ def explain(error: Exception) -> ServiceError:
         return ServiceError(
             f"Globus {_service(error)} answered {error.http_status}{code}: {said}",
             remedy=_SERVER if error.http_status >= 500 else _REMEDIES.get(error.http_status, _REMEDIES[400]),
+            http_status=error.http_status,
         )
     if isinstance(error, NetworkError):
         return ServiceError(

@@ -19,6 +19,7 @@ from flows.records import FLOW_STEPS, Blocked, Reuse, RunEvent, RunRecord, RunSt
 from flows.schema import check_input
 from flows.scratch import reusable
 from flows.service import told
+from flows.tracking import record_of
 from flows.views import RunList, RunViews
 from functions.model.parameters import Parameters
 from functions.tasks import STEPS, RunSpec
@@ -53,9 +54,9 @@ class Runs(RunViews):
         facts["run"]["sentinel"] = f"CANCEL-{uuid.uuid4()}"  # the run's own id is not known yet
         if problems := check_input(document):
             raise InputError("; ".join(problems), remedy="correct the named fields")
-        source = str(self.site.instrument.file_path(facts["source"]["path"]))
-        self._refuse_company(facts["acquisition_id"], source=source)
         tags = tags_of(request, facts["acquisition_id"])
+        wanted = {"run_id": "", "status": RunStatus.ACTIVE, "start_time": "", "tags": tags}
+        self._refuse_company(record_of(wanted, self.site, body=document))
 
         def call() -> Json:
             started = self.service.flow(self.flow_id).run_flow(
@@ -67,19 +68,25 @@ class Runs(RunViews):
             )
             return dict(started.data)
 
-        return self._go("start a run", call, wait=wait, on_event=on_event)
+        return self._go("start a run", call, of_run=False, wait=wait, on_event=on_event)
 
     def _go(
-        self, doing: str, call: Callable[[], Json], *, wait: bool, on_event: Listener | None
+        self,
+        doing: str,
+        call: Callable[[], Json],
+        *,
+        of_run: bool,
+        wait: bool,
+        on_event: Listener | None,
     ) -> RunRecord:
         """Make a call that sets a run going, and wait for the run if that is wanted."""
         here = self._embedded
         if here is not None and wait:
-            with told(doing), here.here(True):
+            with told(doing, of_run=of_run), here.here(True):
                 run_id = call()["run_id"]
             here.carry_out(run_id, on_event=on_event)
             return self._whole(run_id)
-        with told(doing):
+        with told(doing, of_run=of_run):
             run_id = call()["run_id"]
         if wait:
             for event in self.follow(run_id):
@@ -87,21 +94,22 @@ class Runs(RunViews):
                     on_event(event)
         return self._whole(run_id)
 
-    def _refuse_company(self, acquisition_id: str, *, source: str | None, but: str = "") -> None:
+    def _refuse_company(self, record: RunRecord) -> None:
         """Runs of one acquisition share a work root and its copy of the tiles: one at a time. And two folders
         under one acquisition id would mix there: the newest run tells whose it is."""
-        others = [run for run in self.list() if run.acquisition_id == acquisition_id and run.id != but]
-        if others and source is not None:
+        name = record.acquisition_id
+        others = [run for run in self.list() if run.acquisition_id == name and run.id != record.id]
+        if others and not record.id:
             other = self._whole(others[0].id).source_path
-            if other not in ("", source) and Path(other).exists():
+            if other not in ("", record.source_path) and Path(other).exists():
                 raise InputError(
-                    f"{source}: acquisition id {acquisition_id} is taken by {other}",
+                    f"{record.source_path}: acquisition id {name} is taken by {other}",
                     remedy="give one of them another acquisition id",
                 )
         for run in others:
             if run.status is RunStatus.ACTIVE:
                 raise RunError(
-                    f"acquisition {acquisition_id}: run {run.id} is at work on it",
+                    f"acquisition {name}: run {run.id} is at work on it",
                     remedy="follow that run, or cancel it first",
                 )
 
@@ -148,10 +156,11 @@ class Runs(RunViews):
         wait: bool = False,
         on_event: Listener | None = None,
     ) -> RunRecord:
-        """Go on with an INACTIVE run, after `login` has brought what it waits for.
+        """Go on with an INACTIVE run, after `login` (at a live site: its own) has brought what it waits for.
 
         Raises:
-            RunError: it is not INACTIVE.
+            RunError: it is not INACTIVE, or does not say what it needs.
+            AuthError: it needs a person's login, and this is the service.
         """
         found = self.find(run_id)
         blocked = self.blocked(found)
@@ -159,13 +168,18 @@ class Runs(RunViews):
             raise RunError(f"{found}: does not wait for anything", remedy="`petavoxel run rerun` repeats it")
         if login is not None:
             login(blocked)
+        elif self.service.app is not None:
+            from flows.auth import authorise
+
+            self.service.flow(self.flow_id)  # before the login, so that it asks for the flow's scope, too
+            authorise(self.service.app, self._document(found))
         return self._resume(found, wait=wait, on_event=on_event)
 
     def _resume(self, run_id: str, *, wait: bool, on_event: Listener | None) -> RunRecord:
         def call() -> Json:
             return dict(self.service.flow(self.flow_id).resume_run(run_id).data)
 
-        return self._go(f"resume run {run_id}", call, wait=wait, on_event=on_event)
+        return self._go(f"resume run {run_id}", call, of_run=True, wait=wait, on_event=on_event)
 
     def rerun(
         self,
@@ -186,7 +200,7 @@ class Runs(RunViews):
         record = self.idle(run_id)
         overrides = (start_at, stop_after, on_gate_fail, parameters)
         if record.status is RunStatus.INTERRUPTED and overrides == (None,) * 4:
-            self._refuse_company(record.acquisition_id, source=None, but=record.id)
+            self._refuse_company(record)
             return self._resume(record.id, wait=wait, on_event=on_event)
         request = self.rerun_request(
             record.id,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ComputeClientV2,
         ComputeClientV3,
         FlowsClient,
+        GlobusApp,
         SearchClient,
         SpecificFlowClient,
         TransferClient,
@@ -42,6 +43,8 @@ class Service:
     compute_v2: ComputeClientV2
     world: World | None = None
     """The embedded site behind the clients; None for a live one."""
+    app: GlobusApp | None = None
+    """The login behind the clients of a live site."""
 
 
 def embedded(home: Path, *, site: Site | None = None) -> Service:
@@ -122,11 +125,12 @@ def start_retries() -> RetryConfig:
 
 
 @contextmanager
-def told(doing: str) -> Iterator[None]:
+def told(doing: str, *, of_run: bool = True) -> Iterator[None]:
     """Within it, what the service refuses and what the network loses become errors of ours.
 
     Args:
         doing: what was tried, for the message: "start a run".
+        of_run: whether it is about a run that is there.
 
     Raises:
         InputError: the input was refused.
@@ -138,7 +142,7 @@ def told(doing: str) -> Iterator[None]:
     try:
         yield
     except globus_sdk.GlobusAPIError as error:
-        raise _explained(doing, error) from error
+        raise _explained(doing, error, of_run=of_run) from error
     except globus_sdk.GlobusError as error:
         raise ServiceError(
             f"{doing}: no answer from Globus ({error})",
@@ -146,15 +150,17 @@ def told(doing: str) -> Iterator[None]:
         ) from error
 
 
-def _explained(doing: str, error: Any) -> FlowsError:
+def _explained(doing: str, error: Any, *, of_run: bool) -> FlowsError:
     """A service's refusal in our words."""
+    status = error.http_status
     message = f"{doing}: {error.message or error.http_reason}"
-    if error.code == "FLOW_INPUT_ERROR" or error.http_status == 422:
+    if error.code == "FLOW_INPUT_ERROR" or status == 422:
         return InputError(message, remedy="correct the named fields")
-    if error.http_status == 404:
+    if of_run and status in (404, 409):
         return RunError(message, remedy="see `petavoxel run list`")
-    if error.http_status == 409:
-        return RunError(message, remedy="see `petavoxel run show`")
-    if error.http_status in (401, 403):
-        return ServiceError(message, remedy="log in again, with the consents that are asked for")
-    return ServiceError(f"{message} ({error.http_status})", remedy="try again; status.globus.org tells more")
+    remedy = "try again; status.globus.org tells more"
+    if status in (401, 403):
+        remedy = "log in again, with the consents that are asked for"
+    if status == 404:
+        remedy = "deploy the flow again, or ask for a role in it"
+    return ServiceError(f"{message} ({status})", remedy=remedy, http_status=status)

@@ -51,7 +51,14 @@ def record_of(document: Json, site: Site, *, body: Json | None = None) -> RunRec
         error=_error(document, status),
         published_path=_published(document, site, status, acquisition, stop_after),
         work_path=facts["run"]["work"] if "run" in facts else str(scratch),
+        link=None if site.embedded else _link(document["run_id"]),
     )
+
+
+def _link(run_id: str) -> str:
+    from globus_sdk.config import get_webapp_url
+
+    return f"{get_webapp_url()}runs/{run_id}"
 
 
 def _named(tags: tuple[str, ...]) -> dict[str, str]:

@@ -145,14 +145,6 @@ class RunViews:
             raise RunError(f"{record.id}: its input cannot be seen", remedy="ask for a monitor's role")
         return request_of(record.input, self.site, tags=record.tags)
 
-    def link(self, run_id: str) -> str | None:
-        """The run's page in the Globus web app; None for the embedded site."""
-        if self.site.embedded:
-            return None
-        from globus_sdk.config import get_webapp_url
-
-        return f"{get_webapp_url()}runs/{run_id}"
-
     def follow(self, run_id: str, *, poll_seconds: float | None = None) -> Iterator[RunEvent]:
         """Events of a run from its beginning until it ends or waits for a person, whoever runs it."""
         found = self.find(run_id)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from globus_sdk import GlobusAPIError
+
 from flows.doctor.visit import Answer, Visit, failed, ok, skipped
 from flows.lock import digest
 from flows.remote import flow_page
@@ -14,6 +18,32 @@ def token(visit: Visit) -> Answer:
     """Globus takes the login."""
     visit.service.flows.list_flows()
     return ok("Globus takes the login")
+
+
+def scopes(visit: Visit) -> Answer:
+    """Every other service takes the login, too, for what a check does there."""
+    service = visit.service
+    asked: dict[str, Callable[[], object]] = {
+        "Transfer": lambda: service.transfer.task_list(limit=1),
+        "Compute": lambda: service.compute_v2.get_endpoints(),
+    }
+    refused = [name for name, ask in asked.items() if not _takes(ask)]
+    if refused:
+        return failed(
+            f"refused: {', '.join(refused)}",
+            "remove the folder `tokens` in Petavoxel's home, log in again, and allow all that it lists",
+        )
+    return ok(f"{' and '.join(asked)} take it, too")
+
+
+def _takes(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except GlobusAPIError as error:
+        if error.http_status in (401, 403):
+            return False
+        raise
+    return True
 
 
 def lock(visit: Visit) -> Answer:

@@ -25,6 +25,7 @@ class Check:
 
 CHECKS = (
     Check(name="token", run=deployment.token),
+    Check(name="scopes", run=deployment.scopes, needs=("token",)),
     Check(name="lock", run=deployment.lock),
     Check(name="flow", run=deployment.flow, needs=("token", "lock")),
     Check(name="search", run=deployment.search, needs=("token",)),

@@ -58,6 +58,8 @@ class FakeSite(FakeGlobus):
             (post, rf"{operation}/mkdir", self._mkdir),
             (get, rf"{TRANSFER}/submission_id", lambda r: answer({"value": some_id("submission")})),
             (post, rf"{TRANSFER}/delete", self._delete),
+            (get, rf"{TRANSFER}/task_list", lambda r: answer({"DATA": []})),
+            (get, rf"{COMPUTE}/v2/endpoints$", lambda r: answer([])),
             (get, rf"{TRANSFER}/task/{ANY_ID}", lambda r: answer({"status": "SUCCEEDED"})),
             (get, rf"{COMPUTE}/v2/endpoints/{ANY_ID}/status", self._status),
             (get, rf"{COMPUTE}/v2/functions/{ANY_ID}", self._function),

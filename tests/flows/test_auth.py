@@ -304,7 +304,7 @@ def resumed_as_service(site: Site, home: Path, run: dict[str, object], auth: Fak
     app = app_of(site, "trigger", home)
     auth.mock.add("GET", f"{FLOWS}/runs/{RUN_ID}", json=run)
     auth.mock.add("POST", f"{FLOWS}/runs/{RUN_ID}/resume", json={**run, "status": "ACTIVE"})
-    assert resume_with(app, service_of(app, "trigger", site), RUN_ID)["status"] == "ACTIVE"
+    assert resume_with(service_of(app, "trigger", site), RUN_ID)["status"] == "ACTIVE"
 
 
 def test_a_run_that_waits_for_a_consent_gets_it_and_goes_on(site, secret, auth, tmp_path):

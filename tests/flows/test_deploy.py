@@ -177,6 +177,16 @@ def test_a_machine_without_the_lock_finds_the_flow(globus, site, deployer, tmp_p
     assert len(globus.flows) == 1
 
 
+def test_two_flows_of_one_site_are_told_apart_by_a_person(globus, site, deployer, tmp_path):
+    first = deployer.deploy()
+    globus.flows[some_id("twin")] = globus.flows[first.flow.id] | {"id": some_id("twin")}
+    other = Deployer(site=site, service=service(), path=tmp_path / "other.lock.json")
+    with pytest.raises(DeployError, match="several flows say site:lab") as raised:
+        other.deploy()
+    assert first.flow.id in str(raised.value)
+    assert deployer.plan().empty
+
+
 def test_an_equal_flow_is_adopted_without_writing_it(globus, site, deployer, tmp_path):
     first = deployer.deploy()
     globus.writes.clear()

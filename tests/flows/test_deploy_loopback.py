@@ -17,6 +17,7 @@ from flows.doctor import Visit, examine
 from flows.endpoint import new_profile
 from flows.errors import DeployError, RunError
 from flows.local.http.faults import Rule
+from flows.run import Runs
 from flows.site import Site
 from tests.flows.loopback import served, wait_until
 from tests.flows.sites import fill, filled_site
@@ -121,7 +122,8 @@ def test_the_trigger_may_start_and_look_and_nothing_else(deployer, site, loopbac
     assert wrong.value.http_status == 422
 
 
-def test_a_run_that_waits_for_a_consent_is_resumed(deployer, site, loopback):
+@pytest.mark.parametrize("by", ["library", "runs"])
+def test_a_run_that_waits_for_a_consent_is_resumed(deployer, site, loopback, by):
     waiting = {
         "StartAt": "w",
         "States": {"w": {"Type": "Wait", "Seconds": 1, "Next": "p"}, "p": {"Type": "Pass", "End": True}},
@@ -131,7 +133,10 @@ def test_a_run_that_waits_for_a_consent_is_resumed(deployer, site, loopback):
     loopback.world.faults.add(Rule(kind="inactive", next=1, path="/run$"))
     run_id = service.flow(flow_id).run_flow({})["run_id"]
     wait_until(lambda: service.flows.get_run(run_id)["status"] == "INACTIVE")
-    resume(site, run_id, loopback.home)
+    if by == "library":
+        resume(site, run_id, loopback.home)
+    else:
+        Runs(site, home=loopback.home, service=service, flow_id=flow_id).resume(run_id)
     wait_until(lambda: service.flows.get_run(run_id)["status"] == "SUCCEEDED")
     with pytest.raises(RunError, match="is SUCCEEDED, not INACTIVE"):
         resume(site, run_id, loopback.home)

@@ -74,11 +74,13 @@ def test_every_failure_has_a_remedy_and_stops_no_other(visit, fake, site):
     """Transfer refuses everything: what does not need it is still told."""
     fake.broken["transfer.api"] = (403, "PermissionDenied")
     findings = found(visit)
-    assert {n for n, f in findings.items() if f.status == "failed"} == {
+    assert [n for n, f in findings.items() if f.status == "failed"] == [
+        "scopes",
         "instrument",
         "scratch",
         "publication",
-    }
+    ]
+    assert findings["scopes"].message == "refused: Transfer"
     assert all(f.remedy for f in findings.values() if f.status == "failed")
     assert "Globus Transfer answered 403 PermissionDenied" in findings["scratch"].message
     assert findings["paths"].status == "skipped"

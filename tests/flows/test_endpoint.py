@@ -44,7 +44,7 @@ def loaded(text: str) -> Any:
 
 
 EXPECTED = {
-    "polaris": ("PBSProProvider", "MpiExecLauncher", ["0", "1", "2", "3"], "06:00:00", 10),
+    "polaris": ("PBSProProvider", "MpiExecLauncher", ["0", "1", "2", "3"], "03:00:00", 10),
     "aurora": (
         "PBSProProvider",
         "MpiExecLauncher",

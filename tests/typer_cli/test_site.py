@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_shown(home):
     petavoxel("site", "init", "lab", "--from", "polaris")
     path = home / "sites" / "lab.toml"
     fill(path)
-    path.write_text(path.read_text().replace('walltime = "06:00:00"', 'walltime = "six hours"'))
+    path.write_text(path.read_text().replace('walltime = "03:00:00"', 'walltime = "six hours"'))
     shown = petavoxel("site", "show", "lab", "--output", "json")
     assert shown.code == 3
     assert any("compute.user_endpoint_config.walltime" in p for p in shown.document["problems"])
