@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typer_cli.settings import parse_sections, parse_settings
 
 if TYPE_CHECKING:
+    from flows.auth import Role
     from flows.doctor import Visit
     from flows.inputs import RunRequest
     from flows.run import Runs
@@ -16,9 +17,17 @@ if TYPE_CHECKING:
 
 
 def runs_of(
-    site: str, *, workers: int | None = None, engine: str | None = None, engine_config: Path | None = None
+    site: str,
+    *,
+    workers: int | None = None,
+    engine: str | None = None,
+    engine_config: Path | None = None,
+    role: Role = "operator",
 ) -> Runs:
     """The runs of a site; those of a live one by whoever may start, cancel and resume them there.
+
+    Args:
+        role: at a live site; `trigger` is the microscope's client, which only starts and looks.
 
     Raises:
         SiteError: an engine is named for a live site.
@@ -41,7 +50,7 @@ def runs_of(
     return Runs(
         deployed_site(profile, lock),
         home=home,
-        service=connect(profile, "operator", home),
+        service=connect(profile, role, home),
         flow_id=lock.flow.id,
         managers=profile.people.managers,
         monitors=profile.people.monitors,

@@ -15,8 +15,10 @@ from flows.credentials import ID_VARIABLE, SECRET_VARIABLE
 from flows.deploy import Deployer
 from flows.doctor import Visit, examine
 from flows.endpoint import new_profile
-from flows.errors import DeployError, RunError
+from flows.errors import DeployError, RunError, ServiceError
+from flows.inputs import RunRequest
 from flows.local.http.faults import Rule
+from flows.lock import deployed_site
 from flows.run import Runs
 from flows.site import Site
 from tests.flows.loopback import served, wait_until
@@ -53,6 +55,7 @@ def site(loopback, tmp_path_factory) -> Site:
                 update={"endpoint_id": local.compute.endpoint_id, "user_endpoint_config": {"accelerators": 0}}
             ),
             "search_index": local.search_index,
+            "search_visible_to": local.search_visible_to,
         }
     )
 
@@ -117,9 +120,14 @@ def test_the_trigger_may_start_and_look_and_nothing_else(deployer, site, loopbac
     with pytest.raises(globus_sdk.FlowsAPIError) as refused:
         service.flows.update_flow(lock.flow.id, subtitle="not mine")
     assert refused.value.http_status == 403
-    with pytest.raises(globus_sdk.FlowsAPIError) as wrong:
-        service.flow(lock.flow.id).run_flow({"input": {}})
-    assert wrong.value.http_status == 422
+    folder = Path(site.instrument.base_path) / "s0001"
+    folder.mkdir()
+    runs = Runs(deployed_site(site, lock), home=loopback.home, service=service, flow_id=lock.flow.id)
+    started = runs.start(RunRequest(source=str(folder), stop_after="transfer", tags=("section:1",)))
+    wait_until(lambda: runs.show(started.id)[0].status.ended)
+    assert [run.id for run in runs.tagged("section:1")] == [started.id]
+    with pytest.raises(ServiceError, match="cancel run"):
+        runs.cancel(runs.start(RunRequest(source=str(folder), stop_after="transfer")).id)
 
 
 @pytest.mark.parametrize("by", ["library", "runs"])
