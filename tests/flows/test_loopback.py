@@ -50,6 +50,13 @@ def test_a_flow_is_validated_created_changed_listed_and_deleted(flows):
         flows.validate_flow({"StartAt": "a", "States": {"a": {"Type": "Pass"}}})
     assert (caught.value.http_status, caught.value.code) == (422, "UNPROCESSABLE_ENTITY")
     assert "Next" in caught.value.messages[0]
+    for definition, schema, where in (
+        ({"StartAt": "a", "States": {"a": 3}}, {}, "an object with a Type"),
+        ({"StartAt": "a"}, {}, "States: an object"),
+        (PASS, {"type": "nonsense"}, "'nonsense' is not valid"),
+    ):
+        with pytest.raises(globus_sdk.FlowsAPIError, match=where):
+            flows.validate_flow(definition, schema)
     assert flows.validate_flow(PASS, SCHEMA)["scopes"] == {"User": []}
     made = flows.create_flow("Zebra", PASS, SCHEMA, subtitle="stripes", keywords=["k"])
     assert made.http_status == 201
