@@ -5,6 +5,9 @@ FlowsError
 ├── InputError       a run request cannot become a flow input
 ├── RunError         no such run, or it is not in a state that allows this
 ├── DefinitionError  a flow definition cannot be carried out
+├── AuthError        a login, a secret or a consent is missing, or a secret is not safe
+├── ServiceError     a Globus service refused, or did not answer
+├── DeployError      the flow cannot be deployed as things stand
 └── ActionError      an action provider will not do what it was asked (a path out of its collection, say)
 
 Every message ends with a remedy.
@@ -41,10 +44,37 @@ class RunError(FlowsError):
     code = "run"
 
 
+class ServiceError(FlowsError):
+    """Globus refused a call, or did not answer; `http_status` is None without an answer."""
+
+    code = "service"
+
+    def __init__(self, message: str, *, remedy: str = "", http_status: int | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.http_status = http_status
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the call may have been carried out all the same."""
+        return self.http_status is None or self.http_status >= 500
+
+
 class DefinitionError(FlowsError):
     """A flow definition cannot be carried out as it stands."""
 
     code = "definition"
+
+
+class AuthError(FlowsError):
+    """A login, a secret or a consent is missing, or a secret is not kept safely."""
+
+    code = "auth"
+
+
+class DeployError(FlowsError):
+    """The flow cannot be deployed as things stand."""
+
+    code = "deploy"
 
 
 class ActionError(FlowsError):

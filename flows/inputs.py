@@ -181,13 +181,37 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
 
 
 def tags_of(request: RunRequest, acquisition_id: str) -> tuple[str, ...]:
-    """What a run can be filtered by in the Globus web app: its acquisition, sections, stage, and its own."""
+    """What a run can be filtered by in the Globus web app: its acquisition, sections, stage, the run it
+    repeats, and its own tags."""
     sections = request.all_parameters.ingest.sections
     return (
         f"acquisition:{acquisition_id}",
         *([f"sections:{sections[0]}-{sections[1]}"] if sections else []),
         f"stage:{request.start_at}-{request.stop_after}",
+        *([f"parent:{request.parent}"] if request.parent else []),
         *request.tags,
+    )
+
+
+def parent_of(tags: tuple[str, ...]) -> str | None:
+    """The run that a run with these tags repeats."""
+    return next((tag.removeprefix("parent:") for tag in tags if tag.startswith("parent:")), None)
+
+
+def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -> RunRequest:
+    """What was asked for, from the input and the tags of the run that came of it."""
+    facts = FlowInput.parse(document["input"], source="run input")
+    common = ("acquisition:", "sections:", "stage:", "parent:")
+    return RunRequest(
+        source=str(site.instrument.file_path(facts.source.path)),
+        start_at=facts.start_at,
+        stop_after=facts.stop_after,
+        parameters=facts.run.parameters,
+        on_gate_fail=facts.on_gate_fail,
+        label=facts.label,
+        parent=parent_of(tags),
+        acquisition_id=facts.acquisition_id,
+        tags=tuple(tag for tag in tags if not tag.startswith(common)),
     )
 
 

@@ -22,6 +22,7 @@ from functions.tasks import (
     STEPS,
     FanOutName,
     PlanTask,
+    ProbeTask,
     Problem,
     ShardManifest,
     ShardTask,
@@ -58,7 +59,7 @@ def _dispatch(step: str, payload: object) -> StepResult:
     if step == "probe":
         from functions import probe
 
-        return probe.perform()
+        return probe.perform(ProbeTask.parse(payload, source="probe task"))
     if step in FAN_OUTS:
         return _run_shard(step, ShardTask.parse(payload, source=f"{step} task"))
     if step in SINGLE_STEPS:

@@ -92,6 +92,27 @@ class StepResult(Document):
     problem_count: int = 0
 
 
+class ProbeTask(Document):
+    """Ask a worker what it is made of, and whether it sees these folders."""
+
+    folders: tuple[str, ...] = ()
+
+
+class SeenFolder(Document):
+    """A folder as a worker sees it."""
+
+    path: str
+    exists: bool
+    writable: bool = False
+    free_gib: float = 0.0
+
+
+class ProbeResult(StepResult):
+    """What a worker is made of. `paths` has versions, `figures` counts accelerators."""
+
+    folders: tuple[SeenFolder, ...] = ()
+
+
 class PlannedTask(Document):
     """One entry of a Compute v3 action's `tasks`."""
 

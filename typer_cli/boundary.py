@@ -72,10 +72,15 @@ class BoundaryGroup(TyperGroup):
 def explain(error: Exception) -> tuple[Failure, ExitCode]:
     """What to tell about an exception, and the exit code."""
     from flows.errors import FlowsError
+    from flows.remote import explain as explain_answer
+    from flows.remote import from_sdk
     from functions.model.errors import PetavoxelError
 
     if isinstance(error, (PetavoxelError, FlowsError)):
         return _with_remedy(error.code, str(error), error.remedy), ExitCode.PUT_RIGHT
+    if from_sdk(error):
+        told = explain_answer(error)
+        return _with_remedy(told.code, str(told), told.remedy), ExitCode.PUT_RIGHT
     if _of_ffn(error):
         message, _, remedy = str(error).rpartition("; ")
         return Failure(code="model", message=message or remedy, remedy=remedy), ExitCode.PUT_RIGHT

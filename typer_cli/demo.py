@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer_cli.documents import step_document, steps_table
+from typer_cli.facade import with_engine
 from typer_cli.output import duration, table
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def run_demo(
     *,
     size: str,
     workers: int | None,
+    engine: str | None = None,
+    engine_config: Path | None = None,
     say: Callable[[str], None],
     on_event: Callable[[RunEvent], None],
 ) -> DemoReport:
@@ -98,7 +101,8 @@ def run_demo(
         say(f"making the phantom acquisition in {folder}")
         made = make_acquisition(folder, Size(size))
         clock.append(time.perf_counter())
-        runs = Runs(load_site("local", home=home, workers=workers), home=home)
+        site = load_site("local", home=home, workers=workers)
+        runs = Runs(with_engine(site, engine=engine, engine_config=engine_config), home=home)
         request = RunRequest(
             source=str(made.acquisition), label=f"demo {size}", parameters=RECIPES[Size(size)].parameters
         )

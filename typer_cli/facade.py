@@ -8,18 +8,74 @@ from typing import TYPE_CHECKING
 from typer_cli.settings import parse_sections, parse_settings
 
 if TYPE_CHECKING:
+    from flows.auth import Role
+    from flows.doctor import Visit
     from flows.inputs import RunRequest
     from flows.run import Runs
+    from flows.site import Site
     from functions.store.run import Run
 
 
-def runs_of(site: str, *, workers: int | None = None) -> Runs:
-    """The runs of a site."""
+def runs_of(
+    site: str,
+    *,
+    workers: int | None = None,
+    engine: str | None = None,
+    engine_config: Path | None = None,
+    role: Role = "operator",
+) -> Runs:
+    """The runs of a site; those of a live one by whoever may start, cancel and resume them there.
+
+    Args:
+        role: at a live site; `trigger` is the microscope's client, which only starts and looks.
+
+    Raises:
+        SiteError: an engine is named for a live site.
+        DeployError: a live site whose flow is not deployed.
+    """
     from flows.run import Runs
     from flows.site import home_folder, load_site
 
     home = home_folder()
-    return Runs(load_site(site, home=home, workers=workers), home=home)
+    profile = with_engine(
+        load_site(site, home=home, workers=workers), engine=engine, engine_config=engine_config
+    )
+    if profile.embedded:
+        return Runs(profile, home=home)
+    from flows.auth import connect
+    from flows.lock import deployed, deployed_site, lock_path
+
+    lock = deployed(lock_path(site, home=home))
+    assert lock.flow
+    return Runs(
+        deployed_site(profile, lock),
+        home=home,
+        service=connect(profile, role, home),
+        flow_id=lock.flow.id,
+        managers=profile.people.managers,
+        monitors=profile.people.monitors,
+    )
+
+
+def with_engine(site: Site, *, engine: str | None, engine_config: Path | None) -> Site:
+    """The site with what the command line says about its engine.
+
+    Raises:
+        SiteError: a live site has an endpoint, and that an engine of its own.
+    """
+    from flows.errors import SiteError
+
+    named = {
+        "engine": str(engine) if engine else None,
+        "engine_config": str(engine_config.expanduser().resolve()) if engine_config else None,
+    }
+    update = {name: value for name, value in named.items() if value is not None}
+    if update and not site.embedded:
+        raise SiteError(
+            f"site {site.name}: its Compute endpoint has an engine of its own",
+            remedy="leave --engine and --engine-config out; see `petavoxel site endpoint-config`",
+        )
+    return site.model_copy(update=update)
 
 
 def work_of(run_id: str, site: str) -> Run:
@@ -59,6 +115,26 @@ def request_of(
         },
         source="run start",
     )
+
+
+def visit_of(name: str, *, limit_s: float) -> Visit:
+    """What the doctor of a site needs, by whoever may check it.
+
+    Raises:
+        SiteError: the embedded site, which has nothing to check.
+    """
+    from flows.auth import connect
+    from flows.doctor import Visit
+    from flows.errors import SiteError
+    from flows.lock import lock_path, read_lock
+    from flows.site import home_folder, load_site
+
+    home = home_folder()
+    site = load_site(name, home=home)
+    if site.embedded:
+        raise SiteError("site local: is this machine; nothing to check", remedy="name a profile")
+    lock = read_lock(lock_path(name, home=home))
+    return Visit(site=site, lock=lock, service=connect(site, "checker", home), limit_s=limit_s)
 
 
 def bundle_of(run_or_path: str, site: str) -> Path:

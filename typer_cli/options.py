@@ -17,6 +17,13 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class EngineName(StrEnum):
+    """What carries out tasks at the embedded site."""
+
+    PROCESS_POOL = "process-pool"
+    GLOBUS_COMPUTE = "globus-compute"
+
+
 @dataclass(slots=True)
 class State:
     """What the whole invocation knows."""
@@ -85,3 +92,19 @@ Workers = Annotated[
     typer.Option("--workers", min=1, help="Worker processes of the embedded site; default: cores."),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until the run ends and show progress meanwhile.")]
+Engine = Annotated[
+    EngineName | None,
+    typer.Option(
+        "--engine",
+        help="What carries out tasks at the embedded site: a pool of processes (default), or the real Globus"
+        " Compute engine.",
+    ),
+]
+EngineConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--engine-config",
+        metavar="FILE",
+        help="A Compute endpoint's rendered YAML for --engine globus-compute: Slurm, PBS, accelerators.",
+    ),
+]

@@ -1,4 +1,4 @@
-"""The Compute action provider (v3 bodies) over a `concurrent.futures.Executor`.
+"""The Compute action provider (v3 bodies) over an engine.
 
 Functions travel as registered source text through the real Compute serialiser, data as JSON; what works here
 works on an endpoint. Any failed task fails the action; the others' finished units stay marked.
@@ -9,17 +9,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import multiprocessing
-import os
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field, replace
 
-from flows.errors import ActionError
+from flows.errors import ActionError, SiteError
 from flows.local.actions import ActionStatus, Json
-from flows.local.worker import prepare, run_packed
+from flows.local.engines import Engine
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 _NAMESPACE = uuid.UUID("0b4a63a6-7e2f-5a0c-8a8e-5b0f3c1f6d11")
@@ -54,15 +51,8 @@ def function_ids(module: str) -> dict[str, str]:
     return {function.name: id_ for id_, function in registered_functions(module).items()}
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Workers that start clean (spawn) and die with this process. Submit from the thread that keeps it."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(
-        workers,
-        mp_context=context,
-        initializer=prepare,
-        initargs=(os.getpid(), context.Value("i", 0)),
-    )
+SELF_EXPLAINING = ("StepFailed", "RuntimeError", "WorkerLost", "ManagerLost")
+"""Errors whose message is what a person needs; the name of any other one stands before its message."""
 
 
 @dataclass(slots=True)
@@ -76,21 +66,21 @@ class _Action:
 
 
 class ComputeProvider:
-    """Runs the tasks of Compute actions in one executor, created at first need and kept for the run."""
+    """Runs the tasks of Compute actions in one engine, created at first need and kept for the run."""
 
     def __init__(
-        self, functions: Mapping[str, RegisteredFunction], *, new_executor: Callable[[], Executor]
+        self, functions: Mapping[str, RegisteredFunction], *, new_engine: Callable[[], Engine]
     ) -> None:
         self._functions = functions
-        self._new_executor = new_executor
-        self._executor: Executor | None = None
+        self._new_engine = new_engine
+        self._engine: Engine | None = None
         self._actions: dict[str, _Action] = {}
 
     def start(self, action_id: str, body: Json) -> None:
         """Submit every task.
 
         Raises:
-            ActionError: no tasks, an unknown function, or a body over 10 MB.
+            ActionError: no tasks, an unknown function, a body over 10 MB, or an engine that does not start.
         """
         if action_id in self._actions:
             return
@@ -116,20 +106,24 @@ class ComputeProvider:
         return str(data.pack_buffers(buffers))
 
     def _submit(self, packed: list[str]) -> list[Future[str]]:
-        if self._executor is None:
-            self._executor = self._new_executor()
+        engine = self._engine or self._begin()
         try:
-            return [self._executor.submit(run_packed, text) for text in packed]
-        except BrokenProcessPool:
-            self._replace_executor()
-            return [self._executor.submit(run_packed, text) for text in packed]
+            return [engine.submit(text) for text in packed]
+        except BrokenExecutor:
+            engine = self._begin()
+            return [engine.submit(text) for text in packed]
 
-    def _replace_executor(self) -> None:
+    def _begin(self) -> Engine:
+        """A new engine, in place of the one there may be."""
         self.close()
-        self._executor = self._new_executor()
+        try:
+            self._engine = self._new_engine()
+        except SiteError as error:
+            raise ActionError(str(error)) from error
+        return self._engine
 
     def status(self, action_id: str) -> ActionStatus:
-        """Collect finished tasks; a pool whose worker died is replaced once and unfinished tasks go again."""
+        """Collect finished tasks; an engine that was lost is replaced once and unfinished tasks go again."""
         action = self._actions[action_id]
         for index, future in enumerate(action.futures):
             if action.outputs[index] is None and not action.cause and future.done():
@@ -157,7 +151,7 @@ class ComputeProvider:
     def _collect(self, action: _Action, index: int, future: Future[str]) -> None:
         try:
             outcome: Json = json.loads(future.result())
-        except BrokenProcessPool as error:
+        except BrokenExecutor as error:
             self._recover(action, str(error))
             return
         except Exception as error:
@@ -167,20 +161,24 @@ class ComputeProvider:
                 action.outputs[index] = outcome
                 return
             action.cause = str(outcome["message"])
-            if outcome["error"] not in ("StepFailed", "RuntimeError"):
+            if outcome["error"] not in SELF_EXPLAINING:
                 action.cause = f"{outcome['error']}: {action.cause}"
         for other in action.futures:
             other.cancel()
 
     def _recover(self, action: _Action, reason: str) -> None:
-        """A worker was killed (out of memory, say): try what is open once more in a new pool."""
+        """A worker was killed (out of memory, say): try what is open once more in a new engine."""
         if action.retried:
             action.cause = f"a worker process died twice ({reason}); give each worker more memory"
             return
         action.retried = True
-        self._replace_executor()
         still_open = [i for i, output in enumerate(action.outputs) if output is None]
-        futures = self._submit([action.packed[i] for i in still_open])
+        try:
+            self._begin()
+            futures = self._submit([action.packed[i] for i in still_open])
+        except (ActionError, BrokenExecutor) as error:
+            action.cause = str(error)
+            return
         for index, future in zip(still_open, futures, strict=True):
             action.futures[index] = future
 
@@ -191,14 +189,11 @@ class ComputeProvider:
         self.close()
 
     def close(self) -> None:
-        """End the executor and its processes; at once when tasks are under way (units are marked last)."""
-        executor, self._executor = self._executor, None
-        if executor is None:
-            return
-        if any(not future.done() for action in self._actions.values() for future in action.futures):
-            for process in list((getattr(executor, "_processes", None) or {}).values()):
-                process.kill()
-        executor.shutdown(wait=True, cancel_futures=True)
+        """End the engine and its processes; at once when tasks are under way (units are marked last)."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            under_way = any(not f.done() for action in self._actions.values() for f in action.futures)
+            engine.close(at_once=under_way)
 
 
 def _tasks(body: Json) -> list[Json]:

@@ -55,6 +55,7 @@ def run_packed(packed: str) -> str:
 
     Only source text and JSON data are unpacked; pickles are refused, as on an endpoint.
     """
+    from globus_compute_sdk.errors import MaxResultSizeExceeded
     from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
 
     serializer = ComputeSerializer(
@@ -63,9 +64,8 @@ def run_packed(packed: str) -> str:
     try:
         function, args, kwargs = serializer.unpack_and_deserialize(packed)
         text = serializer.serialize(function(*args, **kwargs))
+        if len(text) > MAX_RESULT_BYTES:
+            raise MaxResultSizeExceeded(len(text), MAX_RESULT_BYTES)
     except Exception as error:
         return json.dumps({"error": type(error).__name__, "message": str(error) or repr(error)})
-    if len(text.encode()) > MAX_RESULT_BYTES:
-        message = f"the result has {len(text)} bytes, at most {MAX_RESULT_BYTES} are allowed"
-        return json.dumps({"error": "MaxResultSizeExceeded", "message": message})
     return json.dumps({"output": serializer.deserialize(text)})

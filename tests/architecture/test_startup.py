@@ -26,8 +26,9 @@ except SystemExit as end:
         (["run", "start", "--help"], (*HEAVY, "functions.tasks", "flows.run")),
         (["plan", "--volume", "1mm3", "--output", "json"], HEAVY),
         (["flow", "show"], HEAVY),
+        (["site", "show", "local"], HEAVY),
     ],
-    ids=["help", "command-help", "plan", "flow-show"],
+    ids=["help", "command-help", "plan", "flow-show", "site-show"],
 )
 def test_start_up_is_lazy(arguments: list[str], forbidden: tuple[str, ...]) -> None:
     done = subprocess.run(

@@ -15,9 +15,9 @@ from flows.local.compute import (
     ComputeProvider,
     RegisteredFunction,
     function_ids,
-    process_pool,
     registered_functions,
 )
+from flows.local.engines import PoolEngine, process_pool
 from flows.local.worker import run_packed
 
 DOUBLE = RegisteredFunction(
@@ -59,7 +59,7 @@ def finish(provider, action_id="a"):
 
 @pytest.fixture
 def provider():
-    provider = ComputeProvider(FUNCTIONS, new_executor=lambda: ThreadPoolExecutor(2))
+    provider = ComputeProvider(FUNCTIONS, new_engine=lambda: PoolEngine(ThreadPoolExecutor(2)))
     yield provider
     provider.close()
 
@@ -84,7 +84,7 @@ def test_a_second_start_of_the_same_action_does_nothing(provider):
     [
         (BROKEN, "tile 1: cut; copy it"),
         (NO_JSON, "SerializationError"),
-        (HUGE, "MaxResultSizeExceeded: the result has"),
+        (HUGE, "MaxResultSizeExceeded: Task result of 11534341B exceeded current limit of 10485760B"),
         (HELPER, "NameError: name 'helper' is not defined"),
     ],
 )
@@ -160,7 +160,12 @@ class DyingPool(Executor):
 def test_a_broken_pool_is_replaced_once(deaths, status):
     toll = [0] * deaths
     pools = []
-    provider = ComputeProvider(FUNCTIONS, new_executor=lambda: pools.append(DyingPool(toll)) or pools[-1])
+
+    def new_engine():
+        pools.append(DyingPool(toll))
+        return PoolEngine(pools[-1])
+
+    provider = ComputeProvider(FUNCTIONS, new_engine=new_engine)
     provider.start("a", body(DOUBLE, 5))
     ended = finish(provider)
     provider.close()
@@ -170,7 +175,7 @@ def test_a_broken_pool_is_replaced_once(deaths, status):
 
 
 def test_real_workers_have_one_thread_survive_a_death_and_end_with_close(tmp_path):
-    provider = ComputeProvider(FUNCTIONS, new_executor=lambda: process_pool(1))
+    provider = ComputeProvider(FUNCTIONS, new_engine=lambda: process_pool(1))
     provider.start("k", body(KILLED, str(tmp_path / "mark")))
     assert finish(provider, "k").details["result"] == ["alive"]
     provider.start("w", body(WORKER, 1))
@@ -183,7 +188,7 @@ def test_real_workers_have_one_thread_survive_a_death_and_end_with_close(tmp_pat
 
 
 def test_real_workers_are_numbered_so_that_each_can_choose_its_accelerator(tmp_path):
-    provider = ComputeProvider(FUNCTIONS, new_executor=lambda: process_pool(2))
+    provider = ComputeProvider(FUNCTIONS, new_engine=lambda: process_pool(2))
     provider.start("n", body(NUMBERED, str(tmp_path), str(tmp_path)))
     assert sorted(finish(provider, "n").details["result"]) == [0, 1]
     provider.close()
@@ -196,7 +201,7 @@ def test_cancel_drops_what_is_queued():
         def submit(self, fn, /, *args, **kwargs):
             return super().submit(lambda: (gate.wait(10), fn(*args, **kwargs))[1])
 
-    provider = ComputeProvider(FUNCTIONS, new_executor=lambda: Slow(1))
+    provider = ComputeProvider(FUNCTIONS, new_engine=lambda: PoolEngine(Slow(1)))
     provider.start("a", body(DOUBLE, *range(5)))
     gate.set()
     provider.cancel("a")

@@ -103,6 +103,7 @@ def test_name_comes_from_the_manifest(source):
 def test_profile_from_toml(tmp_path):
     site = local_site(tmp_path)
     lines = ['name = "polaris"', "workers = 4", f'search_index = "{site.search_index}"']
+    lines += [f'search_visible_to = ["{site.search_visible_to[0]}"]']
     for name in ("instrument", "scratch", "publication"):
         lines += [f"[{name}]", f'id = "{site.scratch.id}"', f'base_path = "/lus/{name}"']
     lines += [

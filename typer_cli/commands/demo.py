@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from typer_cli.boundary import ExitCode
-from typer_cli.options import Format, Output, Workers
+from typer_cli.options import Engine, EngineConfig, Format, Output, Workers
 from typer_cli.output import console, show
 
 
@@ -29,6 +29,8 @@ def demo(
         DemoSize, typer.Option("--size", help="`small` checks an installation quickly.")
     ] = DemoSize.FULL,
     workers: Workers = None,
+    engine: Engine = None,
+    engine_config: EngineConfig = None,
     output: Output = Format.TEXT,
 ) -> None:
     """Make raw tiles of synthetic tissue, run the whole flow on them, and measure the result.
@@ -44,7 +46,13 @@ def demo(
     screen = console(error=True)
     with RunProgress() as progress:
         report = run_demo(
-            folder, size=size.value, workers=workers, say=screen.print, on_event=progress.on_event
+            folder,
+            size=size.value,
+            workers=workers,
+            engine=engine,
+            engine_config=engine_config,
+            say=screen.print,
+            on_event=progress.on_event,
         )
     show(report.to_json(), output, lambda drawn: draw_demo(drawn, report))
     if report.error is not None:

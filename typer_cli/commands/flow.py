@@ -1,19 +1,26 @@
-"""`petavoxel flow`: the flow definition, shown and checked without a login."""
+"""`petavoxel flow`: the flow definition, shown and checked without a login, and deployed with one."""
 
 from __future__ import annotations
 
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from typer_cli import options
 from typer_cli.boundary import ExitCode
 from typer_cli.options import Format, Output
-from typer_cli.output import print_json, show, table
+from typer_cli.output import console, print_json, show, table
 
-app = typer.Typer(help="The flow definition: show it, check it. Needs no login.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.deploy import Deployer, Plan
+
+HELP = "The flow definition: show and check it without a login, deploy it with one."
+app = typer.Typer(help=HELP, no_args_is_help=True)
 
 
 class FlowFormat(StrEnum):
@@ -23,9 +30,14 @@ class FlowFormat(StrEnum):
     MERMAID = "mermaid"
 
 
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Replace what another machine deployed since this one did.")
+]
+
+
 @app.callback()
 def group() -> None:
-    """The flow definition: show it, check it. Needs no login."""
+    """The flow definition: show and check it without a login, deploy it with one."""
 
 
 @app.command("show")
@@ -66,8 +78,6 @@ def lint(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from flows.definition import definition
     from flows.lint import lint as find
     from flows.schema import input_schema
@@ -84,6 +94,94 @@ def lint(
     show({"findings": [asdict(f) for f in findings]}, output, render)
     if findings:
         raise typer.Exit(ExitCode.NO)
+
+
+@app.command()
+def plan(site: options.SiteName, take_over: TakeOver = False, output: Output = Format.TEXT) -> None:
+    """Say what `flow deploy` would create, change and leave alone; changes nothing.
+
+    Ends with exit code 3 if another machine deployed since this one did.
+
+    Example: petavoxel flow plan --site polaris
+    """
+    from dataclasses import asdict
+
+    found = _deployer(site).plan(take_over=take_over)
+    show(asdict(found), output, lambda screen: _draw_plan(screen, found))
+    if found.conflicts:
+        raise typer.Exit(ExitCode.NO)
+
+
+@app.command()
+def deploy(site: options.SiteName, take_over: TakeOver = False, output: Output = Format.TEXT) -> None:
+    """Register the functions, create or update the flow, and write the lock file beside the profile.
+
+    Shows the plan first. With nothing to do it writes nothing. The lock may be committed.
+
+    Example: petavoxel flow deploy --site polaris
+    """
+    from dataclasses import asdict
+
+    from flows.remote import flow_page
+
+    deployer = _deployer(site)
+    found = deployer.plan(take_over=take_over)
+    messages = console(error=True)
+    _draw_plan(messages, found)
+    lock = deployer.deploy(take_over=take_over, on_change=lambda text: messages.print(text, markup=False))
+    assert lock.flow
+    document = {"plan": asdict(found), "lock": lock.to_json(), "page": flow_page(lock.flow.id)}
+
+    def render(screen: Console) -> None:
+        screen.print(f"flow {document['page']}", soft_wrap=True, markup=False)
+        screen.print(f"lock {deployer.path}", soft_wrap=True, markup=False)
+        if any(c.action in ("create", "update") and c.what != "flow" for c in found.changes):
+            command = f"petavoxel site endpoint-config {site} --to ~/.globus_compute/NAME"
+            screen.print(
+                f"functions have new ids: where the endpoint runs, `{command}`, and restart it",
+                soft_wrap=True,
+                markup=False,
+            )
+
+    show(document, output, render)
+
+
+def _deployer(name: str) -> Deployer:
+    """A site's deployment, by whoever may deploy it.
+
+    Raises:
+        SiteError: the embedded site, which has no deployment.
+    """
+    from flows.auth import connect
+    from flows.deploy import Deployer
+    from flows.errors import SiteError
+    from flows.lock import lock_path
+    from flows.site import home_folder, load_site
+
+    home = home_folder()
+    site = load_site(name, home=home)
+    if site.embedded:
+        raise SiteError("site local: has no deployment", remedy="its runs take the definition as it is")
+    path = lock_path(name, home=home)
+    return Deployer(site=site, service=connect(site, "deployer", home), path=path)
+
+
+def _draw_plan(screen: Console, plan: Plan) -> None:
+    if plan.empty:
+        screen.print("no change", markup=False)
+        return
+    signs = {"create": "+", "update": "~", "note": "=", "keep": " ", "conflict": "!"}
+    for change in plan.changes:
+        if change.action == "keep":
+            continue
+        why = f": {change.why}" if change.why else ""
+        screen.print(
+            f"{signs[change.action]} {change.action} {change.what}{why}", soft_wrap=True, markup=False
+        )
+        for line in change.diff:
+            screen.print(f"    {line}", soft_wrap=True, markup=False)
+    kept = sum(change.action == "keep" for change in plan.changes)
+    screen.print(f"{kept} of {len(plan.changes)} unchanged", markup=False)
 
 
 def _read(file: Path) -> dict[str, Any]:
