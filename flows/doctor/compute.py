@@ -164,7 +164,7 @@ def versions(visit: Visit) -> Answer:
     if found.get("petavoxel") != visit.lock.package:
         return failed(
             f"the worker has petavoxel {found.get('petavoxel')}, deployed was {visit.lock.package}",
-            f"in the workers' environment: pip install petavoxel=={visit.lock.package}",
+            f"install petavoxel {visit.lock.package} in the workers' environment, or deploy with theirs",
         )
     if found.get("parsl") == "not installed":
         return failed(f"no parsl on the worker ({said})", "pip install globus-compute-endpoint there")

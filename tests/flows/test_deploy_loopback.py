@@ -14,11 +14,13 @@ from flows.auth import connect, resume
 from flows.credentials import ID_VARIABLE, SECRET_VARIABLE
 from flows.deploy import Deployer
 from flows.doctor import Visit, examine
+from flows.endpoint import new_profile
 from flows.errors import DeployError, RunError
 from flows.local.http.faults import Rule
 from flows.site import Site
 from tests.flows.loopback import served, wait_until
-from tests.flows.sites import filled_site
+from tests.flows.sites import fill, filled_site
+from tests.typer_cli.invoking import petavoxel
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,6 +153,40 @@ def test_a_creation_whose_answer_was_lost_makes_one_flow(deployer, loopback, tmp
     assert titles.count("Petavoxel: lossy") == 1
     assert other.plan().empty
     assert lock.flow is not None
+
+
+def test_a_run_is_started_and_listed_by_the_command_line(site, loopback, tmp_path, monkeypatch):
+    """From the profile in its file to a run: the same commands as on the embedded site."""
+    home = tmp_path / "person"
+    monkeypatch.setenv("PETAVOXEL_HOME", str(home))
+    path = home / "sites" / "cli.toml"
+    new_profile("cli", "workstation", path=path)
+    acquisitions = tmp_path / "em"
+    (acquisitions / "b7").mkdir(parents=True)
+    (acquisitions / "b7" / "tile.txt").write_text("a tile")
+    values = {
+        "instrument__id": site.instrument.id,
+        "instrument__base_path": str(acquisitions),
+        "scratch__id": site.scratch.id,
+        "scratch__base_path": site.scratch.base_path,
+        "publication__id": site.publication.id,
+        "publication__base_path": site.publication.base_path,
+        "compute__endpoint_id": site.compute.endpoint_id,
+    }
+    fill(path, **values)
+    text = path.read_text().replace('root = "/"  ', f'root = "{acquisitions}"  ', 1)
+    path.write_text(text)
+    assert petavoxel("flow", "deploy", "--site", "cli").code == 0
+    started = petavoxel(
+        "run", "start", acquisitions / "b7", "--site", "cli", "--stop-after", "transfer", "--wait",
+        "--output", "json",
+    )  # fmt: skip
+    assert started.code == 0, started.err
+    assert started.document["status"] == "SUCCEEDED"
+    assert "acquisition:b7" in started.document["tags"]
+    assert (Path(site.scratch.base_path) / "b7" / "raw" / "tile.txt").read_text() == "a tile"
+    listed = petavoxel("run", "list", "--site", "cli", "--output", "json")
+    assert [run["id"] for run in listed.document["runs"]] == [started.document["id"]]
 
 
 def test_no_secret_is_left_behind(deployer, loopback):
