@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
@@ -40,7 +41,7 @@ def measure(name: str, *, tasks: int, workers: int) -> dict[str, str | int | flo
         finally:
             engine.close(at_once=False)
         clock.append(time.perf_counter())
-    start, first, many, end = (after - before for before, after in zip(clock, clock[1:], strict=False))
+    start, first, many, end = (after - before for before, after in pairwise(clock))
     return {
         "engine": name,
         "workers": workers,
