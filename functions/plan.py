@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from functions.model.errors import UpstreamError
+from functions.store.cells import CODE_VERSION
 from functions.store.files import fingerprint, write_json
 from functions.store.run import Run
 from functions.tasks import FAN_OUTS, FanOutName, PlannedTask, PlanResult, PlanTask, ShardManifest, StepName
@@ -35,7 +36,10 @@ def perform(task: PlanTask) -> PlanResult:
     open_units = [unit for unit in units if not run.cell(task.step, unit).is_done(unit)]
     count = max(1, min(task.shards, len(open_units)))
     manifest = ShardManifest(
-        run=task.run, step=task.step, shards=tuple(tuple(open_units[i::count]) for i in range(count))
+        package=CODE_VERSION,
+        run=task.run,
+        step=task.step,
+        shards=tuple(tuple(open_units[i::count]) for i in range(count)),
     )
     document = manifest.to_json()
     path = run.work / "plans" / f"{task.step}-{fingerprint(document)}.json"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from functions.model.errors import PetavoxelError, TaskError
-from functions.store.cells import Mark
+from functions.store.cells import CODE_VERSION, Mark
 from functions.store.run import Run
 from functions.tasks import (
     FAN_OUTS,
@@ -79,6 +79,11 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
     manifest = read_manifest(Path(task.manifest))
     if manifest.step != step or task.shard >= len(manifest.shards):
         raise TaskError(f"{task.manifest}: no shard {task.shard} of {step}", remedy="plan the step again")
+    if manifest.package != CODE_VERSION:
+        raise TaskError(
+            f"petavoxel {CODE_VERSION} on this worker, {manifest.package} where the step was planned",
+            remedy="install one release in the workers' environment and run the step again",
+        )
     run = Run(manifest.run)
     module = _module(step)
     marks: list[Mark] = []

@@ -214,6 +214,8 @@ class PublishResult(StepResult):
 class ShardManifest(Document):
     """The plan's file: unit ids per shard."""
 
+    package: str
+    """Release of this package that planned: keys of cells depend on it, so the workers' must be the same."""
     run: RunSpec
     step: FanOutName
     shards: tuple[tuple[str, ...], ...]

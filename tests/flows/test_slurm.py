@@ -14,10 +14,11 @@ from flows.local.compute import ComputeProvider, RegisteredFunction
 from flows.records import RunStatus
 from flows.run import Runs
 from flows.site import local_site
+from tests.flows.sites import filled_site
 from tests.flows.slurm import FakeSlurm
+from tests.flows.test_endpoint import rendered
 from tests.flows.test_run import ask, counts
 
-pytest.importorskip("globus_compute_endpoint")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="the engine is for Linux"),
@@ -81,6 +82,36 @@ def test_blocks_come_with_work_and_go_when_idle(slurm, tmp_path):
     finally:
         provider.close()
     assert slurm.calls("scancel") == ["1", "2"]
+
+
+def test_the_shipped_template_for_slurm_runs_tasks(slurm, tmp_path):
+    from flows.local.globus_engine import GlobusEngine
+
+    environment = sys.prefix
+    if not (Path(environment) / "bin/activate").exists():
+        pytest.skip("the tests do not run in a virtual environment")
+    site = filled_site(tmp_path, "slurm-gpu")
+    compute = site.compute.model_copy(update={"environment": environment})
+    asked = {"account": "m1234", "queue": "gpu", "workers_per_node": 2, "accelerators": 2}
+    code, text = rendered(tmp_path / "files", site.model_copy(update={"compute": compute}), asked)
+    assert code == 0, text
+    # no network here, and no minute to wait for
+    text = text.replace("engine:\n", "engine:\n  address: 127.0.0.1\n").replace("period: 60", "period: 1")
+    (tmp_path / "engine.yaml").write_text(text)
+    engine = GlobusEngine(tmp_path / "logs", workers=1, config=tmp_path / "engine.yaml")
+    provider = ComputeProvider({PLACE.id: PLACE}, new_engine=lambda: engine)
+    try:
+        provider.start("a", {"tasks": [{"function_id": PLACE.id, "kwargs": {"x": 1}}]})
+        wait_until(lambda: provider.status("a").status != "ACTIVE")
+        ((place,), cause) = provider.status("a").details["result"], provider.status("a").cause
+    finally:
+        provider.close()
+    assert (place["SLURM_JOB_ID"], cause) == ("1", "")
+    assert place["CUDA_VISIBLE_DEVICES"] in ("0", "1")
+    script = (slurm.root / "jobs/1/script").read_text()
+    for option in ("--gpus-per-node=2", "--partition=gpu", "--account=m1234", "--exclusive"):
+        assert f"#SBATCH {option}\n" in script
+    assert f"source {environment}/bin/activate\n" in script
 
 
 def test_from_zero_blocks_to_a_published_volume(slurm, tmp_path):

@@ -57,6 +57,15 @@ def test_a_step_before_its_upstream_says_where_to_start(tmp_path: Path) -> None:
         execute("plan", task)
 
 
+def test_a_worker_of_another_release_refuses_the_shard(tmp_path: Path) -> None:
+    result, _ = plan_of(tmp_path, shards=1)
+    manifest = Path(result.paths["manifest"])
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"package": "0.0.9"}))
+    with pytest.raises(StepFailed, match=r"on this worker, 0\.0\.9 where the step was planned; install one"):
+        execute("stitch", {"manifest": str(manifest), "shard": 0})
+
+
 @pytest.mark.parametrize(
     ("step", "payload", "message"),
     [
