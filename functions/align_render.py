@@ -16,7 +16,7 @@ from functions.registration.blend import blend
 from functions.registration.masks import Gray
 from functions.stages import Stages
 from functions.store.cells import UnitReport
-from functions.store.drawing import chained_tiles, load_usable, tile_reader
+from functions.store.drawing import chained_tiles, layout_reader, load_usable
 from functions.store.run import Run
 from functions.store.transforms import (
     CHUNK_PX,
@@ -51,7 +51,7 @@ def compute(run: Run, unit: str) -> UnitReport:
     if layout.exact_copy:
         strips = _copied(run, layout, (height, width))
     else:
-        read = stages.timed("read", tile_reader(run, entry).image)
+        read = stages.timed("read", layout_reader(run, entry, layout).image)
         strips = _drawn(run, layout, read, (height, width))
     target = [Volume.create(run.work, aligned_volume_ref(run.aligned, kind)) for kind in KINDS]
     covered = 0
