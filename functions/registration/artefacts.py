@@ -145,13 +145,22 @@ def _streaks(gray: Image, mask: Mask) -> Mask:
         return np.zeros([-(-n // CELL_PX) for n in gray.shape], dtype=bool)
     cells = _row_cells(gray if mask.all() else np.where(mask, gray, np.float32(0.0)))
     along = ndimage.uniform_filter1d(cells, STREAK_CELLS, axis=1)
-    whole = ndimage.uniform_filter1d(_row_cells(mask), STREAK_CELLS, axis=1) > 0.999
+    whole = _row_runs(mask)
     jump = along - _median_of_five(along)
     spread = 1.4826 * float(np.median(np.abs(jump[whole]))) if whole.any() else 0.0
     found = whole & (np.abs(jump) > max(STREAK_GRAY, STREAK_SIGMAS * spread))
     starts = np.arange(0, len(found), CELL_PX)
     out: Mask = np.logical_or.reduceat(found, starts, axis=0)
     return out
+
+
+def _row_runs(mask: Mask) -> Mask:
+    """Where all pixels of `STREAK_CELLS` cells of 8 columns about a cell are True; mirrored at the border."""
+    wide = np.pad(mask, ((0, 0), (0, -mask.shape[1] % CELL_PX)), mode="edge")
+    cells = np.logical_and.reduce([wide[:, k::CELL_PX] for k in range(CELL_PX)])
+    half = STREAK_CELLS // 2
+    out: Mask = ~grown(~np.pad(cells, ((0, 0), (half, half)), mode="symmetric"), half, axes=(1,))
+    return out[:, half:-half]
 
 
 def _row_cells(values: NDArray[np.generic]) -> Image:

@@ -36,7 +36,7 @@ CELLS = 5
 """Sheet cells along the longer side of a tile."""
 MATCH_SIGMA_PX = 0.1
 """Accuracy of a patch, at least."""
-ROUNDS, FIRST_ROUNDS = 8, 4
+ROUNDS, FIRST_ROUNDS = 6, 4
 """Of reweighting; the first solve only tells wrong matches from right ones."""
 ANGLE_SIGMA = 0.002
 TURNED = 0.009

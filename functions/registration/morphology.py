@@ -10,9 +10,9 @@ from scipy import ndimage
 Mask = NDArray[np.bool_]
 
 
-def grown(mask: Mask, by: int) -> Mask:
-    """True (Y, X) within `by` rows and columns of what is True."""
-    for axis in (0, 1):
+def grown(mask: Mask, by: int, *, axes: tuple[int, ...] = (0, 1)) -> Mask:
+    """True (Y, X) within `by` rows and columns (axes 0 and 1) of what is True."""
+    for axis in axes:
         pad = [(0, 0), (0, 0)]
         pad[axis] = (by, by)
         mask = ~_runs(~np.pad(mask, pad), 2 * by + 1, axis)
