@@ -21,7 +21,7 @@ from functions.registration.masks import Gray
 from functions.stages import Stages
 from functions.store.artefacts import load_artefacts
 from functions.store.cells import UnitReport
-from functions.store.drawing import chained_tiles, load_usable, tile_reader
+from functions.store.drawing import chained_tiles, layout_reader, load_usable
 from functions.store.run import Run
 from functions.store.transforms import (
     ALIGNED_KINDS,
@@ -57,7 +57,7 @@ def compute(run: Run, unit: str) -> UnitReport:
     if layout.exact_copy:
         strips = _copied(run, layout, (height, width))
     else:
-        read = stages.timed("read", tile_reader(run, entry).image)
+        read = stages.timed("read", layout_reader(run, entry, layout).image)
         strips = _drawn(run, layout, transform, read, (height, width))
     target = [Volume.create(run.work, aligned_volume_ref(run.aligned, kind)) for kind in ALIGNED_KINDS]
     counts = np.zeros(len(NAMES), np.int64)

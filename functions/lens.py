@@ -1,16 +1,19 @@
-"""One lens for a camera, from all sections that were stitched with it."""
+"""One lens for a camera, and its shading, from all sections that were stitched with it."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from functions.microscopes.common import identifier
 from functions.model.errors import UpstreamError
 from functions.model.lens import Lens
+from functions.model.shading import ShadingDocument
 from functions.model.transform import SectionLayout, Sheet, SheetDocument
 from functions.registration.lens import MAX_WEIGHT, mean_lens
+from functions.registration.shading import believed, joined
 from functions.store.lens import check_lens
 from functions.store.run import Run
 from functions.store.transforms import load_layout
@@ -49,8 +52,18 @@ def camera_lens(run: Run, *, earlier: Lens | None = None, camera: str | None = N
         sections=int(kept.sum()),
         tiles=sum(len(layout.tiles) for layout, good in zip(taken, kept, strict=True) if good),
         weight=min(MAX_WEIGHT, float(np.array(weights)[kept].sum())),
+        shading=_shading([layout.shading for layout, good in zip(taken, kept, strict=True) if good]),
     )
     return found if earlier is None else _joined(earlier, found)
+
+
+def brightness_range(lens: Lens) -> tuple[float, float] | None:
+    """Lowest and highest brightness against the mean that tiles are freed of; None where no shading is
+    certain."""
+    if lens.shading is None:
+        return None
+    shading = believed(lens.shading.shading, lens.tile_shape_yx)
+    return None if shading is None else shading.extremes(lens.tile_shape_yx)
 
 
 def _joined(earlier: Lens, found: Lens) -> Lens:
@@ -67,8 +80,15 @@ def _joined(earlier: Lens, found: Lens) -> Lens:
             "sections": earlier.sections + found.sections,
             "tiles": earlier.tiles + found.tiles,
             "weight": min(MAX_WEIGHT, total),
+            "shading": _shading([earlier.shading, found.shading]),
         }
     )
+
+
+def _shading(documents: Sequence[ShadingDocument | None]) -> ShadingDocument | None:
+    """What several say of the camera's shading together."""
+    whole = joined([None if d is None else d.shading for d in documents])
+    return None if whole is None else ShadingDocument.of(whole)
 
 
 def _layouts(run: Run) -> list[SectionLayout]:

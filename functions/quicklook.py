@@ -18,7 +18,7 @@ from functions.model.geometry import ZYX, Box
 from functions.publication.omezarr import create_level
 from functions.registration.blend import blend
 from functions.registration.masks import Gray, black_margin, reduce_mean
-from functions.store.drawing import chained_tiles, load_usable, tile_reader
+from functions.store.drawing import chained_tiles, layout_reader, load_usable
 from functions.store.files import atomic_path
 from functions.store.pyramid import Level, plan_levels
 from functions.store.run import IngestedSection, Run
@@ -144,7 +144,7 @@ def _strips(run: Run, entry: IngestedSection, factor: int, target: Box, readers:
     """First row, grey values and mask of each strip of a section."""
     layout = load_layout(run, entry.section.id)
     room = CACHE_BYTES // readers
-    reader = tile_reader(run, entry, cache_bytes=room if factor == 1 else 0)
+    reader = layout_reader(run, entry, layout, cache_bytes=room if factor == 1 else 0)
     corner = (target.offset_zyx[1] * factor, target.offset_zyx[2] * factor)
     shape = target.shape_zyx[1:]
     if layout.exact_copy:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from functions.model.artefacts import NAMES
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
+from functions.model.shading import ShadingDocument
 from functions.model.stage import tile_linear
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
 from functions.registration.artefacts import Codes, classify, detect_artefacts, summarise
@@ -21,11 +22,12 @@ from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import CELL_PX, Gray, black_margin, reduce_mean
 from functions.registration.measure import Measured, measure_tiles
 from functions.registration.mosaic import Mosaic, solve_tiles
+from functions.registration.shading import believed, usual_shape
 from functions.registration.views import Reader
 from functions.stages import Stages, device_of
 from functions.store.artefacts import save_artefacts
 from functions.store.cells import UnitReport
-from functions.store.drawing import save_usable, tile_reader
+from functions.store.drawing import layout_reader, save_usable, tile_reader
 from functions.store.files import write_json
 from functions.store.lens import lens_prior
 from functions.store.run import IngestedSection, Run
@@ -56,6 +58,9 @@ def compute(run: Run, unit: str) -> UnitReport:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
     lens = lens_prior(run, entry)
+    if lens is not None:
+        usual = usual_shape([tile.shape_yx for tile in entry.section.tiles])
+        reader = tile_reader(run, entry, flat=believed(lens.shading, usual))
     stages, uncertainty_px = Stages(), run.manifest.acquisition.stage_uncertainty_px
     read = stages.timed("read", reader.image)
     with stages.stage("correlation"):
@@ -63,6 +68,8 @@ def compute(run: Run, unit: str) -> UnitReport:
     with stages.stage("solve"):
         mosaic = solve_tiles(measured, run.parameters.stitch, uncertainty_px=uncertainty_px, lens=lens)
     layout = _layout(entry, mosaic)
+    if mosaic.refined:
+        read = stages.timed("read", layout_reader(run, entry, layout).image)
     with stages.stage("render"):
         codes = _draw(run, layout, mosaic, read)
     save_usable(run, layout, [tile.usable for tile in mosaic.tiles])
@@ -115,6 +122,8 @@ def _layout(entry: IngestedSection, mosaic: Mosaic) -> SectionLayout:
         stage_origin_yx_px=mosaic.origin_yx_px,
         contrast=mosaic.contrast,
         lens=None if mosaic.lens is None else SheetDocument.of(mosaic.lens),
+        shading=None if mosaic.shading is None else ShadingDocument.of(mosaic.shading),
+        flat=None if mosaic.flat is None else ShadingDocument.of(mosaic.flat),
     )
 
 

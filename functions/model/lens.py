@@ -1,4 +1,4 @@
-"""What is known of a camera: the distortion that all its tiles share (`petavoxel.lens/1`)."""
+"""What is known of a camera: distortion and shading that all its tiles share (`petavoxel.lens/2`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from functions.model.acquisition import Identifier, Positive
 from functions.model.base import Document
+from functions.model.shading import ShadingDocument
 from functions.model.transform import SheetDocument, sheet_shape
 
 Count = Annotated[int, Field(gt=0)]
@@ -20,7 +21,8 @@ class Lens(Document):
     It has no affine part: overlaps cannot see one, and pixel size and rotation are stated elsewhere.
     """
 
-    format: Literal["petavoxel.lens/1"] = "petavoxel.lens/1"
+    format: Literal["petavoxel.lens/1", "petavoxel.lens/2"] = "petavoxel.lens/2"
+    """Files of format 1 have no shading."""
     camera: Identifier
     tile_shape_yx: tuple[Count, Count]
     pixel_size_nm: Positive
@@ -32,6 +34,9 @@ class Lens(Document):
     weight: Annotated[float, Field(gt=0)]
     """So many registered overlaps: a section's own tiles must say as much to move it by half."""
 
+    shading: ShadingDocument | None = None
+    """How bright the camera shows each place, as measured; None: not known."""
+
     @model_validator(mode="after")
     def _covers_a_tile(self) -> Self:
         sheet = self.sheet.sheet
@@ -41,6 +46,14 @@ class Lens(Document):
                 f"sheet: coefficients {sheet.coefficients.shape}, but tiles of {self.tile_shape_yx} px need"
                 f" {(2, *knots)}"
             )
+        if self.shading is not None:
+            shading = self.shading.shading
+            knots = sheet_shape(self.tile_shape_yx, shading.spacing_px)
+            if shading.coefficients.shape != knots:
+                raise ValueError(
+                    f"shading: coefficients {shading.coefficients.shape}, but tiles of"
+                    f" {self.tile_shape_yx} px need {knots}"
+                )
         return self
 
     @property

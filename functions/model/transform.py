@@ -20,21 +20,11 @@ from numpy.typing import NDArray
 
 from functions.model.base import Document
 from functions.model.regions import Regions
+from functions.model.shading import ShadingDocument
+from functions.model.splines import spline_basis
 
 Points = NDArray[np.float64]
 Row = tuple[float, float, float]
-
-
-def spline_basis(points_1d: Points, spacing_px: float, size: int) -> tuple[NDArray[np.int64], Points]:
-    """First knot (N,) and the four cubic weights (N, 4) of each coordinate, which is clamped to the
-    domain."""
-    u = np.clip(points_1d / spacing_px, 0.0, float(size - 3))
-    first = np.minimum(np.floor(u).astype(np.int64), size - 4)
-    t = u - first
-    weights = np.stack(
-        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1
-    )
-    return first, weights / 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +250,10 @@ class SectionLayout(Document):
     contrast: ContrastMap = ContrastMap(mean=0.0, std=0.0)
     lens: SheetDocument | None = None
     """The sheet that all tiles share (their own sheets contain it), raw px, without an affine part."""
+    shading: ShadingDocument | None = None
+    """The shading of the camera as this section's own tiles show it, for the camera's lens."""
+    flat: ShadingDocument | None = None
+    """What raw tiles are divided by before anything else; None: nothing."""
     exact_copy: bool = False
     """Pixels are the tile's own, untouched."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from scipy import ndimage
 
 from functions.model.artefacts import CHARGING, CRACK, FOLD, OUTSIDE, RESIN, TISSUE
 from functions.registration.masks import CELL_PX, Gray, Image, Mask, noise_std, reduce_all, reduce_mean
+from functions.registration.morphology import grown, opened, shrunk, without_holes
 
 Codes = NDArray[np.uint8]
 
@@ -33,6 +35,8 @@ TAIL_PERCENT = 0.2
 """A band is further from the median than all but this share of the other cells: it is no tissue."""
 RESIN_PX = 128
 """Resin holds a square of this side; smaller areas without texture are cytoplasm."""
+_FAR_FIRST = np.array([-1, 11, 5, 17])
+"""Cells of a line that are looked at first: far apart, so that they seldom are all there by chance."""
 STREAK_CELLS = 49
 """Length of a streak, in cells."""
 STREAK_GRAY = 12.0
@@ -102,7 +106,7 @@ def classify(strips: Sequence[Summary]) -> Codes:
         return codes
     noise = float(np.median([s.noise for s in strips if s.used.any()]))
     codes[used & _resin(std, small, used, noise)] = RESIN
-    codes[used & (ndimage.binary_opening(saturated > 0.5, np.ones((2, 2), bool)) | streaked)] = CHARGING
+    codes[used & (opened(saturated > 0.5, 2) | streaked)] = CHARGING
     dark, bright = _bands(small, used_small)
     empty = dark & ~used_small
     # a black strip between two pieces of tissue belongs to no picture: masked, and yet a crack
@@ -127,7 +131,7 @@ def _resin(std: Image, small: Image, used: Mask, noise: float) -> Mask:
     signal = np.sqrt(reduce_mean(ndimage.uniform_filter(flat**2, 9), 2))
     empty = (local <= RESIN_SHARE * level) | (signal <= RESIN_SIGNAL * noise)
     side = RESIN_PX // CELL_PX
-    large = ndimage.binary_opening(np.pad(empty | ~used, side, mode="edge"), np.ones((side, side), bool))
+    large = opened(np.pad(empty | ~used, side, mode="edge"), side)
     out: Mask = large[side:-side, side:-side] & empty
     return out
 
@@ -138,13 +142,22 @@ def _streaks(gray: Image, mask: Mask) -> Mask:
         return np.zeros([-(-n // CELL_PX) for n in gray.shape], dtype=bool)
     cells = _row_cells(gray if mask.all() else np.where(mask, gray, np.float32(0.0)))
     along = ndimage.uniform_filter1d(cells, STREAK_CELLS, axis=1)
-    whole = ndimage.uniform_filter1d(_row_cells(mask), STREAK_CELLS, axis=1) > 0.999
+    whole = _row_runs(mask)
     jump = along - _median_of_five(along)
     spread = 1.4826 * float(np.median(np.abs(jump[whole]))) if whole.any() else 0.0
     found = whole & (np.abs(jump) > max(STREAK_GRAY, STREAK_SIGMAS * spread))
     starts = np.arange(0, len(found), CELL_PX)
     out: Mask = np.logical_or.reduceat(found, starts, axis=0)
     return out
+
+
+def _row_runs(mask: Mask) -> Mask:
+    """Where all pixels of `STREAK_CELLS` cells of 8 columns about a cell are True; mirrored at the border."""
+    wide = np.pad(mask, ((0, 0), (0, -mask.shape[1] % CELL_PX)), mode="edge")
+    cells = np.logical_and.reduce([wide[:, k::CELL_PX] for k in range(CELL_PX)])
+    half = STREAK_CELLS // 2
+    out: Mask = ~grown(~np.pad(cells, ((0, 0), (half, half)), mode="symmetric"), half, axes=(1,))
+    return out[:, half:-half]
 
 
 def _row_cells(values: NDArray[np.generic]) -> Image:
@@ -171,16 +184,16 @@ def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:
     low, middle, high = np.percentile(small[used], [16, 50, 84])
     inner = used
     if not used.all():
-        inner = ndimage.binary_erosion(ndimage.binary_fill_holes(used), np.ones((3, 3), bool), border_value=1)
+        inner = shrunk(without_holes(used), 1)
     out = []
     for score in ((middle - small) / max(middle - low, 1.0), (small - middle) / max(high - middle, 1.0)):
         far, near = (score > FAR) & inner, (score > NEAR) & inner
-        lines = _line_opening(ndimage.binary_opening(far, np.ones((2, 2), bool)), LINE_PX // SUB_PX)
+        lines = _line_opening(opened(far, 2), LINE_PX // SUB_PX)
         if not lines.any():
             out.append(lines)
             continue
         core = _slender(lines, score, used)
-        out.append(near & ndimage.binary_dilation(core, np.ones((3, 3), bool), iterations=2))
+        out.append(near & grown(core, 2))
     return out[0], out[1]
 
 
@@ -199,30 +212,35 @@ def _line_opening(cells: Mask, length: int) -> Mask:
 
 
 def _lines_in(part: Mask, length: int) -> Mask:
-    """What of one part a straight line fits into."""
-    out = np.zeros_like(part)
-    h, w = part.shape
-    padded = np.pad(part, length)
-    for angle in np.arange(ANGLES) * np.pi / ANGLES:
-        steps = [np.rint(k * np.array([np.sin(angle), np.cos(angle)])).astype(int) for k in range(length)]
-        cuts = [(slice(length + y, length + y + h), slice(length + x, length + x + w)) for y, x in steps]
-        fits = part.copy()
-        for cut in cuts:
-            fits &= padded[cut]
-            if not fits.any():
+    """What of one part a straight line fits into. Places where one may begin are few, and soon fewer."""
+    wide = np.pad(part, length)
+    cells, drawn = wide.ravel(), np.zeros(wide.size, dtype=np.bool_)
+    begin = np.flatnonzero(cells)
+    for steps in _lines(length) @ np.array([wide.shape[1], 1]):
+        fits = begin
+        for step in steps[_FAR_FIRST % length]:
+            fits = fits[cells[fits + step]]
+            if not len(fits):
                 break
         else:
-            drawn = np.zeros_like(padded)
-            for cut in cuts:
-                drawn[cut] |= fits
-            out |= drawn[length:-length, length:-length]
-    return out
+            for step in steps:
+                fits = fits[cells[fits + step]]
+            drawn[fits[:, None] + steps] = True
+    return drawn.reshape(wide.shape)[length:-length, length:-length]
+
+
+@lru_cache
+def _lines(length: int) -> NDArray[np.int64]:
+    """Rows and columns (24, length, 2) of the cells of a line in each direction."""
+    angles = np.arange(ANGLES) * np.pi / ANGLES
+    along = np.stack([np.sin(angles), np.cos(angles)], axis=1)[:, None, :] * np.arange(length)[:, None]
+    return np.rint(along).astype(np.int64)
 
 
 def _slender(cells: Mask, score: Image, used: Mask) -> Mask:
     """The connected parts that are long, much longer than wide, and unlike what else there is."""
     labels, count = ndimage.label(cells, np.ones((3, 3), bool))
-    others = score[used & ~ndimage.binary_dilation(cells, np.ones((3, 3), bool), iterations=2)]
+    others = score[used & ~grown(cells, 2)]
     limit = float(np.percentile(others, 100.0 - TAIL_PERCENT)) if others.size else np.inf
     out = np.zeros_like(cells)
     boxes = ndimage.find_objects(labels) if count else []

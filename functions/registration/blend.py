@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from functions.model.transform import Warp
 from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_all
-from functions.registration.warp import dense_coordinates, sample, source_box, step_for
+from functions.registration.warp import Sources, dense_sources, reached_box, sample, step_for
 
 Floats = NDArray[np.float32]
 FEATHER_CELLS = 64
@@ -58,8 +58,8 @@ class Drawable(Protocol):
     def rim(self) -> NDArray[np.float64]:
         """Points (N, 2) along the image's border where they are drawn."""
 
-    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
-        """Place (2, H, W) in the image of every pixel of a drawn box; nan where there is none."""
+    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> Sources:
+        """Place in the image of every pixel (H, W) of a drawn box."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +79,10 @@ class PlacedTile:
         """Centres of the border pixels, and rounding errors."""
         return (-0.01, self.shape_yx[0] - 0.99), (-0.01, self.shape_yx[1] - 0.99)
 
-    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
-        """Tile px (2, H, W) of a box of the section."""
+    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> Sources:
+        """Tile px of a box (H, W) of the section."""
         step = step_for(None if self.warp.sheet is None else self.warp.sheet.spacing_px)
-        return dense_coordinates(self.warp.inverse, top_left_yx, shape_yx, step_px=step)
+        return dense_sources(self.warp.inverse, top_left_yx, shape_yx, step_px=step)
 
     def rim(self) -> NDArray[np.float64]:
         """Points (N, 2) along the border, in section px."""
@@ -180,7 +180,7 @@ def _draw_parts(
         seen = inside[at]
         depth = rank = seen.astype(np.float32)
         if len(which) > 1 and seen.any():
-            weight = np.maximum(weight_at(tile, cells, where[(slice(None), *at)]), 1e-9)
+            weight = np.maximum(weight_at(tile, cells, where.at(*at)), 1e-9)
             depth = np.where(seen, _depth(weight), np.float32(0.0))
             rank = np.where(seen, _rank(depth, tile.lead_px), LAST)
         if seen.any():
@@ -233,20 +233,26 @@ def ramp(usable: Mask) -> Floats:
 
 def _draw(
     tile: Drawable, image: NDArray[np.generic], top_left: tuple[int, int], shape: tuple[int, int]
-) -> tuple[Floats, Mask, NDArray[np.float64]]:
-    """Grey values of one tile in a box of what is drawn, where it is drawn, and px (2, H, W) of the tile."""
+) -> tuple[Floats, Mask, Sources]:
+    """Grey values of one tile in a box of what is drawn, where it is drawn, and places in the tile."""
     where = tile.sources(top_left, shape)
-    inside = np.ones(shape, dtype=np.bool_)
-    for c, (low, high) in zip(where, tile.reach_yx_px, strict=True):
-        if not (c.min() >= low and c.max() <= high):  # nan: not
+    local, inside, crop = where.local_yx, np.ones(shape, dtype=np.bool_), []
+    for c, reach, corner in zip(local, tile.reach_yx_px, where.corner_yx, strict=True):
+        low, high = (np.float32(r - corner) for r in reach)
+        first, last = float(c.min()), float(c.max())
+        if not (first >= low and last <= high):  # nan: not
             inside &= (c >= low) & (c <= high)
+            first = max(float(low), float(np.fmin.reduce(c, axis=None)))
+            last = min(float(high), float(np.fmax.reduce(c, axis=None)))
+        crop.append((first, last))
     if not inside.any():
         return np.zeros(shape, np.float32), inside, where
-    if np.isnan(where[0]).any():  # not drawn, so any place will do
-        where = np.where(np.isnan(where), where[:, inside][:, :1, None], where)
-    box = source_box(where, image.shape)
-    assert box is not None  # some of it is inside
-    local = where - np.array([s.start for s in box], dtype=np.float64)[:, None, None]
+    box = reached_box(crop, where.corner_yx, image.shape)
+    off = [np.float32(c - s.start) for c, s in zip(where.corner_yx, box, strict=True)]
+    if any(off):
+        local = local + np.array(off, dtype=np.float32)[:, None, None]
+    if np.isnan(local[0]).any():  # not drawn, so any place will do
+        local = np.where(np.isnan(local), np.float32(0.0), local)
     value = sample(image[box], local)
     value *= np.float32(tile.gain)
     value += np.float32(tile.offset)
@@ -257,9 +263,11 @@ def _draw(
     return value, inside, where
 
 
-def weight_at(tile: Drawable, cells: Floats, where: NDArray[np.float64]) -> Floats:
+def weight_at(tile: Drawable, cells: Floats, where: NDArray[np.float64] | Floats) -> Floats:
     """Blending weight (H, W) of a tile at its px (2, H, W), from the `ramp` of its cells."""
-    return sample(cells, (where - (tile.cell_px - 1) / 2.0) / tile.cell_px, cubic=False)
+    places = np.subtract(where, (tile.cell_px - 1) / 2.0)
+    places *= 1.0 / tile.cell_px
+    return sample(cells, places, cubic=False)
 
 
 def _pixels(tile: Drawable, shape_yx: tuple[int, int], box: tuple[slice, slice]) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,54 +47,57 @@ def to_eight_bit(image: NDArray[np.uint16], low: float, high: float) -> NDArray[
     return np.asarray(np.where(np.equal(image, 0), 0, np.rint(scaled)), dtype=np.uint8)
 
 
-def sample_cells(
-    cells: NDArray[np.float32], usable: NDArray[np.bool_], points_yx: Floats, cell_px: int
-) -> Floats:
-    """Cell means at points (N, 2); nan outside or where not usable."""
-    index = np.floor((points_yx + 0.5) / cell_px).astype(np.int64)
-    inside = np.asarray(((index >= 0) & (index < np.array(cells.shape))).all(axis=1))
-    index = np.asarray(np.where(inside[:, None], index, 0), dtype=np.int64)
-    good = inside & usable[index[:, 0], index[:, 1]]
-    return np.where(good, cells[index[:, 0], index[:, 1]], np.nan).astype(np.float64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedCells:
+    """The usable cells that two tiles share: N cells of the first (`a`: row, column), their centres, and
+    where these are in the second, px and cell (`b`)."""
+
+    pair: tuple[int, int]
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    a_yx: Floats
+    b_yx: Floats
+
+    def values(self, cells: Sequence[NDArray[np.float32]]) -> tuple[Floats, Floats]:
+        """What the two show there (N,)."""
+        here, there = (
+            cells[k][at[:, 0], at[:, 1]].astype(np.float64)
+            for k, at in zip(self.pair, (self.a, self.b), strict=True)
+        )
+        return here, there
 
 
-def common_cells(
-    pair: tuple[int, int],
-    cells: Sequence[NDArray[np.float32]],
-    usable: Sequence[NDArray[np.bool_]],
-    warps: Sequence[Warp],
-    *,
-    cell_px: int,
-) -> tuple[Floats, Floats]:
-    """Values (N,) of the cells that two tiles share: in the first, and at the same place in the second."""
+def shared_cells(
+    pair: tuple[int, int], usable: Sequence[NDArray[np.bool_]], warps: Sequence[Warp], *, cell_px: int
+) -> SharedCells:
+    """What two tiles share, by where their warps place them."""
     a, b = pair
-    y, x = np.nonzero(usable[a])
-    points = np.stack([y, x], axis=1).astype(np.float64) * cell_px + (cell_px - 1) / 2.0
-    near = _near(points, warps[a], warps[b], cells[b].shape, cell_px)
-    y, x, points = y[near], x[near], points[near]
-    there = sample_cells(cells[b], usable[b], warps[b].inverse(warps[a].apply(points)), cell_px)
-    both = np.isfinite(there)
-    return cells[a][y, x][both].astype(np.float64), there[both]
+    at = np.stack(np.nonzero(usable[a]), axis=1)
+    points = at.astype(np.float64) * cell_px + (cell_px - 1) / 2.0
+    near = _near(points, warps[a], warps[b], usable[b].shape, cell_px)
+    at, points = at[near], points[near]
+    there = warps[b].inverse(warps[a].apply(points))
+    index = np.floor((there + 0.5) / cell_px).astype(np.int64)
+    both = np.asarray(((index >= 0) & (index < np.array(usable[b].shape))).all(axis=1))
+    both[both] = usable[b][index[both, 0], index[both, 1]]
+    return SharedCells(pair=pair, a=at[both], b=index[both], a_yx=points[both], b_yx=there[both])
 
 
 def equalise_tiles(
-    pairs: Sequence[tuple[int, int]],
+    shared: Sequence[SharedCells],
     cells: Sequence[NDArray[np.float32]],
     usable: Sequence[NDArray[np.bool_]],
-    warps: Sequence[Warp],
-    *,
-    cell_px: int,
 ) -> Floats:
     """Gain and offset (N, 2) of each tile so that overlaps have equal mean and spread.
 
     Cell means of 8 x 8 px are compared, which are nearly free of noise. Tiles without overlap keep (1, 0).
     """
-    count = len(warps)
+    count = len(cells)
     rows = []
-    for a, b in pairs:
-        here, there = common_cells((a, b), cells, usable, warps, cell_px=cell_px)
+    for common in shared:
+        here, there = common.values(cells)
         if len(here) >= MIN_SAMPLES:
-            rows.append((a, b, here.mean(), there.mean(), here.std() + 1.0, there.std() + 1.0))
+            rows.append((*common.pair, here.mean(), there.mean(), here.std() + 1.0, there.std() + 1.0))
     gain = np.exp(
         balance(count, [(a, b, np.log(sb) - np.log(sa)) for a, b, _, _, sa, sb in rows], GAIN_SIGMA)
     )

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 CPU = torch.device("cpu")
 CPU_STRIP_PX = 1 << 20
 DEVICE_STRIP_PX = 1 << 26
+MEDIAN_PX = 1 << 16
 
 
 def box_sums(values: Tensor, size: int, dim: int) -> Tensor:
@@ -84,7 +85,7 @@ def band(image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float) -> Te
         part = slice(rows.start - wider.start, rows.stop - wider.start)
         found = _flattened(image[wider] - mean, mask[wider], fine_px, size)
         flat[rows], local[rows] = (values[part] for values in found)
-    level = _median(local if full else local[mask])
+    level = _median(_some(local if full else local[mask]))
     return flat.div_(local.add_(0.25 * level + 1e-3).sqrt_())
 
 
@@ -112,6 +113,11 @@ def _flattened(gray: Tensor, mask: Tensor, fine_px: float, size: int) -> tuple[T
         flat = _inside(smooth(flat, fine_px), mask, full)
     wide = 2 * size + 1
     return flat, box_blur(flat * flat, wide) / _share(mask, wide, full)
+
+
+def _some(values: Tensor) -> Tensor:
+    """Pixels enough for a median, spread evenly."""
+    return values.flatten()[:: max(1, values.numel() // MEDIAN_PX)]
 
 
 def _median(values: Tensor) -> Tensor:

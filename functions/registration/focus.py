@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from functions.model.transform import Warp
-from functions.registration.contrast import MIN_SAMPLES, balance, common_cells
+from functions.registration.contrast import MIN_SAMPLES, SharedCells, balance
 from functions.registration.masks import CELL_PX, Gray, noise_std, reduce_mean
 
 Floats = NDArray[np.float64]
@@ -30,23 +29,17 @@ def fine_cells(image: Gray) -> NDArray[np.float32]:
     return cells[: -(-image.shape[0] // CELL_PX), : -(-image.shape[1] // CELL_PX)]
 
 
-def leads_px(
-    pairs: Sequence[tuple[int, int]],
-    fine: Sequence[NDArray[np.float32]],
-    usable: Sequence[NDArray[np.bool_]],
-    warps: Sequence[Warp],
-    gains: Floats,
-) -> Floats:
+def leads_px(shared: Sequence[SharedCells], fine: Sequence[NDArray[np.float32]], gains: Floats) -> Floats:
     """The lead (N,) of each tile in px, for blending: from the detail that pairs show of the same tissue.
 
     Args:
         gains: gain and offset (N, 2) of each tile, so that contrast is not taken for sharpness.
     """
     rows = []
-    for a, b in pairs:
-        here, there = common_cells((a, b), fine, usable, warps, cell_px=CELL_PX)
+    for common in shared:
+        (a, b), (here, there) = common.pair, common.values(fine)
         if len(here) >= MIN_SAMPLES and here.mean() > 0 and there.mean() > 0:
             ratio = float(here.mean() * gains[a, 0] ** 2 / (there.mean() * gains[b, 0] ** 2))
             rows.append((a, b, 0.5 * float(np.log(ratio))))
-    lead = LEAD_PX * balance(len(warps), rows, SIGMA)
+    lead = LEAD_PX * balance(len(fine), rows, SIGMA)
     return np.clip(lead, -MAX_LEAD_PX, MAX_LEAD_PX)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.model.shading import Shading
 from functions.model.transform import Sheet
 
 Floats = NDArray[np.float64]
@@ -22,10 +23,12 @@ FLOOR_PX = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LensPrior:
-    """What earlier sections say of the lens, tile px to tile px, and so many overlaps that say it."""
+    """What earlier sections say of the lens, tile px to tile px, and so many overlaps that say it; and of the
+    camera's shading, not yet drawn towards none."""
 
     sheet: Sheet
     weight: float
+    shading: Shading | None = None
 
 
 def without_affine(sheet: Sheet) -> Sheet:

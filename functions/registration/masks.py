@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from functions.registration.filters import CPU, band
+from functions.registration.morphology import grown, opened, touching_border
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -73,17 +74,17 @@ def tile_masks(image: Gray) -> TileMasks:
     square = reduce_mean(image.astype(np.float32) ** 2, CELL_PX)
     std = np.sqrt(np.maximum(square - mean**2, 0.0))
     dark = mean < max(DARK_GRAY, DARK_SHARE * float(np.median(mean)))
-    margin = _touching_border(_broad(dark))
-    dead = ndimage.binary_opening(std < FLAT_STD, np.ones((2, 2), dtype=bool))
+    margin = touching_border(_broad(dark))
+    dead = opened(std < FLAT_STD, 2)
     bad = margin | dead
     if margin.any():
         # the cell at the rim of a margin mixes black with tissue
-        bad |= ndimage.binary_dilation(margin, np.ones((3, 3), dtype=bool))
+        bad |= grown(margin, 1)
     usable = ~bad
     local = np.sqrt(ndimage.uniform_filter(np.where(usable, std, 0.0) ** 2, 5))
     level = float(np.percentile(local[usable], 75)) if usable.any() else 0.0
     textured = usable & (local > RESIN_SHARE * level)
-    return TileMasks(usable=usable, textured=ndimage.binary_opening(textured, np.ones((3, 3), dtype=bool)))
+    return TileMasks(usable=usable, textured=opened(textured, 3))
 
 
 def noise_std(image: NDArray[np.generic], mask: Mask) -> float:
@@ -100,27 +101,15 @@ def noise_std(image: NDArray[np.generic], mask: Mask) -> float:
 def black_margin(image: Gray) -> Mask:
     """Pixels of exactly 0 that are connected to the border by at least a few pixels: outside of an image."""
     if image[0].any() and image[-1].any() and image[:, 0].any() and image[:, -1].any():
-        zero = ndimage.binary_opening(image == 0, np.ones((3, 3), dtype=bool))
-        return _touching_border(zero)
-    return _touching_border(image == 0)
+        return touching_border(opened(image == 0, 3))
+    return touching_border(image == 0)
 
 
 def _broad(cells: Mask) -> Mask:
     """A mask without bands thinner than 3 cells, but with whatever lies along the border: a fold that runs
     into the border is no margin."""
     padded = np.pad(cells, 3, mode="edge")
-    out: Mask = ndimage.binary_opening(padded, np.ones((3, 3), dtype=bool))[3:-3, 3:-3]
-    return out
-
-
-def _touching_border(cells: Mask) -> Mask:
-    """The connected parts of a mask that reach the border."""
-    labels, count = ndimage.label(cells)
-    if count == 0:
-        return np.zeros_like(cells)
-    rim = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    out: Mask = np.isin(labels, rim[rim > 0])
-    return out
+    return opened(padded, 3)[3:-3, 3:-3]
 
 
 def band_pass(

@@ -21,7 +21,8 @@ from functions.registration.correlation import Shift
 from functions.registration.lens import LensPrior, without_affine
 from functions.registration.overlaps import Matches
 from functions.registration.robust import solve_robust
-from functions.registration.sheets import basis_rows, bending
+from functions.registration.sheets import basis_rows
+from functions.registration.stiffness import FREEDOMS, MAX_JUDGED, most_probable, prior_of
 
 Floats = NDArray[np.float64]
 Pair = tuple[int, int]
@@ -34,10 +35,9 @@ MIN_MARGIN = 0.08
 CELLS = 5
 """Sheet cells along the longer side of a tile."""
 MATCH_SIGMA_PX = 0.1
-BEND_SIGMA_PX = 1.0
-SHEET_SIGMA_PX = 3.0
-AFFINE_SIGMA_PX = 2.0
-LENS_SIGMA_PX = 4.0
+"""Accuracy of a patch, at least."""
+ROUNDS, FIRST_ROUNDS = 6, 4
+"""Of reweighting; the first solve only tells wrong matches from right ones."""
 ANGLE_SIGMA = 0.002
 TURNED = 0.009
 """Radians; lens and stage leave less."""
@@ -246,14 +246,18 @@ def solve_montage(
     known = np.zeros((2, *knots)) if lens is None else lens.sheet.coefficients
     field = Sheet(spacing_px=spacing, coefficients=known)
     target = _placed(start, b_index, b_yx + field(b_yx)) - _placed(start, a_index, a_yx + field(a_yx))
-    sheet = bending(knots) / BEND_SIGMA_PX**2 + sparse.identity(knots[0] * knots[1]) / SHEET_SIGMA_PX**2
-    common = bending(knots) / BEND_SIGMA_PX**2 + sparse.identity(knots[0] * knots[1]) / LENS_SIGMA_PX**2
-    # an overlap says about as much of the lens as this prior does
-    common = common * (1.0 if lens is None else 1.0 + lens.weight)
-    rigid = sparse.diags([1e-3 / max(tether_px, 1.0) ** 2, 1 / AFFINE_SIGMA_PX**2, 1 / AFFINE_SIGMA_PX**2])
-    prior = sparse.block_diag([sparse.block_diag([rigid, sheet])] * count + [common], format="csr")
+    priors = [
+        prior_of(freedom, knots, tether_px=tether_px, lens_weight=0.0 if lens is None else lens.weight)
+        for freedom in FREEDOMS
+    ]
+    weight = np.clip(peak, 0.05, 1) ** 2 / MATCH_SIGMA_PX**2
+    first = solve_robust(design, target, weight=weight, prior=priors[-1].of(count), rounds=FIRST_ROUNDS)
+    inside = (a_index < MAX_JUDGED) & (b_index < MAX_JUDGED)
+    best = most_probable(
+        priors, design, target, np.where(inside, weight * first.weight, 0.0), tiles=min(count, MAX_JUDGED)
+    )
     solution = solve_robust(
-        design, target, weight=np.clip(peak, 0.05, 1) ** 2 / MATCH_SIGMA_PX**2, prior=prior
+        design, target, weight=weight, prior=priors[best].of(count), rounds=ROUNDS, start=first.unknowns
     )
     cuts = np.cumsum([len(m) for m in matches])[:-1]
     shared = solution.unknowns[count * block :].T.reshape(2, *knots)

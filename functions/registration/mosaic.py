@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from functions.model.parameters import StitchParameters
+from functions.model.shading import Shading
 from functions.model.transform import ContrastMap, Sheet, Warp
 from functions.registration.blend import PlacedTile, frame
-from functions.registration.contrast import equalise_tiles, section_contrast
+from functions.registration.contrast import SharedCells, equalise_tiles, section_contrast, shared_cells
 from functions.registration.filters import CPU
 from functions.registration.focus import leads_px
 from functions.registration.lens import LensPrior
@@ -22,6 +23,7 @@ from functions.registration.measure import Measured, measure_tiles
 from functions.registration.montage import Montage, Pair, groups_of, solve_montage, turn_frames
 from functions.registration.overlaps import Matches, overlap_extent
 from functions.registration.search import MIN_MATCHES
+from functions.registration.shading import alike, believed, estimate_shading, joined, sum_of, usual_shape
 from functions.registration.views import Reader, TileView
 
 Floats = NDArray[np.float64]
@@ -61,6 +63,12 @@ class Mosaic:
     contrast: ContrastMap
     lens: Sheet | None
     """What the tiles share, see `Montage`; None where no overlap is good."""
+    shading: Shading | None
+    """The shading that the tiles show by themselves; None of too few tiles."""
+    flat: Shading | None
+    """What the tiles are divided by before they are drawn, that of the lens included; None: nothing."""
+    refined: bool
+    """Whether that is something else than the lens's alone."""
 
 
 def stitch_tiles(
@@ -100,7 +108,7 @@ def solve_tiles(
     )
     seams = [_seam(k, pair, m, montage, parameters) for k, pair in enumerate(m.pairs)]
     stage_uncertainty_px = round(max(uncertainty_px, m.stage_error_px), 1)
-    return _finish(m.views, montage, seams, parameters, stage_uncertainty_px)
+    return _finish(m.views, montage, seams, parameters, stage_uncertainty_px, lens)
 
 
 def _seam(
@@ -156,13 +164,15 @@ def _finish(
     seams: Sequence[SeamMeasure],
     parameters: StitchParameters,
     stage_uncertainty_px: float,
+    lens: LensPrior | None,
 ) -> Mosaic:
     """Grey values, and the frame: section pixel (0, 0) is the corner of the box that holds all tiles."""
     good = [s.pair for s in seams if s.verdict in ("ok", "look")]
-    gains = equalise_tiles(
-        good, [v.cells for v in views], [v.usable for v in views], montage.warps, cell_px=CELL_PX
-    )
-    leads = leads_px(good, [v.fine for v in views], [v.usable for v in views], montage.warps, gains)
+    usable = [v.usable for v in views]
+    shared = [shared_cells(pair, usable, montage.warps, cell_px=CELL_PX) for pair in good]
+    brightness = _brightness(views, shared, lens)
+    gains = equalise_tiles(shared, brightness.cells, usable)
+    leads = leads_px(shared, [v.fine for v in views], gains)
     contrast = section_contrast(
         [v.counts for v in views], gains, target_mean=parameters.target_mean, target_std=parameters.target_std
     )
@@ -198,6 +208,47 @@ def _finish(
         residual_px_p95=round(float(np.percentile(flat, 95)), 4) if len(flat) else None,
         contrast=contrast,
         lens=montage.lens if good else None,
+        shading=brightness.shown,
+        flat=brightness.flat,
+        refined=brightness.refined,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Brightness:
+    """The shading that a section shows, what its tiles are to be divided by, and their cells then."""
+
+    shown: Shading | None
+    flat: Shading | None
+    refined: bool
+    cells: list[NDArray[np.float32]]
+
+
+def _brightness(
+    views: Sequence[TileView], shared: Sequence[SharedCells], lens: LensPrior | None
+) -> _Brightness:
+    """What the tiles show beyond the lens's shading, which they have been divided by, is taken together with
+    it."""
+    cells, shapes = [v.cells for v in views], [v.shape_yx for v in views]
+    usual = usual_shape(shapes)
+    known = None if lens is None else lens.shading
+    flat = believed(known, usual)
+    rest = estimate_shading(shared, cells, [v.usable for v in views], shapes)
+    shown = None if rest is None else sum_of(rest, flat)
+    better = believed(joined([known, shown]), usual)
+    change = sum_of(better, flat, sign=-1.0)
+    if change is None or alike(better, flat):
+        return _Brightness(shown=shown, flat=flat, refined=False, cells=cells)
+    centres = [
+        CELL_PX * np.arange(n, dtype=np.float64) + (CELL_PX - 1) / 2.0
+        for n in cells[shapes.index(usual)].shape
+    ]
+    by = np.exp(-change.on_grid(centres[0], centres[1])).astype(np.float32)
+    return _Brightness(
+        shown=shown,
+        flat=better,
+        refined=True,
+        cells=[own * by if s == usual else own for own, s in zip(cells, shapes, strict=True)],
     )
 
 

@@ -19,7 +19,7 @@ from functions.model.chain import Branch, Chain, level_warp, source_warp
 from functions.model.transform import Points
 from functions.registration.blend import Floats, Reach, weight_at
 from functions.registration.masks import CELL_PX, Mask
-from functions.registration.warp import dense_coordinates, step_for
+from functions.registration.warp import Sources, dense_coordinates, dense_sources, step_for
 
 RIM_STEP_PX = 16
 """The border is followed in steps that a sheet cannot bulge out between."""
@@ -72,14 +72,14 @@ class ChainedTile:
         points = self.chain.apply(np.concatenate([np.stack(e, axis=1) for e in edges]))
         return points[np.isfinite(points).all(axis=1)]
 
-    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> NDArray[np.float64]:
-        """Px (2, H, W) of the tile's image for every pixel of a drawn box; nan where there is none.
+    def sources(self, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]) -> Sources:
+        """Px of the tile's image for every pixel (H, W) of a drawn box.
 
         A cut chain is followed region by region, since nothing may be interpolated across the cut.
         """
         branches = self.chain.branches
         if not branches:
-            return dense_coordinates(self.chain.inverse, top_left_yx, shape_yx, step_px=self.step_px)
+            return dense_sources(self.chain.inverse, top_left_yx, shape_yx, step_px=self.step_px)
         out = np.full((2, *shape_yx), np.nan)
         deepest = np.zeros(shape_yx)
         for branch in branches:
@@ -88,7 +88,7 @@ class ChainedTile:
             if here.any():
                 where = dense_coordinates(branch.chain.inverse, top_left_yx, shape_yx, step_px=self.step_px)
                 out, deepest = np.where(here, where, out), np.where(here, depth, deepest)
-        return out
+        return Sources.of(out)
 
     def _depth(
         self, branch: Branch, top_left_yx: tuple[int, int], shape_yx: tuple[int, int]

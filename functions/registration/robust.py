@@ -28,13 +28,17 @@ class Solution:
     weight: Floats
 
 
+def factorised(normal: Sparse) -> Any:
+    """The LU factors of a symmetric positive definite system."""
+    return linalg.splu(
+        normal.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+
+
 def solve(normal: Sparse, right: Floats, start: Floats | None = None) -> Floats:
     """Solve a symmetric positive definite system for K right sides (P, K)."""
     if normal.shape[0] <= DIRECT_LIMIT:
-        factor = linalg.splu(
-            normal.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
-        out: Floats = factor.solve(right)
+        out: Floats = factorised(normal).solve(right)
         return out
     scale = sparse.diags(1.0 / normal.diagonal())
     begin = np.zeros_like(right) if start is None else start

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from functions.model.transform import spline_basis
+from functions.model.splines import spline_basis
 
 Sparse = Any
 Floats = NDArray[np.float64]

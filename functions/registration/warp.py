@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,40 @@ def step_for(spacing_px: float | None) -> int:
     return longest if spacing_px is None else int(np.clip(spacing_px / STEPS_PER_KNOT, STEP_PX, longest))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Places in an image: `local_yx` (2, H, W) px from the pixel `corner_yx`, so that float32 is exact enough
+    in images of any size; nan where there is none."""
+
+    corner_yx: tuple[int, int]
+    local_yx: Floats
+
+    @classmethod
+    def of(cls, places_yx: NDArray[np.float64]) -> Sources:
+        """From places (2, ...) of the image."""
+        least = [float(np.fmin.reduce(c, axis=None)) for c in places_yx]
+        corner = [0 if np.isnan(v) else int(np.floor(v)) - MARGIN_PX for v in least]
+        local = places_yx - np.array(corner, dtype=np.float64).reshape(2, *[1] * (places_yx.ndim - 1))
+        return cls(corner_yx=(corner[0], corner[1]), local_yx=local.astype(np.float32))
+
+    def at(self, rows: slice, columns: slice) -> Floats:
+        """Places (2, h, w) in the image, of a part."""
+        corner = np.array(self.corner_yx, dtype=np.float32)[:, None, None]
+        return np.asarray(self.local_yx[:, rows, columns] + corner, dtype=np.float32)
+
+
+def dense_sources(
+    source_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    top_left_yx: tuple[int, int],
+    shape_yx: tuple[int, int],
+    *,
+    step_px: int = STEP_PX,
+) -> Sources:
+    """`dense_coordinates` as float32, in half the time."""
+    coarse = Sources.of(_nodes(source_of, top_left_yx, shape_yx, step_px))
+    return Sources(corner_yx=coarse.corner_yx, local_yx=_between(coarse.local_yx, shape_yx, step_px).numpy())
+
+
 def dense_coordinates(
     source_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     top_left_yx: tuple[int, int],
@@ -34,19 +70,34 @@ def dense_coordinates(
     step_px: int = STEP_PX,
 ) -> NDArray[np.float64]:
     """Source y, x (2, H, W) of every pixel of a box, from every `step_px`th by linear interpolation."""
+    nodes = _nodes(source_of, top_left_yx, shape_yx, step_px)
+    out: NDArray[np.float64] = _between(nodes, shape_yx, step_px).numpy()
+    return out
+
+
+def _nodes(
+    source_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    top_left_yx: tuple[int, int],
+    shape_yx: tuple[int, int],
+    step_px: int,
+) -> NDArray[np.float64]:
+    """Source y, x (2, h, w) of every `step_px`th pixel of a box, to beyond its end."""
     nodes = [(n - 1) // step_px + 2 for n in shape_yx]
     axes = [o + step_px * np.arange(n, dtype=np.float64) for o, n in zip(top_left_yx, nodes, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    source = np.ascontiguousarray(source_of(grid).T.reshape(1, 2, nodes[0], nodes[1]))
-    full = [(n - 1) * step_px + 1 for n in nodes]
-    dense = interpolate(torch.from_numpy(source), size=full, mode="bilinear", align_corners=True)
-    out: NDArray[np.float64] = dense[0, :, : shape_yx[0], : shape_yx[1]].numpy()
-    return out
+    return np.ascontiguousarray(source_of(grid).T.reshape(2, nodes[0], nodes[1]))
+
+
+def _between(nodes: NDArray[np.floating[Any]], shape_yx: tuple[int, int], step_px: int) -> torch.Tensor:
+    """All pixels (2, H, W) of a box from every `step_px`th, by linear interpolation."""
+    full = [(n - 1) * step_px + 1 for n in nodes.shape[1:]]
+    dense = interpolate(torch.from_numpy(nodes)[None], size=full, mode="bilinear", align_corners=True)
+    return dense[0, :, : shape_yx[0], : shape_yx[1]]
 
 
 def sample(
     image: NDArray[np.generic],
-    coordinates: NDArray[np.float64],
+    coordinates: NDArray[np.float64] | Floats,
     *,
     cubic: bool = True,
     device: torch.device = CPU,
@@ -79,6 +130,17 @@ def source_box(coordinates: NDArray[np.float64], shape_yx: Sequence[int]) -> tup
             return None
         cuts.append(slice(start, stop))
     return cuts[0], cuts[1]
+
+
+def reached_box(
+    reach_yx: Sequence[tuple[float, float]], corner_yx: Sequence[int], shape_yx: Sequence[int]
+) -> tuple[slice, slice]:
+    """The part of an image that places from the first to the last on each axis, px from a corner, need."""
+    y, x = (
+        slice(max(0, corner + int(np.floor(a)) - MARGIN_PX), min(n, corner + int(np.ceil(b)) + MARGIN_PX + 1))
+        for (a, b), corner, n in zip(reach_yx, corner_yx, shape_yx, strict=True)
+    )
+    return y, x
 
 
 def pull(

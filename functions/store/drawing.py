@@ -12,6 +12,7 @@ import numpy as np
 
 from functions.model.chain import Chain
 from functions.model.errors import VolumeError
+from functions.model.shading import Shading
 from functions.model.transform import SectionLayout, SectionTransform
 from functions.registration.masks import Mask
 from functions.registration.render import ChainedTile
@@ -44,9 +45,21 @@ def load_usable(run: Run, layout: SectionLayout) -> list[Mask]:
     return [array.astype(np.bool_) for array in arrays]
 
 
-def tile_reader(run: Run, entry: IngestedSection, *, cache_bytes: int = CACHE_BYTES) -> TileReader:
-    """Reads the tiles of a section, as ingest accepted them."""
-    return TileReader(run.acquisition_folder, entry.section, sha256=entry.sha256, cache_bytes=cache_bytes)
+def tile_reader(
+    run: Run, entry: IngestedSection, *, flat: Shading | None = None, cache_bytes: int = CACHE_BYTES
+) -> TileReader:
+    """Reads the tiles of a section, as ingest accepted them, less a shading."""
+    return TileReader(
+        run.acquisition_folder, entry.section, sha256=entry.sha256, flat=flat, cache_bytes=cache_bytes
+    )
+
+
+def layout_reader(
+    run: Run, entry: IngestedSection, layout: SectionLayout, *, cache_bytes: int = CACHE_BYTES
+) -> TileReader:
+    """Reads the tiles of a stitched section as they are drawn."""
+    flat = None if layout.flat is None else layout.flat.shading
+    return tile_reader(run, entry, flat=flat, cache_bytes=cache_bytes)
 
 
 def chained_tiles(

@@ -50,7 +50,8 @@ def lens_prior(run: Run, entry: IngestedSection) -> LensPrior | None:
             pixel_size_nm=size,
             subject=f"stitch.lens: {path}: section {entry.section.id}",
         )
-    return LensPrior(sheet=lens.sheet.sheet, weight=lens.weight)
+    shading = None if lens.shading is None else lens.shading.shading
+    return LensPrior(sheet=lens.sheet.sheet, weight=lens.weight, shading=shading)
 
 
 def check_lens(lens: Lens, *, shape_yx: tuple[int, int], pixel_size_nm: float, subject: str) -> None:

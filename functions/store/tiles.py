@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from functions.model.acquisition import Section
 from functions.model.errors import AcquisitionError, safe_join
+from functions.model.shading import Shading
 from functions.registration.contrast import histogram, percentile_range, to_eight_bit
 from functions.registration.masks import reduce_mean
+from functions.registration.shading import factors, flattened, usual_shape
 from functions.store.files import sha256_file
 from functions.store.images import TilePixels, read_tile
 
@@ -26,6 +28,8 @@ class TileReader:
 
     `sha256` are the checksums of the tiles that ingest accepted, in the section's order: a file that has
     changed since is refused when it is first read. None are known of manifests written without them.
+    `flat` is the shading that is taken out of the tiles of the usual (largest) shape, once they are of 8
+    bits.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class TileReader:
         section: Section,
         *,
         sha256: Sequence[str] = (),
+        flat: Shading | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._paths = [
@@ -43,6 +48,9 @@ class TileReader:
         self._accepted = dict(zip(self._paths, sha256, strict=False))
         self._kept: Recent[np.uint8] = Recent(cache_bytes)
         self._range: tuple[float, float] | None = None
+        self._factors: NDArray[np.float32] | None = None
+        if flat is not None:
+            self._factors = factors(flat, usual_shape([tile.shape_yx for tile in section.tiles]))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -58,8 +66,12 @@ class TileReader:
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         raw = self._read(path)
         if raw.dtype == np.uint16:
-            return to_eight_bit(raw.astype(np.uint16), *self._gray_range())
-        return raw.astype(np.uint8)
+            image = to_eight_bit(raw.astype(np.uint16), *self._gray_range())
+        else:
+            image = raw.astype(np.uint8)
+        if self._factors is None or self._factors.shape != image.shape:
+            return image
+        return flattened(image, self._factors)
 
     def _read(self, path: Path) -> TilePixels:
         accepted = self._accepted.pop(path, None)

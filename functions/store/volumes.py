@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from functions.model.errors import VolumeError
 from functions.model.geometry import Box
 from functions.model.volume import VolumeRef
+from functions.store.chunks import holds_whole_chunks, write_chunks, zstd_of
 from functions.store.files import atomic_path
 
 AnyArray = NDArray[np.generic]
@@ -19,9 +20,11 @@ AnyArray = NDArray[np.generic]
 class Volume:
     """A 3-d zarr array (z, y, x) named by a `VolumeRef`."""
 
-    def __init__(self, ref: VolumeRef, array: zarr.Array) -> None:
+    def __init__(self, ref: VolumeRef, array: zarr.Array, folder: Path) -> None:
         self.ref = ref
         self._array = array
+        self._folder = folder
+        self._zstd = zstd_of(array)
 
     @classmethod
     def create(cls, work: Path, ref: VolumeRef) -> Volume:
@@ -56,7 +59,7 @@ class Volume:
                 f"{path}: shape {array.shape} {array.dtype}, expected {ref.shape_zyx} {ref.dtype}",
                 remedy="remove the array and run the step that writes it again",
             )
-        return cls(ref, array)
+        return cls(ref, array, path)
 
     def read(self, box: Box) -> AnyArray:
         """The voxels of a box that lies inside the volume.
@@ -76,7 +79,11 @@ class Volume:
     def write(self, box: Box, data: AnyArray) -> None:
         """Write a box. Two writers must never share a chunk; steps choose their write boxes so."""
         self._check(box)
-        self._array[box.slices] = data
+        whole = data.shape == box.shape_zyx and str(data.dtype) == self.ref.dtype
+        if self._zstd and whole and holds_whole_chunks(box, self.ref.shape_zyx, self.ref.chunk_zyx):
+            write_chunks(self._folder, self._zstd, box, data, self.ref.chunk_zyx)
+        else:
+            self._array[box.slices] = data
 
     def _check(self, box: Box) -> None:
         if not self.ref.box.contains(box):

@@ -97,7 +97,7 @@ def test_a_lens_rests_on_all_sections(camera: tuple[Path, Lens]) -> None:
     assert np.sqrt(((found - true) ** 2).mean()) < 0.4 * np.sqrt((true**2).mean())
 
 
-@pytest.mark.parametrize(("grid", "share"), [((1, 2), 0.5), ((2, 2), 0.75)])
+@pytest.mark.parametrize(("grid", "share"), [((1, 2), 0.5), ((2, 2), 0.8)])
 def test_a_section_is_stitched_more_truly_with_the_lens_of_others(
     tmp_path: Path, camera: tuple[Path, Lens], grid: tuple[int, int], share: float
 ) -> None:
@@ -107,7 +107,7 @@ def test_a_section_is_stitched_more_truly_with_the_lens_of_others(
         run = start(tmp_path / name, tmp_path / "acq", [section], parameters=with_lens(path))
         assert stitch.compute(run, section.id).status == "ok"
         errors.append(map_error(run, section, corners))
-    assert errors[1] < share * errors[0], errors
+    assert errors[1] < min(0.27, share * errors[0]), errors
 
 
 def test_a_lens_improves_on_an_earlier_one_by_weight(tmp_path: Path, camera: tuple[Path, Lens]) -> None:

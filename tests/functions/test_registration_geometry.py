@@ -13,12 +13,13 @@ from functions.registration.contrast import (
     equalise_tiles,
     percentile_range,
     section_contrast,
+    shared_cells,
     to_eight_bit,
 )
 from functions.registration.masks import black_margin, tile_masks
 from functions.registration.robust import solve_robust
 from functions.registration.sheets import basis_rows, bending, membrane
-from functions.registration.warp import dense_coordinates, draw, pull, source_box, step_for
+from functions.registration.warp import dense_coordinates, dense_sources, draw, pull, source_box, step_for
 
 
 def some_warp(seed: int, amplitude: float = 2.0) -> Warp:
@@ -112,6 +113,18 @@ def test_sheets_are_evaluated_as_densely_as_they_bend(spacing_px: float | None, 
         assert np.abs(found - exact).max() < 0.02
 
 
+@pytest.mark.parametrize("far_px", [0.0, -700.0, 21_000.0])
+def test_sources_are_dense_coordinates(far_px: float) -> None:
+    warp = some_warp(4)
+    moved = Warp(affine=warp.affine + np.array([[0, 0, far_px], [0, 0, -far_px]]), sheet=warp.sheet)
+    exact = dense_coordinates(moved.apply, (3, 5), (60, 90))
+    found = dense_sources(moved.apply, (3, 5), (60, 90))
+    assert found.local_yx.min() >= 0
+    corner = np.array(found.corner_yx, dtype=np.float64)[:, None, None]
+    np.testing.assert_allclose(found.local_yx.astype(np.float64) + corner, exact, atol=2e-5)
+    np.testing.assert_allclose(found.at(slice(7, 20), slice(0, 9)), exact[:, 7:20, :9], atol=2e-3)
+
+
 def test_masks_find_margins_saturation_and_resin() -> None:
     rng = np.random.default_rng(1)
     image = np.clip(rng.normal(120, 30, (256, 320)), 5, 250).astype(np.uint8)
@@ -155,7 +168,8 @@ def test_gains_make_overlaps_equal() -> None:
     other = (cells[:, 8:] * 1.2 - 15).astype(np.float32)
     usable = [np.ones((16, 16), bool), np.ones((16, 8), bool)]
     warps = [Warp(affine=np.eye(2, 3)), Warp(affine=np.array([[1.0, 0, 0], [0, 1.0, 64]]))]
-    gains = equalise_tiles([(0, 1)], [cells, other], usable, warps, cell_px=8)
+    shared = [shared_cells((0, 1), usable, warps, cell_px=8)]
+    gains = equalise_tiles(shared, [cells, other], usable)
     a, b = gains[0, 0] * cells[:, 8:] + gains[0, 1], gains[1, 0] * other + gains[1, 1]
     assert abs(float((a - b).mean())) < 0.5
     assert float(a.std() / b.std()) == pytest.approx(1.0, abs=0.01)

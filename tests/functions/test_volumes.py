@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from functions.model.errors import VolumeError
 from functions.model.geometry import Box
@@ -57,3 +58,45 @@ def test_a_truncated_chunk_is_an_error(tmp_path: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:20])
     with pytest.raises(VolumeError, match="damaged chunk"):
         volume.read(volume.ref.box)
+
+
+@pytest.mark.parametrize(
+    "box", [((0, 0, 0), (1, 32, 70)), ((2, 32, 64), (1, 18, 6)), ((1, 0, 32), (2, 32, 32))]
+)
+def test_whole_chunks_are_the_files_that_zarr_writes(
+    tmp_path: Path, box: tuple[tuple[int, int, int], tuple[int, int, int]]
+) -> None:
+    where = Box(offset_zyx=box[0], shape_zyx=box[1])
+    data = np.random.default_rng(1).integers(0, 9, where.shape_zyx).astype(np.uint16)
+    data[..., :32] = 0  # a chunk of nothing is no file
+    files = []
+    for name in ("zarr", "ours"):
+        ref = VolumeRef(
+            path=f"{name}.zarr", kind="image", shape_zyx=(3, 50, 70), chunk_zyx=(1, 32, 32), dtype="uint16",
+            voxel_size_zyx_nm=(1.0, 1.0, 1.0),
+        )  # fmt: skip
+        volume = Volume.create(tmp_path, ref)
+        for values in (np.ones_like(data), data):  # what was there is replaced
+            if name == "ours":
+                volume.write(where, values)
+            else:
+                zarr.open_array(str(tmp_path / ref.path), mode="r+")[where.slices] = values
+        np.testing.assert_array_equal(volume.read(where), data)
+        root = tmp_path / ref.path
+        files.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
+    assert files[0] == files[1]
+
+
+def test_a_box_that_shares_a_chunk_leaves_the_rest_alone(tmp_path: Path) -> None:
+    ref = VolumeRef(
+        path="v.zarr", kind="image", shape_zyx=(1, 50, 70), chunk_zyx=(1, 32, 32), dtype="uint8",
+        voxel_size_zyx_nm=(1.0, 1.0, 1.0),
+    )  # fmt: skip
+    volume = Volume.create(tmp_path, ref)
+    volume.write(ref.box, np.full(ref.shape_zyx, 7, np.uint8))
+    part = Box(offset_zyx=(0, 0, 0), shape_zyx=(1, 32, 40))
+    volume.write(part, np.full(part.shape_zyx, 9, np.uint8))
+    found = volume.read(ref.box)
+    assert (found[0, :32, :40] == 9).all()
+    assert (found[0, 32:] == 7).all()
+    assert (found[0, :32, 40:] == 7).all()

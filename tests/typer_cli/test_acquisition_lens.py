@@ -41,6 +41,9 @@ def test_a_lens_is_learnt_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert first.code == ExitCode.DONE, first.err
     assert first.document == {"file": str(file), **json.loads(file.read_text())}
     assert (first.document["camera"], first.document["tile_shape_yx"]) == ("SEM-2-left", [160, 160])
+    assert first.document["shading"]["tiles"] == 4
+    table = petavoxel("acquisition", "lens", "last", "--to", tmp_path / "other.json")
+    assert "even, as far as 4 tiles show" in " ".join(table.out.split())
     given = ("--set", f"stitch.lens={file}")
     assert petavoxel("run", "start", tmp_path / "acq", *given, *words).code == ExitCode.DONE
     again = petavoxel("acquisition", "lens", "last", "--to", file, "--from", file, "-o", "json")

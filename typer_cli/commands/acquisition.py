@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from typer_cli.boundary import ExitCode
 from typer_cli.options import Folder, Format, Output, RunId, SiteName
 from typer_cli.output import show, table
+
+if TYPE_CHECKING:
+    from functions.model.shading import ShadingDocument
 
 app = typer.Typer(help="Look at what the microscope wrote, and learn its camera.", no_args_is_help=True)
 
@@ -65,7 +68,7 @@ def lens(
     site: SiteName = "local",
     output: Output = Format.TEXT,
 ) -> None:
-    """Write the lens distortion that a run's stitched sections share, for later runs of this camera.
+    """Write the distortion and shading that a run's stitched sections share, for later runs of this camera.
 
     Give the file to them with --set stitch.lens=FILE.json; each section then starts from it.
 
@@ -73,7 +76,7 @@ def lens(
     """
     from rich.console import Console
 
-    from functions.lens import camera_lens
+    from functions.lens import brightness_range, camera_lens
     from functions.store.files import write_json
     from functions.store.lens import read_lens
     from typer_cli.facade import work_of
@@ -89,7 +92,17 @@ def lens(
             ("pixel size", f"{found.pixel_size_nm:g} nm"),
             ("rests on", f"{found.sections} sections, {found.tiles} tiles, {found.weight:g} overlaps"),
             ("largest shift", f"{found.largest_px:.2f} px"),
+            ("brightness", _brightness(brightness_range(found), found.shading)),
         ]
         screen.print(table("lens", found.camera, rows=facts))
 
     show({"file": str(to), **found.to_json()}, output, render)
+
+
+def _brightness(found: tuple[float, float] | None, shading: ShadingDocument | None) -> str:
+    """What tiles are freed of, in words."""
+    if shading is None:
+        return "not measured: at least 4 overlapping tiles in a section are needed"
+    if found is None:
+        return f"even, as far as {shading.tiles} tiles show"
+    return f"{found[0]:.3f} to {found[1]:.3f} of the mean, from {shading.tiles} tiles"
