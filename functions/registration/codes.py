@@ -45,10 +45,10 @@ def pull_codes(
         if not drawn.any():
             continue
         where = section.sources((top, left), (drawn.shape[0], drawn.shape[1]))
-        known = drawn & np.isfinite(where[0])
+        known = drawn & np.isfinite(where.local_yx[0])
         y, x = (
-            np.clip(np.floor((axis[known] + 0.5) / CELL_PX), 0, count - 1).astype(np.int64)
-            for axis, count in zip(where, cells.shape, strict=True)
+            np.clip(np.floor((axis[known] + (corner + 0.5)) / CELL_PX), 0, count - 1).astype(np.int64)
+            for corner, axis, count in zip(where.corner_yx, where.local_yx, cells.shape, strict=True)
         )
         out[:, columns][known] = np.maximum(cells[y, x], TISSUE)
     return out
