@@ -183,9 +183,9 @@ def test_artefact_codes_lie_where_the_image_is(tmp_path: Path, monkeypatch: pyte
 def test_no_tile_is_read_for_the_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = placed_run(tmp_path)
     read: list[int] = []
-    reader = align_render.tile_reader(run, run.sections[0])
+    reader = align_render.layout_reader(run, run.sections[0], load_layout(run, "z00000"))
     monkeypatch.setattr(reader, "_decode", lambda path, of=reader._decode: read.append(1) or of(path))
-    monkeypatch.setattr(align_render, "tile_reader", lambda *_: reader)
+    monkeypatch.setattr(align_render, "layout_reader", lambda *_: reader)
     save_artefacts(run, "z00000", torn_codes())
     align_render.compute(run, "z00000")
     assert len(read) == 4
