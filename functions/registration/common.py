@@ -37,14 +37,10 @@ class FrameSheet:
         points = knot_points(knots, self.spacing_px) @ rigid[:, :2].T + rigid[:, 2] - self.corner_yx
         columns, weights = basis_rows(points, spacing_px=self.spacing_px, shape=self.knots)
         at = np.repeat(np.arange(len(points)), 16), columns.ravel()
-        return sparse.csr_matrix(
-            (weights.ravel(), at), shape=(len(points), self.knots[0] * self.knots[1])
-        )
+        return sparse.csr_matrix((weights.ravel(), at), shape=(len(points), self.knots[0] * self.knots[1]))
 
 
-def lay_frame(
-    sections: Sequence[StackSection], rigid: Sequence[Floats], spacing_px: float
-) -> FrameSheet:
+def lay_frame(sections: Sequence[StackSection], rigid: Sequence[Floats], spacing_px: float) -> FrameSheet:
     """A sheet that covers the knots of all sections."""
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     for section, motion in zip(sections, rigid, strict=True):

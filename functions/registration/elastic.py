@@ -216,7 +216,8 @@ def _against_shrinking(
             for axis in range(2):
                 parts[axis].append(
                     sparse.csr_matrix(
-                        (rows[axis].ravel(), columns.ravel(), index), shape=(len(points), plates.size + len(pairs))
+                        (rows[axis].ravel(), columns.ravel(), index),
+                        shape=(len(points), plates.size + len(pairs)),
                     )
                 )
     outwards = [
