@@ -71,13 +71,13 @@ def shifts(a, b):
 
 
 def peak(near):
-    """The highest point of a correlation, to a fraction of a pixel by a parabola on each axis; x, y."""
+    """The highest point of a correlation, to a fraction of a pixel by a bell curve on each axis; x, y."""
     y, x = np.unravel_index(near.argmax(), near.shape)
     out = []
     for index, line in ((x, near[y]), (y, near[:, x])):
         part = 0.0
         if 0 < index < len(line) - 1:
-            low, top, high = line[index - 1 : index + 2]
+            low, top, high = np.log(np.maximum(line[index - 1 : index + 2], 1e-9 * near.max()))
             part = 0.5 * (low - high) / (low - 2.0 * top + high)
         out.append(index - REACH + part)
     return out
