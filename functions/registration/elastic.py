@@ -95,7 +95,10 @@ def bend_sections(
     locked: Mapping[int, Warp],
     layout: Layout,
 ) -> tuple[list[Warp], tuple[int, ...]]:
-    """Warps of all sections, locked ones as they are; and the sections that stay too unevenly bent."""
+    """Warps of all sections, locked ones as they are; and the sections that stay too unevenly bent.
+
+    At least one pair holds a section that is not locked.
+    """
     frame = lay_frame(sections, rigid, spacing_px) if locked else None
     plates = lay_plates(sections, spacing_px, locked, frame)
     moving = [p for p in pairs if not (p.a in locked and p.b in locked)]
@@ -275,9 +278,13 @@ def _towards(
     pulled = own @ shared
     corner = shared.T @ pulled + sparse.identity(plates.size - begin) / FRAME_SIGMA_PX**2
     right = np.zeros((plates.size, 2))
+    forms: dict[tuple[tuple[int, int], int], Sparse] = {}
     for k, warp in locked.items():
         parts = distortion(warp, rigid[k], plates.knots[k], frame.spacing_px)
-        form = _stiffness(plates.knots[k], np.full(len(parts), stiffness))
+        kind = (plates.knots[k], len(parts))
+        if kind not in forms:  # most sections are alike, and locked ones can be thousands
+            forms[kind] = _stiffness(plates.knots[k], np.full(len(parts), stiffness))
+        form = forms[kind]
         row = sparse.vstack([frame.rows(plates.knots[k], rigid[k])] * len(parts), format="csr")
         corner = corner + row.T @ form @ row
         right[begin:] += row.T @ (form @ parts.reshape(-1, 2))

@@ -63,7 +63,7 @@ def solve_stack(
         rigid = place_rigidly(sections, pairs, label, locked)
     warps = [locked.get(k, Warp(affine=affine)) for k, affine in enumerate(rigid)]
     bent: tuple[int, ...] = ()
-    if pairs and len(locked) < count:
+    if any(p.a not in locked or p.b not in locked for p in pairs):
         warps, bent = bend_sections(
             sections,
             pairs,

@@ -141,6 +141,15 @@ def test_what_follows_locked_sections_is_where_the_whole_solve_has_it() -> None:
     assert np.linalg.det(whole.warps[0].affine[:, :2]) == pytest.approx(1.0, abs=0.02)
 
 
+def test_a_new_section_that_matches_nothing_leaves_locked_ones_alone() -> None:
+    stack = synthetic_stack(4)
+    locked = dict(enumerate(stack.truth[:3]))
+    pairs = [p for p in stack.pairs if p.b < 3]
+    solved = solve_stack(stack.sections, pairs, spacing_px=SPACING_PX, locked=locked)
+    assert all(solved.warps[k] is warp for k, warp in locked.items())
+    assert solved.held == (True, True, True, False)
+
+
 def test_all_locked_is_what_it_was() -> None:
     stack = synthetic_stack(3)
     locked = dict(enumerate(stack.truth))
