@@ -11,7 +11,7 @@ from functions.stages import Stages, device_of
 from functions.store.artefacts import load_artefacts
 from functions.store.cells import UnitReport
 from functions.store.run import Run
-from functions.store.transforms import load_layout, read_section, write_arrays
+from functions.store.transforms import load_layout, open_section, write_arrays
 
 
 def units(run: Run) -> list[str]:
@@ -29,8 +29,8 @@ def compute(run: Run, unit: str) -> UnitReport:
     """
     parameters, stages, far = run.parameters.align, Stages(), unit in run.far_pairs
     device = device_of(parameters.device, group="align")
-    with stages.stage("read"):
-        a, b = (read_section(run, load_layout(run, s.section.id)) for s in run.pairs[unit])
+    with stages.stage("open"):
+        a, b = (open_section(run, load_layout(run, s.section.id)) for s in run.pairs[unit])
         regions_a, regions_b = (part_regions(load_artefacts(run, s.section.id)) for s in run.pairs[unit])
     with stages.stage("correlation"):
         found = register_sections(

@@ -94,6 +94,7 @@ def _compute(run: Run) -> UnitReport:
         pairs,
         spacing_px=float(parameters.mesh_spacing_px),
         stiffness=parameters.stiffness,
+        trust_stage=parameters.trust_stage,
         locked={} if locked is None else _locked_warps(layouts, locked),
     )
     floor = None if locked is None else locked.frame.volume.shape_zyx[1:]

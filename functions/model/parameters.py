@@ -68,8 +68,15 @@ class AlignParameters(Document):
     unlocked_sections: Annotated[int, Field(ge=0, le=64)] = 0
     """... but for so many at its end, which are placed anew: sections they are paired with had not been
     imaged yet. While a stack grows, the largest of `far_neighbours`."""
+    trust_stage: bool = False
+    """Let the stack lean as the stage positions say. Tissue that runs sideways looks like a creeping stage,
+    and images alone set it upright. For microscopes whose stage does not creep, and not while a stack grows:
+    its lean is not known before its end."""
     max_rotation_deg: Annotated[float, Field(ge=0, le=180)] = 12.0
     """Rotations between neighbours that are tried first; all others only if none of these fits."""
+    window_px: Annotated[int, Field(ge=256, le=32768)] = 2048
+    """Side of the windows in which two sections are read and compared. Memory goes with its square, however
+    large sections are; matches do not depend on it."""
     patch_px: Annotated[int, Field(ge=16, le=256)] = 64
     """Side of the patches of the block-wise flow."""
     stride_px: Annotated[int, Field(ge=8, le=512)] = 32

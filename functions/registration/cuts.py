@@ -8,9 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from functions.model.artefacts import CRACK, FOLD
-from functions.model.regions import LINE, REGION_CELL_PX, Regions
+from functions.model.regions import LINE, Regions
 from functions.registration.artefacts import Codes
-from functions.registration.masks import enlarge
+from functions.registration.planes import RegionMask
 from functions.registration.rotation import Level
 
 MIN_REGION_SHARE = 0.02
@@ -45,8 +45,5 @@ def region_level(level: Level, regions: Regions | None, region: int) -> Level:
     """A level of which only one region is usable; what lies on a line is not."""
     if regions is None:
         return level
-    f = level.factor
-    rows, columns = (n // f for n in (REGION_CELL_PX * np.array(regions.labels.shape)))
-    inside = enlarge(regions.labels == region, (rows, columns), REGION_CELL_PX // f)
-    shape = level.mask.shape
-    return replace(level, mask=level.mask & inside[: shape[0], : shape[1]])
+    mask = RegionMask(mask=level.mask, regions=regions, region=region, factor=level.factor)
+    return replace(level, mask=mask)

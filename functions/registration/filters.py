@@ -70,23 +70,46 @@ def _radius(sigma_px: float) -> int:
     return int(3.0 * sigma_px + 0.5)
 
 
-def band(image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float) -> Tensor:
+def band(
+    image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float, contrast: float | None = None
+) -> Tensor:
     """`masks.band_pass` of one image (Y, X) of float32 and its mask; strip by strip, but for the typical
-    contrast."""
+    contrast (None: the image's own)."""
     if not bool(mask.any()):
         return torch.zeros_like(image)
-    size = max(3, 2 * round(coarse_px) + 1)
+    flat, local = _flat_and_local(image, mask, fine_px, coarse_px)
+    level = _median(_some(local if bool(mask.all()) else local[mask])) if contrast is None else contrast
+    return flat.div_(local.add_(0.25 * level + 1e-3).sqrt_())
+
+
+def local_contrasts(image: Tensor, mask: Tensor, *, fine_px: float, coarse_px: float) -> Tensor:
+    """Local variance at the usable pixels (N,) of an image; the median of all is a typical contrast."""
+    return _flat_and_local(image, mask, fine_px, coarse_px)[1][mask] if bool(mask.any()) else image[:0, 0]
+
+
+def halo_px(*, fine_px: float, coarse_px: float) -> int:
+    """How far beyond a pixel an image counts for it."""
+    size = _band_size(coarse_px)
+    return 2 * (size // 2) + 2 * size + _radius(fine_px)
+
+
+def _band_size(coarse_px: float) -> int:
+    return max(3, 2 * round(coarse_px) + 1)
+
+
+def _flat_and_local(image: Tensor, mask: Tensor, fine_px: float, coarse_px: float) -> tuple[Tensor, Tensor]:
+    """Image without noise and shading, and its local variance."""
+    size = _band_size(coarse_px)
     # against the mean, sums stay small, and so does their rounding
     full = bool(mask.all())
     mean = image.mean() if full else image[mask].mean()
     flat, local = torch.empty_like(image), torch.empty_like(image)
-    halo = 2 * (size // 2) + 2 * size + _radius(fine_px)
+    halo = halo_px(fine_px=fine_px, coarse_px=coarse_px)
     for rows, wider in strips(image.shape, halo, image.device):
         part = slice(rows.start - wider.start, rows.stop - wider.start)
         found = _flattened(image[wider] - mean, mask[wider], fine_px, size)
         flat[rows], local[rows] = (values[part] for values in found)
-    level = _median(_some(local if full else local[mask]))
-    return flat.div_(local.add_(0.25 * level + 1e-3).sqrt_())
+    return flat, local
 
 
 def strips(shape_yx: tuple[int, ...], halo_px: int, device: torch.device) -> list[tuple[slice, slice]]:

@@ -6,18 +6,20 @@ Maps lead from the pixels of section a to those of section b.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from functions.model.parameters import AlignParameters
 from functions.model.transform import Sheet, Warp, sheet_shape
-from functions.registration.correlation import match_patches
+from functions.registration.correlation import PatchShifts, match_patches
+from functions.registration.filters import halo_px, local_contrasts
 from functions.registration.masks import Image, Mask, band_pass
 from functions.registration.overlaps import Matches
 from functions.registration.robust import solve_robust
 from functions.registration.rotation import Level
 from functions.registration.sheets import basis_rows, bending
-from functions.registration.warp import draw
+from functions.registration.warp import STEP_PX, draw_window
 
 Floats = NDArray[np.float64]
 MIN_INLIERS = 8
@@ -25,12 +27,47 @@ LEVEL_PATCH_PX = 48
 APART_PX = 8
 FINE_PX = 1.5
 COARSE_PX = 12.0
+HALO_PX = halo_px(fine_px=FINE_PX, coarse_px=COARSE_PX)
+SAMPLED_PX = 1024
+SAMPLES, SAMPLE_PX = 4, 512
+"""The typical contrast of a level of more than 1024 x 1024 px is that of 4 x 4 windows of 512 px."""
+Window = tuple[slice, slice]
+
+
+def typical_contrast(level: Level) -> float:
+    """Median of the local variance of a level, as `filters.band` takes it; 0 where nothing is usable."""
+    rows, columns = (_samples(n, max(level.shape_yx) <= SAMPLED_PX) for n in level.shape_yx)
+    found = []
+    for box in ((r, c) for r in rows for c in columns):
+        image, mask = (
+            torch.from_numpy(np.ascontiguousarray(plane[box])).to(level.device)
+            for plane in (level.image, level.mask)
+        )
+        found.append(local_contrasts(image, mask, fine_px=FINE_PX, coarse_px=COARSE_PX).cpu().numpy())
+    values = np.concatenate(found)
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def _samples(length: int, whole: bool) -> list[slice]:
+    if whole or length <= SAMPLE_PX:
+        return [slice(0, length)]
+    starts = np.unique(np.linspace(0, length - SAMPLE_PX, SAMPLES).astype(int))
+    return [slice(int(s), int(s) + SAMPLE_PX) for s in starts]
 
 
 def warp_level(b: Level, shape_yx: tuple[int, int], warp: Warp) -> tuple[Image, Mask]:
     """Section b, drawn onto the pixels of a (both of one level)."""
+    return _warp_window(b, (slice(0, shape_yx[0]), slice(0, shape_yx[1])), warp)
+
+
+def _warp_window(b: Level, window: Window, warp: Warp) -> tuple[Image, Mask]:
+    """A window of section b, drawn onto the pixels of a (both of one level)."""
     f, half = b.factor, (b.factor - 1) / 2.0
-    return draw(b.image, b.mask, lambda r: (warp.apply(r * f + half) - half) / f, shape_yx, device=b.device)
+
+    def source_of(points: Floats) -> Floats:
+        return (warp.apply(points * f + half) - half) / f
+
+    return draw_window(b.image, b.mask, source_of, window, device=b.device)
 
 
 def _spread(first: int, last: int, step: int) -> NDArray[np.int64]:
@@ -49,41 +86,102 @@ def _match_level(
     reach_px: int,
     floor: float,
     ratio: float,
+    window_px: int,
 ) -> tuple[Matches, int]:
-    """Matches, in full-resolution px, of patches of a in b drawn through `warp`; and how many were tried."""
-    shape = (a.image.shape[0], a.image.shape[1])
-    drawn, drawn_mask = warp_level(b, shape, warp)
+    """Matches, in full-resolution px, of patches of a in b drawn through `warp`; and how many were tried.
+
+    Patches are compared window by window; neither section, nor what is drawn of it, is held as a whole.
+    """
+    shape = a.shape_yx
     patch = max(12, min(patch_px, min(shape) // 3))
     # patches may hang over the border by a third, so that the rim is measured too
     over = patch // 3
     step = max(4, min(stride_px, patch // 2))
     axes = [_spread(-over, n - patch + over, step) for n in shape]
     corners = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
+    peak, here, there = np.full(len(corners), -1.0), np.zeros((len(corners), 2)), np.zeros((len(corners), 2))
+    second, good = np.ones(len(corners)), np.zeros(len(corners), dtype=np.bool_)
+    for chosen in _by_window(corners, window_px):
+        found, middle = _match_window(a, b, warp, corners[chosen], patch, reach_px)
+        peak[chosen], here[chosen], there[chosen] = found.peak, middle, middle + found.shift_yx_px
+        second[chosen] = np.maximum(found.second, 0.0) / np.maximum(found.peak, 1e-6)
+        good[chosen] = found.valid & (found.peak >= floor) & (second[chosen] <= ratio)
+    half = (a.factor - 1) / 2.0
+    matches = Matches(
+        a_yx=here[good] * a.factor + half,
+        b_yx=warp.apply(there[good] * a.factor + half),
+        peak=peak[good],
+        ratio=second[good],
+    )
+    return matches, int((peak > -1.0).sum())
+
+
+def _by_window(corner_yx: NDArray[np.int64], window_px: int) -> list[NDArray[np.int64]]:
+    """Indices of the corners (N, 2) in each window; windows are of one size, as few as do."""
+    low = corner_yx.min(axis=0)
+    extent = corner_yx.max(axis=0) - low + 1
+    count = -(-extent // window_px)
+    y, x = ((corner_yx - low) * count // extent).T
+    window = y * count[1] + x
+    return [np.flatnonzero(window == k) for k in np.unique(window)]
+
+
+def _match_window(
+    a: Level, b: Level, warp: Warp, corner_yx: NDArray[np.int64], patch_px: int, reach_px: int
+) -> tuple[PatchShifts, Floats]:
+    """Patches of a with corners (N, 2) in b drawn through `warp`; and middles (N, 2) of what they show."""
+    low, high = corner_yx.min(axis=0), corner_yx.max(axis=0) + patch_px
+    seen, window = _windows(low, high, a.shape_yx)
+    mask = a.mask[window]
+    fixed = _band_window(a.image[window], mask, a)[seen]
+    room = [
+        (s.start - int(n), int(m) - s.stop) for s, n, m in zip(_plain(seen, window), low, high, strict=True)
+    ]
+    fixed_mask = np.pad(mask[seen], room)
+    wide, drawn_window = _windows(low - reach_px - 1, high + reach_px + 1, a.shape_yx)
+    drawn, drawn_mask = _warp_window(b, drawn_window, warp)
+    moving = _band_window(drawn, drawn_mask, b)[wide]
     found = match_patches(
-        np.pad(band_pass(a.image, a.mask, fine_px=FINE_PX, coarse_px=COARSE_PX, device=a.device), over),
-        np.pad(a.mask, over),
-        band_pass(drawn, drawn_mask, fine_px=FINE_PX, coarse_px=COARSE_PX, device=a.device),
-        drawn_mask,
-        fixed_corner_yx=corners + over,
-        moving_corner_yx=corners,
-        patch_yx_px=(patch, patch),
+        np.pad(fixed, room),
+        fixed_mask,
+        moving,
+        drawn_mask[wide],
+        fixed_corner_yx=corner_yx - low,
+        moving_corner_yx=corner_yx - [s.start for s in _plain(wide, drawn_window)],
+        patch_yx_px=(patch_px, patch_px),
         reach_px=reach_px,
         min_cover=0.55,
         apart_px=APART_PX,
         device=a.device,
     )
-    second = np.maximum(found.second, 0.0) / np.maximum(found.peak, 1e-6)
-    good = found.valid & (found.peak >= floor) & (second <= ratio)
-    half = (a.factor - 1) / 2.0
-    here = _centroids(np.pad(a.mask, over), corners[good] + over, patch) - over
-    there = here + found.shift_yx_px[good]
-    matches = Matches(
-        a_yx=here * a.factor + half,
-        b_yx=warp.apply(there * a.factor + half),
-        peak=found.peak[good],
-        ratio=second[good],
+    return found, _centroids(fixed_mask, corner_yx - low, patch_px) + low
+
+
+def _windows(
+    low: NDArray[np.int64], high: NDArray[np.int64], shape_yx: tuple[int, int]
+) -> tuple[Window, Window]:
+    """The part of a level from `low` to `high`, within a window that has all that counts for it; that window.
+
+    Windows begin where coordinates of drawn levels are evaluated, so that these do not depend on them.
+    """
+    parts, windows = [], []
+    for start, stop, n in zip(low.tolist(), high.tolist(), shape_yx, strict=True):
+        first, last = min(max(0, start), n - 1), max(1, min(n, stop))
+        begin = max(0, first - HALO_PX) // STEP_PX * STEP_PX
+        windows.append(slice(begin, min(n, last + HALO_PX)))
+        parts.append(slice(first - begin, last - begin))
+    return (parts[0], parts[1]), (windows[0], windows[1])
+
+
+def _plain(part: Window, window: Window) -> list[slice]:
+    """A part of a window in pixels of the level."""
+    return [slice(w.start + p.start, w.start + p.stop) for p, w in zip(part, window, strict=True)]
+
+
+def _band_window(image: Image, mask: Mask, level: Level) -> Image:
+    return band_pass(
+        image, mask, fine_px=FINE_PX, coarse_px=COARSE_PX, contrast=level.contrast, device=level.device
     )
-    return matches, int((found.peak > -1.0).sum())
 
 
 def _centroids(mask: Mask, corner_yx: NDArray[np.int64], patch_px: int) -> Floats:
@@ -98,7 +196,7 @@ def _centroids(mask: Mask, corner_yx: NDArray[np.int64], patch_px: int) -> Float
     return np.asarray(np.stack(sums[1:], axis=1) / np.maximum(sums[0], 1.0)[:, None], dtype=np.float64)
 
 
-def refine_affine(a: Level, b: Level, warp: Warp) -> Warp | None:
+def refine_affine(a: Level, b: Level, warp: Warp, *, window_px: int) -> Warp | None:
     """An affine map from patches; None when too few agree on one."""
     found, _ = _match_level(
         a,
@@ -109,6 +207,7 @@ def refine_affine(a: Level, b: Level, warp: Warp) -> Warp | None:
         reach_px=10,
         floor=0.15,
         ratio=0.92,
+        window_px=window_px,
     )
     if len(found) < MIN_INLIERS:
         return None
@@ -147,6 +246,7 @@ def flow(
         reach_px=reach_px,
         floor=parameters.min_correlation,
         ratio=parameters.max_second_peak,
+        window_px=parameters.window_px,
     )
 
 

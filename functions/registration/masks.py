@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,15 @@ RESIN_SHARE = 0.35
 NOISE_SAMPLES = 200_000
 
 
+class Typed(Protocol):
+    """An array, or what reads one."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileMasks:
     """Masks on cells of 8 x 8 px, (ceil(H / 8), ceil(W / 8)).
@@ -36,7 +46,7 @@ class TileMasks:
     textured: Mask
 
 
-def require_gray(image: NDArray[np.generic]) -> None:
+def require_gray(image: Typed) -> None:
     """Refuse anything but 8 bits: other ranges, and NaN, would be taken for black, saturated or no texture.
 
     Raises:
@@ -113,13 +123,20 @@ def _broad(cells: Mask) -> Mask:
 
 
 def band_pass(
-    image: NDArray[np.generic], mask: Mask, *, fine_px: float, coarse_px: float, device: torch.device = CPU
+    image: NDArray[np.generic],
+    mask: Mask,
+    *,
+    fine_px: float,
+    coarse_px: float,
+    contrast: float | None = None,
+    device: torch.device = CPU,
 ) -> Image:
     """Take away noise below `fine_px` and shading above `coarse_px`, and even out local contrast.
 
-    Masked pixels do not leak into their neighbours and are 0 in the result.
+    Masked pixels do not leak into their neighbours and are 0 in the result. `contrast` is the typical local
+    variance of all of which the image may be a window; None takes its own.
     """
     gray = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(device)
     usable = torch.from_numpy(np.ascontiguousarray(mask)).to(device)
-    out = band(gray, usable, fine_px=fine_px, coarse_px=coarse_px)
+    out = band(gray, usable, fine_px=fine_px, coarse_px=coarse_px, contrast=contrast)
     return np.asarray(out.cpu().numpy(), dtype=np.float32)

@@ -3,7 +3,8 @@
 First rigid motions, then a sheet for each section (for each region of one that folds or cracks part). No
 section is the anchor: the gauge is that rotations and translations are zero on average, and that sections
 keep their size and shape on average, so that no section imprints its distortion on the stack and the stack
-neither shrinks nor drifts. Locked sections, if there are any, are the frame instead: they stay to the bit.
+neither shrinks nor drifts. It leans as the images say, or as the stage does: no pair can tell. Locked
+sections, if there are any, are the frame instead: they stay to the bit.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def solve_stack(
     spacing_px: float,
     stiffness: float = 1.0,
     locked: Mapping[int, Warp] = NONE_LOCKED,
+    trust_stage: bool = False,
     layout: Layout = AUTOMATIC,
 ) -> Stack:
     """Place all sections.
@@ -46,6 +48,8 @@ def solve_stack(
         pairs: with at least a few matches each; a pair that should not count is left out.
         stiffness: factor on the resistance to bending.
         locked: warps of sections (by index) that must not move; the others are placed against them.
+        trust_stage: let the stack lean as the stage positions say, not as the images do; without locked
+            sections only, which lean as they lean.
         layout: blocks of sections that are solved at once; the result does not depend on it.
     """
     count = len(sections)
@@ -59,7 +63,7 @@ def solve_stack(
         rigid = place_rigidly(sections, pairs, label, locked)
     warps = [locked.get(k, Warp(affine=affine)) for k, affine in enumerate(rigid)]
     bent: tuple[int, ...] = ()
-    if pairs and len(locked) < count:
+    if any(p.a not in locked or p.b not in locked for p in pairs):
         warps, bent = bend_sections(
             sections,
             pairs,
@@ -73,6 +77,8 @@ def solve_stack(
             warps = _without_common_affine(sections, warps, rigid)
         tied = {k for p in pairs for k in (p.a, p.b)} | set(locked)
         warps = [w if k in tied else _between(k, sections, warps, tied) for k, w in enumerate(warps)]
+    if trust_stage and not locked:
+        warps = _leaning_by_stage(sections, warps, held)
     residuals = tuple(
         np.linalg.norm(warps[p.a].apply(p.matches.a_yx) - warps[p.b].apply(p.matches.b_yx), axis=1)
         for p in told
@@ -132,6 +138,31 @@ def _without_common_affine(
     move = np.mean(before, axis=0) - back @ np.mean(after, axis=0)
     affine = np.concatenate([back, move[:, None]], axis=1)
     return [warp.then(affine) for warp in warps]
+
+
+def _leaning_by_stage(
+    sections: Sequence[StackSection], warps: Sequence[Warp], held: Sequence[bool]
+) -> list[Warp]:
+    """Move every section in proportion to z, so that what registration did to the stage positions has no
+    trend.
+
+    Tissue that runs sideways from section to section looks like a stage that creeps. Images set it upright,
+    and no pair can tell: they all lean the same way.
+    """
+    z = np.array([s.z for s in sections], dtype=np.float64)
+    moved = [
+        w.apply(s.centre_yx[None])[0] - s.centre_yx - s.stage_origin_yx_px
+        for s, w in zip(sections, warps, strict=True)
+    ]
+    known = np.flatnonzero(held)
+    if len(known) < 2:
+        return list(warps)
+    slope = np.polyfit(z[known], np.array(moved)[known], 1)[0]
+    leaning = (z[:, None] - z[known].mean()) * slope
+    return [
+        w.then(np.concatenate([np.eye(2), -by[:, None]], axis=1))
+        for w, by in zip(warps, leaning, strict=True)
+    ]
 
 
 def _between(index: int, sections: Sequence[StackSection], warps: Sequence[Warp], tied: set[int]) -> Warp:

@@ -15,6 +15,7 @@ from scipy.sparse import linalg
 Floats = NDArray[np.float64]
 Sparse = Any
 Solver = Callable[[Sparse, Floats, Floats | None], Floats]
+Push = Callable[[Floats, Floats], Floats]
 DIRECT_LIMIT = 60_000
 MIN_GROUP_TRUST = 0.05
 
@@ -62,6 +63,7 @@ def solve_robust(
     group: NDArray[np.int64] | None = None,
     solver: Solver = solve,
     start: Floats | None = None,
+    push: Push | None = None,
 ) -> Solution:
     """Minimise sum w rho(|design x - target|) + x' prior x - 2 x' prior_right.
 
@@ -78,6 +80,8 @@ def solve_robust(
             own, and counts less by the square of it.
         solver: of the linear system of each round, from the unknowns of the round before.
         start: unknowns (P, K) to begin with.
+        push: right side (P, K) that follows from the unknowns so far and the weighted squares (M,) of
+            their residuals.
     """
     base = np.zeros((design.shape[1], target.shape[1])) if prior_right is None else prior_right
     robust = np.ones(len(target))
@@ -87,7 +91,10 @@ def solve_robust(
     for index in range(rounds):
         w = weight * robust
         scaled = transposed.multiply(w).tocsr()
-        unknowns = solver(scaled @ design + prior, scaled @ target + base, unknowns)
+        right = scaled @ target + base
+        if push is not None:
+            right = right + push(unknowns, w * residual**2)
+        unknowns = solver(scaled @ design + prior, right, unknowns)
         residual = np.linalg.norm(design @ unknowns - target, axis=1)
         if len(residual) == 0:
             break

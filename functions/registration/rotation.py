@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from functions.registration.filters import CPU, band
-from functions.registration.masks import Gray, Image, Mask, reduce_mean
+from functions.registration.masks import Gray, Mask, reduce_mean
+from functions.registration.planes import USABLE_SHARE, Plane
 
 Floats = NDArray[np.float64]
 SCAN_STEP_DEG = 1.5
@@ -47,16 +48,23 @@ class Level:
     Pixel r of a level of factor f is the mean of f x f pixels and has its centre at r * f + (f - 1) / 2.
     """
 
-    image: Image
-    mask: Mask
+    image: Plane
+    mask: Plane
     factor: int
     device: torch.device = CPU
+    contrast: float | None = None
+    """Typical local variance, as of `filters.band`."""
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Of the level."""
+        return self.image.shape[0], self.image.shape[1]
 
 
 def reduce_section(image: Gray, mask: Mask, factor: int, device: torch.device = CPU) -> Level:
     """Means of blocks; a block is usable when most of it is."""
-    small, share = reduce_mean(image, factor), reduce_mean(mask, factor)
-    return Level(image=small, mask=share > 0.8, factor=factor, device=device)
+    usable = reduce_mean(mask, factor) > USABLE_SHARE
+    return Level(image=reduce_mean(image, factor), mask=usable, factor=factor, device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +111,7 @@ class _Scan:
 
     def __init__(self, a: Level, b: Level) -> None:
         self._centre = (np.array(b.image.shape) - 1) / 2.0
-        self._side = int(np.ceil(np.hypot(*b.image.shape))) + 2
+        self._side = int(np.ceil(np.hypot(*b.shape_yx))) + 2
         self._size = [next_fast_len(n + self._side - 1, real=True) for n in a.image.shape]
         fixed, mask = _pattern(a)
         self._spectra = torch.fft.rfft2(torch.stack([fixed, fixed**2, mask]), self._size).conj()
@@ -174,8 +182,8 @@ class _Scan:
 
 def _pattern(level: Level) -> tuple[Tensor, Tensor]:
     """Band-passed thumbnail and its mask."""
-    mask = torch.from_numpy(level.mask).to(level.device)
-    image = torch.from_numpy(level.image).to(level.device)
+    mask = torch.from_numpy(level.mask[:, :]).to(level.device)
+    image = torch.from_numpy(level.image[:, :]).to(level.device)
     return band(image, mask, fine_px=FINE_PX, coarse_px=COARSE_PX), mask.to(torch.float32)
 
 

@@ -17,10 +17,18 @@ from functions.model.regions import Regions
 from functions.model.transform import Warp
 from functions.registration.cuts import region_level
 from functions.registration.filters import CPU
-from functions.registration.flow import MIN_INLIERS, fit_warp, flow, refine_affine, warp_level
-from functions.registration.masks import Gray, Mask, require_gray
+from functions.registration.flow import (
+    MIN_INLIERS,
+    fit_warp,
+    flow,
+    refine_affine,
+    typical_contrast,
+    warp_level,
+)
+from functions.registration.masks import require_gray
 from functions.registration.overlaps import NO_MATCHES, Matches, join
-from functions.registration.rotation import Guess, Level, reduce_section, scan_rotations
+from functions.registration.planes import Plane, Reduced, hold
+from functions.registration.rotation import Guess, Level, scan_rotations
 
 Floats = NDArray[np.float64]
 Levels = dict[int, tuple[Level, Level]]
@@ -62,10 +70,10 @@ class PairMatch:
 
 
 def register_sections(
-    a: Gray,
-    mask_a: Mask,
-    b: Gray,
-    mask_b: Mask,
+    a: Plane,
+    mask_a: Plane,
+    b: Plane,
+    mask_b: Plane,
     parameters: AlignParameters,
     *,
     regions_a: Regions | None = None,
@@ -77,6 +85,7 @@ def register_sections(
     False).
 
     Args:
+        a: 8 bits (Y, X): an array, or what reads one box by box.
         regions_a: regions of a that folds and cracks part; None where nothing does.
         far: stop at half resolution, try near rotations and one scale only: enough for what holds a stack
             straight, and may fail.
@@ -90,11 +99,9 @@ def register_sections(
     while min(*a.shape, *b.shape) // (2 * factor) >= THUMBNAIL_PX:
         factor *= 2
     finest = 2 if far and factor > 1 else 1
-    levels = {
-        f: (reduce_section(a, mask_a, f, device), reduce_section(b, mask_b, f, device))
-        for f in _powers(factor)
-        if f >= finest
-    }
+    factors = [f for f in _powers(factor) if f >= finest]
+    both = [reduce_levels(i, m, factors, parameters.window_px, device) for i, m in ((a, mask_a), (b, mask_b))]
+    levels = {f: (both[0][f], both[1][f]) for f in factors}
     regions = (regions_a, regions_b)
     thumbnails, widest = levels[factor], parameters.max_rotation_deg
     guess = scan_rotations(*thumbnails, max_rotation_deg=widest, all_round=not far)
@@ -132,7 +139,7 @@ def _register_from(
         return PairMatch(affine=np.eye(2, 3), score=0.0, margin=0.0)
     warp = Warp(affine=guess.affine)
     for f in levels:
-        refined = refine_affine(*levels[f], warp)
+        refined = refine_affine(*levels[f], warp, window_px=parameters.window_px)
         if refined is None:
             return PairMatch(affine=warp.affine, score=guess.score, margin=guess.margin)
         warp = refined
@@ -171,7 +178,7 @@ def _flow_of_regions(
     warp, reach = affine, parameters.reach_px
     found, tried, residual = NO_MATCHES, 0, np.zeros(0)
     for f, (a, _) in levels.items():
-        shape = (f * a.image.shape[0], f * a.image.shape[1])
+        shape = (f * a.shape_yx[0], f * a.shape_yx[1])
         found, tried = flow(*levels[f], warp, parameters, reach_px=reach)
         if len(found) < MIN_INLIERS:
             return NO_MATCHES, tried, np.zeros(0)
@@ -179,6 +186,25 @@ def _flow_of_regions(
         found, residual = found.take(weight > 0), residual[weight > 0]
         reach = max(6, parameters.reach_px // 2)
     return found, tried, residual
+
+
+def reduce_levels(
+    image: Plane, mask: Plane, factors: list[int], window_px: int, device: torch.device
+) -> dict[int, Level]:
+    """A section reduced by each factor. Levels that fill no more than a window are held; of larger ones,
+    windows are made when they are asked for."""
+    planes = {
+        f: [Reduced(source=image, factor=f, is_mask=False), Reduced(source=mask, factor=f, is_mask=True)]
+        for f in factors
+    }
+    small = [f for f in factors if np.prod(planes[f][0].shape) <= window_px**2]
+    images, masks = (hold([planes[f][k] for f in small], window_px**2) for k in range(2))
+    held: dict[int, tuple[Plane, Plane]] = dict(zip(small, zip(images, masks, strict=True), strict=True))
+    levels = {}
+    for f in factors:
+        at_hand = held.get(f, (planes[f][0], planes[f][1]))
+        levels[f] = Level(image=at_hand[0], mask=at_hand[1], factor=f, device=device)
+    return {f: replace(level, contrast=typical_contrast(level)) for f, level in levels.items()}
 
 
 def _powers(factor: int) -> list[int]:

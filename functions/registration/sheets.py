@@ -27,6 +27,29 @@ def basis_rows(
     return columns.reshape(len(points_yx), 16), weights.reshape(len(points_yx), 16)
 
 
+def slope_rows(
+    points_yx: Floats, *, spacing_px: float, shape: tuple[int, int]
+) -> tuple[NDArray[np.int64], Floats]:
+    """Columns (N, 16), as of `basis_rows`, and the weights (2, N, 16) of the slopes along y and x, per px."""
+    (iy, wy, sy), (ix, wx, sx) = (
+        (*spline_basis(points_yx[:, k], spacing_px, n), _spline_slopes(points_yx[:, k], spacing_px, n))
+        for k, n in enumerate(shape)
+    )
+    k = np.arange(4)
+    columns = (iy[:, None, None] + k[None, :, None]) * shape[1] + ix[:, None, None] + k[None, None, :]
+    weights = np.stack([sy[:, :, None] * wx[:, None, :], wy[:, :, None] * sx[:, None, :]])
+    return columns.reshape(-1, 16), weights.reshape(2, -1, 16) / spacing_px
+
+
+def _spline_slopes(points_1d: Floats, spacing_px: float, size: int) -> Floats:
+    """Derivatives (N, 4) of the four cubic weights of `spline_basis`, per knot."""
+    u = np.clip(points_1d / spacing_px, 0.0, float(size - 3))
+    t = u - np.minimum(np.floor(u), size - 4)
+    return np.stack(
+        [-((1 - t) ** 2) / 2, (3 * t**2 - 4 * t) / 2, (-3 * t**2 + 2 * t + 1) / 2, t**2 / 2], axis=1
+    )
+
+
 def _difference(n: int, order: int) -> Sparse:
     if n <= order:
         return sparse.csr_matrix((0, n))

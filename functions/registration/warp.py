@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import grid_sample, interpolate
 
 from functions.registration.filters import CPU, strips
+from functions.registration.planes import Plane
 
 Floats = NDArray[np.float32]
 STEP_PX = 8
@@ -173,12 +174,29 @@ def draw(
     *,
     device: torch.device = CPU,
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Values (H, W) of a whole image and where they are usable, strip by strip: coordinates take room."""
-    values, inside = np.zeros(shape_yx, np.float32), np.zeros(shape_yx, np.bool_)
-    for rows, _ in strips(shape_yx, STEP_PX, device):
-        strip = (rows.stop - rows.start, shape_yx[1])
-        coordinates = dense_coordinates(source_of, (rows.start, 0), strip)
+    """Values (H, W) of a whole image and where they are usable."""
+    box = (slice(0, shape_yx[0]), slice(0, shape_yx[1]))
+    return draw_window(image, mask, source_of, box, device=device)
+
+
+def draw_window(
+    image: Plane,
+    mask: Plane,
+    source_of: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    window: tuple[slice, slice],
+    *,
+    device: torch.device = CPU,
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Values (H, W) of a window of the drawn image and where they are usable, strip by strip: coordinates
+    take room. Only the part of the source that a strip needs is read."""
+    top, left = (s.start for s in window)
+    shape = (window[0].stop - top, window[1].stop - left)
+    values, inside = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    for rows, _ in strips(shape, STEP_PX, device):
+        strip = (rows.stop - rows.start, shape[1])
+        coordinates = dense_coordinates(source_of, (top + rows.start, left), strip)
         box = source_box(coordinates, image.shape)
         if box is not None:
-            values[rows], inside[rows] = pull(image[box], mask[box], coordinates, box, device=device)
+            usable = mask[box].astype(np.bool_)
+            values[rows], inside[rows] = pull(image[box], usable, coordinates, box, device=device)
     return values, inside

@@ -21,7 +21,15 @@ from functions.store.cells import CODE_VERSION, Cell
 from functions.store.files import fingerprint, sha256_file
 from functions.tasks import RunSpec, StepName
 
-NOT_IN_PAIRS = {"neighbours", "far_neighbours", "stiffness", "locked_solution", "unlocked_sections"}
+NOT_IN_PAIRS = {
+    "neighbours",
+    "far_neighbours",
+    "stiffness",
+    "locked_solution",
+    "unlocked_sections",
+    "trust_stage",
+    "window_px",
+}
 """Parameters of the align steps that a pair's matches do not depend on."""
 NOT_IN_LABELS = {"model", "allow_ungated", "checkpoint_seconds"}
 """Parameters of the segment step that its results do not depend on; the model counts by its content."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from functions.model.base import Document
 from functions.model.errors import VolumeError
+from functions.model.geometry import Box
 from functions.model.regions import Regions
 from functions.model.transform import CutSheet, SectionLayout, SectionTransform, Sheet, Warp
 from functions.model.volume import VolumeRef
@@ -202,6 +203,41 @@ def read_section(run: Run, layout: SectionLayout) -> tuple[NDArray[np.uint8], ND
         volume = Volume.open(run.work, section_volume(run, layout.section, name, layout.shape_yx))
         planes.append(volume.read(volume.ref.box)[0])
     return planes[0].astype(np.uint8, copy=False), planes[1] > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionPlane:
+    """Image or mask of a stitched section (Y, X), read box by box: `plane[rows, columns]`."""
+
+    volume: Volume
+    is_mask: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width."""
+        return self.volume.ref.shape_zyx[1:]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of what is read."""
+        return np.dtype(np.bool_ if self.is_mask else np.uint8)
+
+    def __getitem__(self, box: tuple[slice, slice], /) -> NDArray[np.generic]:
+        (top, bottom, _), (left, right, _) = (s.indices(n) for s, n in zip(box, self.shape, strict=True))
+        part = self.volume.read(Box(offset_zyx=(0, top, left), shape_zyx=(1, bottom - top, right - left)))[0]
+        return np.asarray(part > 0 if self.is_mask else part)
+
+
+def open_section(run: Run, layout: SectionLayout) -> tuple[SectionPlane, SectionPlane]:
+    """Image and mask of a stitched section, to be read box by box."""
+    image, mask = (
+        SectionPlane(
+            volume=Volume.open(run.work, section_volume(run, layout.section, kind, layout.shape_yx)),
+            is_mask=kind == "mask",
+        )
+        for kind in KINDS
+    )
+    return image, mask
 
 
 def aligned_volume_ref(aligned: AlignedVolume, kind: AlignedKind) -> VolumeRef:

@@ -8,11 +8,13 @@ from typing import Any
 
 STITCH = ("S1", "S2")
 ALIGN = ("A2", "A3", "R1")
+DRIFTING = ("A3",)
+"""Sets of real slices whose tissue moves from one to the next, and that their maker takes from one file."""
 SCORES = ("seam", "seam_resin", "nbr", "nbr_plain", "nbr_artefact", "global_rigid", "global_affine")
 STATISTICS = ("mean", "median", "p95", "max")
 RATIOS = (
     "seam_mean", "seam_p95", "nbr_mean", "nbr_plain_mean", "nbr_artefact_mean", "global_rigid_mean",
-    "seconds", "cpu_seconds", "peak_mb",
+    "nbr_mean_beyond_raw_drift", "seconds", "cpu_seconds", "peak_mb",
 )  # fmt: skip
 Figures = dict[str, float]
 
@@ -53,6 +55,8 @@ def flatten(score: Mapping[str, Any], run: Mapping[str, Any], megapixels: float)
     for name in SCORES:
         found = score.get(name, {})
         out |= {f"{name}_{s}": float(found[s]) for s in STATISTICS if s in found}
+    out |= {name: float(value) for name, value in score.get("beyond", {}).items()}
+    out |= {f"raw_drift_{name}": float(value) for name, value in score.get("raw_drift", {}).items()}
     out["missing"] = float(score["missing"])
     out["refused"] = float(len(run["refused"]))
     out["pairs_kept"] = float(score["pairs_kept"])
@@ -65,6 +69,14 @@ def flatten(score: Mapping[str, Any], run: Mapping[str, Any], megapixels: float)
     out["cpu_seconds_per_mpx"] = run["cpu_seconds"] / megapixels
     out["peak_mb"] = float(run["peak_mb"])
     return out
+
+
+def named(system: str, name: str, figures: Figures) -> Figures:
+    """One run's figures by their names in the document; what is of the set itself names no system."""
+    return {
+        f"{name}.{key}" if key.startswith("raw_drift_") else f"{system}.{name}.{key}": value
+        for key, value in figures.items()
+    }
 
 
 def average(seeds: Sequence[Figures]) -> Figures:
@@ -81,7 +93,8 @@ def with_ratios(figures: Figures, peer: str) -> Figures:
     """The figures and, for every set, ours divided by the peer's."""
     out = dict(figures)
     for key, value in figures.items():
-        system, name, figure = key.split(".")
+        system, _, rest = key.partition(".")
+        name, _, figure = rest.partition(".")
         theirs = figures.get(f"{peer}.{name}.{figure}")
         if system == "ours" and figure in RATIOS and theirs:
             out[f"ratio.{name}.{figure}"] = round(value / theirs, 4)

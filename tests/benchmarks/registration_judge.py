@@ -2,12 +2,14 @@
 
     python registration_judge.py TOOLS points SET points.npz
     python registration_judge.py TOOLS artefacts SET artefacts.npz
+    python registration_judge.py TOOLS drift SET drift.npz
     python registration_judge.py TOOLS score SET mapped.npz
 
 The scorer asks a solution where points lie. The points depend on the truth alone, so they are written down
 first (`points`: for each question the tile or section, and x, y), the system under test answers them in a
 process of its own (`mapped.npz`, same order), and `score` replays the answers. So no system needs the tools,
-and all are asked exactly the same.
+and all are asked exactly the same. `drift` measures how the raw slices of A3 move by themselves
+(`registration_drift.py`); where its file lies in the set, scores beyond that motion are added.
 """
 
 import json
@@ -93,6 +95,45 @@ def wrong_matches(sets, truth, matches):
     return found
 
 
+def grid(truth):
+    """The points of the scene (P, 2) that the scorer asks for, x, y."""
+    line = np.arange(80, truth["scene"] - 80, 16, dtype=float)
+    return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+
+
+def drift(sets, truth, folder):
+    """How the tissue of a set moves by itself at the points of the scorer."""
+    import registration_drift
+    from PIL import Image
+
+    raw = registration_drift.raw_slices(sets, truth)
+    first = sorted((folder / "sections").glob("*.png"))[0]
+    registration_drift.check(sets, truth, raw, np.asarray(Image.open(first)))
+    steps, loop_px = registration_drift.measure(raw, grid(truth))
+    return {"steps": steps, "loop_px": loop_px}
+
+
+def beyond_drift(sets, truth, answers, steps):
+    """Scores of an alignment without what the tissue does by itself."""
+    import registration_drift
+
+    points = grid(truth)
+    placed = np.full((len(truth["z"]), *points.shape), np.nan)
+    for k in range(len(placed)):
+        known = np.isfinite(sets.sec_Tinv(truth, k, points.T)).all(axis=0)
+        if int(known.sum()) != len(answers.answers[k]):
+            raise SystemExit(f"section {k}: the scorer asked for other points")
+        placed[k, known] = answers.answers[k]
+    return registration_drift.beyond(placed, points, steps, truth["kind"])
+
+
+def raw_drift(archive):
+    """What the raw slices do by themselves."""
+    import registration_drift
+
+    return registration_drift.figures(archive["steps"], float(archive["loop_px"]))
+
+
 def judge(score, sets, truth, folder, mapped):
     """The scorer's figures, and which kept pairs are wrong."""
     asked = ask(score, truth, folder)
@@ -109,6 +150,10 @@ def judge(score, sets, truth, folder, mapped):
         matches = {name.removeprefix("pair "): rows for name, rows in arrays.items() if "pair " in name}
         figures["pairs_kept"] = len(matches)
         figures["wrong"] = wrong_matches(sets, truth, matches)
+        if (folder / "drift.npz").exists():
+            with np.load(folder / "drift.npz") as archive:
+                figures["beyond"] = beyond_drift(sets, truth, answers, archive["steps"])
+                figures["raw_drift"] = raw_drift(archive)
         figures["missing"] = int(sum(not np.isfinite(a).all(axis=1).any() for a in answers.answers))
     return figures
 
@@ -124,6 +169,8 @@ def main():
     if what == "points":
         asked = ask(score, truth, Path(folder))
         np.savez(file, index=asked.index, length=asked.length, points_xy=np.concatenate(asked.points))
+    elif what == "drift":
+        np.savez_compressed(file, **drift(sets, truth, Path(folder)))
     elif what == "artefacts":
         np.savez_compressed(file, artefacts=artefacts(sets, truth))
     else:

@@ -31,7 +31,7 @@ import torch
 from functions import align_pairs, align_render, align_solve, stitch
 from functions.model.acquisition import Acquisition, Section, Tile
 from functions.model.artefacts import CRACK, FOLD, TISSUE
-from functions.model.parameters import Parameters
+from functions.model.parameters import AlignParameters, Parameters
 from functions.registration.masks import CELL_PX, reduce_mean
 from functions.store.artefacts import load_artefacts, save_artefacts
 from functions.store.images import tile_shape
@@ -101,9 +101,12 @@ def stitch_set(folder: Path, work: Path, watch: Watch) -> Run:
     return run
 
 
-def align_set(folder: Path, work: Path, watch: Watch, artefacts: np.ndarray | None) -> Run:
+def align_set(
+    folder: Path, work: Path, watch: Watch, artefacts: np.ndarray | None, *, trust_stage: bool = False
+) -> Run:
     """Align the sections of a set in the order of their files."""
-    run = start_stack(folder, work)
+    parameters = Parameters(align=AlignParameters(trust_stage=trust_stage))
+    run = start_stack(folder, work, parameters=parameters)
     watch.run("reading", do_step, run, "stitch", stitch)
     if artefacts is not None:
         for section, given in zip(run.sections, artefacts, strict=True):
@@ -193,13 +196,24 @@ def refused(run: Run, *, stack: bool) -> list[str]:
     return [i for i in ids if load_transform(run, i).placed == "interpolated"]
 
 
-def measure(folder: Path, points: Path, out: Path, *, artefacts: Path | None, started: float) -> None:
+def measure(
+    folder: Path,
+    points: Path,
+    out: Path,
+    *,
+    artefacts: Path | None,
+    trust_stage: bool = False,
+    started: float,
+) -> None:
     """Run the set and write `mapped.npz` and `figures.json` into `out`."""
     watch = Watch(started)
     shutil.rmtree(out / "work", ignore_errors=True)  # a run done before would be resumed: nothing to time
     stack = (folder / "sections").is_dir()
     given = np.load(artefacts)["artefacts"] if artefacts else None
-    run = align_set(folder, out / "work", watch, given) if stack else stitch_set(folder, out / "work", watch)
+    if stack:
+        run = align_set(folder, out / "work", watch, given, trust_stage=trust_stage)
+    else:
+        run = stitch_set(folder, out / "work", watch)
     cpu, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with np.load(points) as archive:
         mapped = answers(run, dict(archive), stack=stack)
@@ -223,6 +237,7 @@ def main() -> None:
     parser.add_argument("points", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--artefacts", type=Path)
+    parser.add_argument("--trust-stage", action="store_true", help="with align.trust_stage")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--started", type=float, default=started, help="when the process was started")
     parser.add_argument("--profile", action="store_true", help="where CPU seconds went, on stderr")
@@ -237,6 +252,7 @@ def main() -> None:
         arguments.points,
         arguments.out.resolve(),
         artefacts=arguments.artefacts,
+        trust_stage=arguments.trust_stage,
         started=arguments.started,
     )
     if profile:

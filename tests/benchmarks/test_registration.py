@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from functions.model.transform import Warp
-from tests.benchmarks import registration
-from tests.benchmarks.registration_bars import BARS, average, bars, flatten, with_ratios
+from tests.benchmarks import registration, registration_drift
+from tests.benchmarks.registration_bars import BARS, average, bars, flatten, named, with_ratios
 from tests.benchmarks.registration_fafb import TURN_DEG, distances, tile_points, turn
 from tests.benchmarks.registration_growth import exponent
 from tests.benchmarks.registration_judge import Replay, ask, wrong_matches, wrong_seams
@@ -99,11 +100,12 @@ class StubBench:
 def test_every_system_runs_on_every_set_and_peers_only_once() -> None:
     bench = StubBench()
     document = registration.measure(bench, ["S1", "A3"], [1, 2], ["feabas"])  # type: ignore[arg-type]
-    assert bench.asked[:5] == [
+    assert bench.asked[:6] == [
         ("ours", "S1-1", True),
         ("feabas", "S1-1", False),
         ("ours", "A3-1", True),
         ("ours_masked", "A3-1", True),
+        ("ours_by_stage", "A3-1", True),
         ("feabas", "A3-1", False),
     ]
     assert document["ours.A3.nbr_mean"] == 1.5
@@ -112,6 +114,40 @@ def test_every_system_runs_on_every_set_and_peers_only_once() -> None:
     assert document["by_seed"]["2"]["ours.A3.nbr_mean"] == 2.0
     assert {"name": "ratio.A3.nbr_mean", "limit": 0.6, "value": 0.5, "met": True} in document["bars"]
     json.dumps(document)
+
+
+def test_the_motion_of_tissue_belongs_to_the_set_and_to_no_system() -> None:
+    found = named("ours", "A3", {"nbr_mean": 2.0, "raw_drift_mean_px": 3.0})
+    assert found == {"ours.A3.nbr_mean": 2.0, "A3.raw_drift_mean_px": 3.0}
+    assert with_ratios(found, "feabas") == found
+
+
+def test_slices_that_move_are_seen_to_move() -> None:
+    """Raw slices that lie 0.75 and 0.5 raw px further each time move by 3 and 2 px of the set."""
+    plane = scene((180, 180), 3)
+    raw = [
+        ndimage.shift(plane, (0.5 * k, 0.75 * k), order=3, mode="mirror")[20:140, 20:140] for k in range(3)
+    ]
+    points = np.array([[120.0, 160.0], [300.0, 260.0]])
+    steps, loop_px = registration_drift.measure(np.array(raw, dtype=np.float64), points)
+    np.testing.assert_allclose(steps, np.broadcast_to([3.0, 2.0], steps.shape), atol=0.3)
+    assert loop_px < 0.7, "what windows of 48 px are good for"
+
+
+def test_what_follows_the_tissue_has_no_error_beyond_its_motion() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 500, (40, 2))
+    steps = rng.normal(0, 2, (3, 40, 2))
+    drift = np.concatenate([np.zeros((1, 40, 2)), steps.cumsum(axis=0)])
+    kind = np.array([0, 0, 2, 0])
+    followed = registration_drift.beyond(points - drift, points, steps, kind)
+    assert followed["nbr_mean_beyond_raw_drift"] < 0.1
+    true = np.broadcast_to(points, drift.shape).copy()
+    true[2, 5] = np.nan
+    charged = registration_drift.beyond(true, points, steps, kind)
+    assert charged["nbr_mean_beyond_raw_drift"] == pytest.approx(
+        float(np.linalg.norm(steps, axis=2).mean()), rel=0.1
+    )
 
 
 class Scorer:

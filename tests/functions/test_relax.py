@@ -41,6 +41,31 @@ def test_a_straight_fibre_stays_straight_over_200_sections() -> None:
         assert np.linalg.norm(line - line.mean(axis=0), axis=1).max() < 3.0
 
 
+def test_oblique_tissue_keeps_its_slope_where_the_stage_is_trusted() -> None:
+    """Fibres run sideways by 2 px a section; images alone set them upright, and push the sections apart."""
+    slope = np.array([1.5, -1.3])
+    plain = synthetic_stack(24, apart=steps(), shape=(200, 200), grid=6)
+    pairs = [
+        replace(p, matches=replace(p.matches, b_yx=p.matches.b_yx + (p.b - p.a) * slope)) for p in plain.pairs
+    ]
+    centre = np.full((1, 2), 99.5)
+    gaps = [0, *range(5, 28)]
+    sections = [
+        replace(s, z=z, stage_origin_yx_px=tuple(t.apply(centre)[0] - centre[0]))
+        for z, s, t in zip(gaps, plain.sections, plain.truth, strict=True)
+    ]
+    stack = replace(plain, pairs=pairs, sections=sections)
+    upright, sloped = (
+        solve_stack(sections, pairs, spacing_px=SPACING_PX, trust_stage=trust) for trust in (False, True)
+    )
+    lean = [np.polyfit(gaps, fibre(stack, found.warps, (100.0, 100.0)), 1)[0] for found in (upright, sloped)]
+    assert np.linalg.norm(lean[0]) > 1.0
+    assert np.linalg.norm(lean[1]) < 0.1
+    held = solve_stack(sections, pairs, spacing_px=SPACING_PX, locked={0: upright.warps[0]}, trust_stage=True)
+    late = [w.apply(centre)[0] - u.apply(centre)[0] for w, u in zip(held.warps, upright.warps, strict=True)]
+    assert np.linalg.norm(late, axis=1).max() < 1.0, "locked sections have the slope already"
+
+
 def test_a_cylinder_of_bent_sections_keeps_place_and_size() -> None:
     stack = synthetic_stack(30, apart=steps(), shape=(240, 240), grid=6, bend_px=3.0)
     warps = solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX).warps
@@ -101,6 +126,28 @@ def test_sections_locked_as_they_arrive_do_not_move() -> None:
     assert off.mean() < 0.25
     assert np.percentile(off, 95) < 0.5
     assert neighbour_errors(stack, tuple(locked.values())).mean() < 0.3
+
+
+def test_what_follows_locked_sections_is_where_the_whole_solve_has_it() -> None:
+    """With matches off by 2 px the residuals are large: the stack gains by shrinking, unless they count in
+    pixels of the sections."""
+    stack = synthetic_stack(14, apart=(1, 2, 6), shape=(320, 320), grid=10, match_sigma_px=2.0)
+    whole = solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX)
+    locked = dict(enumerate(whole.warps[:4]))
+    again = solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX, locked=locked)
+    off = apart_px(again.warps, whole.warps, stack.sections)
+    assert off[:4].max() == 0.0
+    assert off.mean(axis=1).max() < 0.2
+    assert np.linalg.det(whole.warps[0].affine[:, :2]) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_new_section_that_matches_nothing_leaves_locked_ones_alone() -> None:
+    stack = synthetic_stack(4)
+    locked = dict(enumerate(stack.truth[:3]))
+    pairs = [p for p in stack.pairs if p.b < 3]
+    solved = solve_stack(stack.sections, pairs, spacing_px=SPACING_PX, locked=locked)
+    assert all(solved.warps[k] is warp for k, warp in locked.items())
+    assert solved.held == (True, True, True, False)
 
 
 def test_all_locked_is_what_it_was() -> None:
