@@ -36,7 +36,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class _TileLine(_Line):
+class TileLine(_Line):
     tileid: Annotated[str, Field(pattern=rf"^{TILE_ID.pattern}$")]
     filename: Annotated[str, Field(min_length=1, max_length=4096)]
     tile_width: Extent
@@ -149,7 +149,7 @@ def _read_run(logs: Path, time: str) -> RunLog:
     config, metadata = logs / f"config_{time}.txt", logs / f"metadata_{time}.txt"
     imagelist, log = logs / f"imagelist_{time}.txt", logs / f"log_{time}.txt"
     if config.exists():
-        run.config = _read_config(config)
+        run.config = read_config(config)
     if metadata.exists():
         _read_metadata(metadata, run)
     if imagelist.exists():
@@ -174,22 +174,22 @@ def _lines(path: Path, run: RunLog) -> Iterator[tuple[str, str]]:
 
 
 def _read_metadata(path: Path, run: RunLog) -> None:
-    """TILE lines, and SLICE COMPLETE for the slice of the tile above it."""
-    open_slice: int | None = None
+    """TILE lines, and SLICE COMPLETE for the slices of all tiles since the last such line."""
+    open_slices: set[int] = set()
     for source, line in _lines(path, run):
         kind, _, body = line.partition(": ")
         if kind == "SESSION":
-            run.session = build(Session, _literal(body, source), source=f"{source}: SESSION")
+            run.session = build(Session, literal(body, source), source=f"{source}: SESSION")
         elif kind == "TILE":
-            tile = build(_TileLine, _literal(body, source), source=f"{source}: TILE")
-            run.tiles.append(_record(tile, source))
-            open_slice = tile.slice_counter
-        elif kind == "SLICE COMPLETE" and open_slice is not None:
-            run.confirmed.add(open_slice)
-            open_slice = None
+            tile = build(TileLine, literal(body, source), source=f"{source}: TILE")
+            run.tiles.append(tile_record(tile, source))
+            open_slices.add(tile.slice_counter)
+        elif kind == "SLICE COMPLETE":
+            run.confirmed |= open_slices
+            open_slices = set()
 
 
-def _record(line: _TileLine, source: str) -> TileRecord:
+def tile_record(line: TileLine, source: str) -> TileRecord:
     grid, tile, z = (int(part) for part in line.tileid.split("."))
     if z != line.slice_counter:
         raise AcquisitionError(
@@ -211,39 +211,46 @@ def _read_imagelist(path: Path, run: RunLog) -> None:
     """Tiles that the metadata file does not list: it is missing, or ends earlier."""
     known = {(record.grid, record.tile, record.slice) for record in run.tiles}
     for source, line in _lines(path, run):
-        cells = line.split(";")
-        name = IMAGE_NAME.search(cells[0])
-        if len(cells) != 5 or name is None:
-            raise AcquisitionError(
-                f"{source}: path: not a tile with x, y, z and slice", remedy="transfer the file again"
-            )
-        grid, tile, z = (int(part) for part in name.groups())
-        try:
-            x, y, counter = int(cells[1]), int(cells[2]), int(cells[4])
-        except ValueError:
-            raise AcquisitionError(
-                f"{source}: x, y, slice: not whole numbers", remedy="transfer the file again"
-            ) from None
-        if counter != z or max(abs(x), abs(y)) > 10**12:
-            raise AcquisitionError(
-                f"{source}: slice: {counter} does not fit the path", remedy="transfer the file again"
-            )
-        if (grid, tile, z) not in known:
-            place = (float(y), float(x))
-            run.tiles.append(
-                TileRecord(
-                    grid=grid,
-                    tile=tile,
-                    slice=z,
-                    path=cells[0],
-                    place_yx_nm=place,
-                    shape_yx=None,
-                    source=source,
-                )
-            )
+        record = listed_record(line, source)
+        if (record.grid, record.tile, record.slice) not in known:
+            run.tiles.append(record)
 
 
-def _literal(body: str, source: str) -> dict[str, object]:
+def listed_record(line: str, source: str) -> TileRecord:
+    """A line of an image list: path;x;y;z;slice, in nm.
+
+    Raises:
+        AcquisitionError: it is not such a line.
+    """
+    cells = line.split(";")
+    name = IMAGE_NAME.search(cells[0])
+    if len(cells) != 5 or name is None:
+        raise AcquisitionError(
+            f"{source}: path: not a tile with x, y, z and slice", remedy="transfer the file again"
+        )
+    grid, tile, z = (int(part) for part in name.groups())
+    try:
+        x, y, counter = int(cells[1]), int(cells[2]), int(cells[4])
+    except ValueError:
+        raise AcquisitionError(
+            f"{source}: x, y, slice: not whole numbers", remedy="transfer the file again"
+        ) from None
+    if counter != z or max(abs(x), abs(y)) > 10**12:
+        raise AcquisitionError(
+            f"{source}: slice: {counter} does not fit the path", remedy="transfer the file again"
+        )
+    return TileRecord(
+        grid=grid,
+        tile=tile,
+        slice=z,
+        path=cells[0],
+        place_yx_nm=(float(y), float(x)),
+        shape_yx=None,
+        source=source,
+    )
+
+
+def literal(body: str, source: str) -> dict[str, object]:
     """A dictionary from its Python repr. The text stays out of messages: it may name people."""
     try:
         with warnings.catch_warnings():
@@ -256,7 +263,7 @@ def _literal(body: str, source: str) -> dict[str, object]:
     return value
 
 
-def _read_config(path: Path) -> Config:
+def read_config(path: Path) -> Config:
     """`[grids]` and the slice thickness; everything else (folders, addresses) is not looked at."""
     parser = configparser.RawConfigParser(strict=False)
     try:
