@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from flows.company import may_share
 from flows.definition import definition
 from flows.errors import InputError, RunError, SiteError
 from flows.inputs import RunRequest, build_input, tags_of
@@ -113,13 +114,15 @@ class Runs:
                 return
 
     def _refuse_company(self, record: RunRecord) -> None:
-        """Runs of one acquisition share a work root and its copy of the tiles: one at a time."""
+        """Runs of one acquisition share a work root and its copy of the tiles: one at a time, but for those
+        of disjoint sections that stop at stitch."""
         for run_id in self._store.run_ids():
             other = self._record(run_id)
             if (
                 other.id != record.id
                 and other.work_path == record.work_path
                 and other.status is RunStatus.ACTIVE
+                and not may_share(record, other)
             ):
                 raise RunError(
                     f"acquisition {record.acquisition_id}: run {other.id} is at work on it",
