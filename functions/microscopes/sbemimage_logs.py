@@ -7,7 +7,7 @@ import configparser
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,7 @@ MAX_SLICE = 10_000_000
 END_OF_LOG = "*** END OF LOG ***"
 NUMPY_SCALAR = re.compile(r"\bnp\.(?:float|int|uint)\d+\(([-+0-9.e]+)\)")
 TILE_ID = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,7})")
+SLICE_COUNTER = re.compile(r"^slice_counter *= *(\d{1,9})\s*$", re.MULTILINE)
 IMAGE_NAME = re.compile(r"_g(\d{1,6})_t(\d{1,6})_s(\d{1,7})\.[A-Za-z.]+$")
 
 Count = Annotated[int, Field(ge=0, le=MAX_SLICE)]
@@ -134,14 +135,31 @@ class RunLog:
 
 
 def read_runs(logs: Path) -> list[RunLog]:
-    """The runs of a folder `meta/logs`, in time order.
+    """The runs of a folder `meta/logs`, in the order in which they were made.
 
     Raises:
         AcquisitionError: a line does not parse; names file, line and field.
     """
     name = re.compile(r"(?:metadata|imagelist|config)_(\d+)\.txt")
     times = {match[1] for path in logs.iterdir() if (match := name.fullmatch(path.name))}
-    return [_read_run(logs, time) for time in sorted(times)]
+    return [_read_run(logs, time) for time in in_order(logs, times)]
+
+
+def in_order(logs: Path, times: Iterable[str]) -> list[str]:
+    """Runs in the order in which they were made: by the slice counter that each started with, since a
+    clock may have been set back between two of them, then by name; by name alone where a configuration
+    does not say."""
+    counters: dict[str, int] = {}
+    names = sorted(times)
+    for time in names:
+        try:
+            match = SLICE_COUNTER.search((logs / f"config_{time}.txt").read_text("utf-8", errors="replace"))
+        except OSError:
+            match = None
+        if match is None:
+            return names
+        counters[time] = int(match[1])
+    return sorted(names, key=lambda time: counters[time])
 
 
 def _read_run(logs: Path, time: str) -> RunLog:

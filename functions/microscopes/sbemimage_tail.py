@@ -1,8 +1,8 @@
 """The logs of SBEMimage while they grow: what each new line says, read once.
 
 The files of a run (`<time>` in their names) are only ever appended to; a run's image list is read where it
-has no metadata file. Runs are told in the order of their names, but what has been told already keeps its
-place: after a clock was set back, a later run with an earlier name still comes later.
+has no metadata file. Runs are told in the order in which they were made (`in_order`), and what has been told
+already keeps its place.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functions.microscopes.sbemimage_logs import (
     Session,
     TileLine,
     TileRecord,
+    in_order,
     listed_record,
     literal,
     read_config,
@@ -47,12 +48,15 @@ def observe_logs(logs: Path, folder: Path, memory: Memory, *, name: str) -> Obse
     offsets = {file: int(str(offset)) for file, offset in _table(memory, "offsets").items()}
     opened = {time: integers(slices) for time, slices in _table(memory, "open").items()}
     reader = _Reader(logs, folder, observed, facts=_facts(memory, name), last=str(memory.get("last", "")))
-    for time in sorted(runs):
-        kind = "metadata" if "metadata" in runs[time] else "imagelist"
-        file = f"{kind}_{time}.txt"
-        if kind in runs[time] and (logs / file).stat().st_size != offsets.get(file, 0):
-            lines, offsets[file] = tail(logs / file, offsets.get(file, 0))
-            reader.read(time, file, lines, opened.setdefault(time, set()))
+    grown = {
+        time: file
+        for time in runs
+        for file in [f"{'metadata' if 'metadata' in runs[time] else 'imagelist'}_{time}.txt"]
+        if file in names and (logs / file).stat().st_size != offsets.get(file, 0)
+    }
+    for time in in_order(logs, grown):
+        lines, offsets[grown[time]] = tail(logs / grown[time], offsets.get(grown[time], 0))
+        reader.read(time, grown[time], lines, opened.setdefault(time, set()))
     ended = _ended(logs, reader.last, runs)
     observed.ended = ended if reader.last else None
     observed.facts = reader.facts
