@@ -6,7 +6,7 @@ tiles_per_second=50)
 
 from __future__ import annotations
 
-from functions.testing.microscopes.playing import KINDS, simulate
+from functions.testing.microscopes.playing import KINDS, faults_of, simulate
 from functions.testing.microscopes.script import FAULTS, Script, Truth
 
-__all__ = ["FAULTS", "KINDS", "Script", "Truth", "simulate"]
+__all__ = ["FAULTS", "KINDS", "Script", "Truth", "faults_of", "simulate"]

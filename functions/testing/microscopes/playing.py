@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from functions.model.errors import TaskError
-from functions.testing.microscopes.multisem import FakeMultisem
-from functions.testing.microscopes.sbemimage import FakeSbemimage
-from functions.testing.microscopes.script import Script, Truth
-from functions.testing.microscopes.serialem import FakeSerialem
+from functions.testing.microscopes import multisem, sbemimage, serialem
+from functions.testing.microscopes.script import FAULTS, Script, Truth
 
 
 class Microscope(Protocol):
@@ -24,10 +22,16 @@ class Microscope(Protocol):
 
 
 KINDS: dict[str, Callable[..., Microscope]] = {
-    "sbemimage": FakeSbemimage,
-    "serialem": FakeSerialem,
-    "multisem": FakeMultisem,
+    "sbemimage": sbemimage.FakeSbemimage,
+    "serialem": serialem.FakeSerialem,
+    "multisem": multisem.FakeMultisem,
 }
+
+
+def faults_of(kind: str) -> tuple[str, ...]:
+    """The faults that a kind of microscope knows; none for what is no kind."""
+    offered = {"sbemimage": FAULTS, "serialem": serialem.FAULTS, "multisem": multisem.FAULTS}
+    return offered.get(kind, ())
 
 
 def simulate(
