@@ -251,6 +251,13 @@ class Ledger:
         rows = self._db.execute(f"SELECT {columns} FROM starts {some} ORDER BY id", states)
         return [start_of(row) for row in rows]
 
+    def has_volume(self, pairs: Sequence[tuple[int, int]]) -> bool:
+        """Whether the volume of these (z, version) has been started."""
+        row = self._db.execute(
+            "SELECT 1 FROM starts WHERE kind = 'volume' AND sections = ?", (json.dumps(pairs),)
+        ).fetchone()
+        return row is not None
+
     def start_count(self, kind: str) -> int:
         """How many starts of a kind there were."""
         return int(self._db.execute("SELECT count(*) FROM starts WHERE kind = ?", (kind,)).fetchone()[0])

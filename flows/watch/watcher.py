@@ -30,6 +30,8 @@ STAGE: FlowStep = "stitch"
 MAX_TAG = 64
 MOST_SECTIONS = 50
 """Of a batch: its shards and the names of its files share the state of one flow."""
+TELL_SECONDS = 60.0
+"""Between notes that a look found nothing."""
 ALL_DONE = "acquisition.done"
 
 
@@ -91,6 +93,8 @@ class Watcher:
             return
         if observed.memory != whole.memory or observed.tiles or observed.markers or observed.problems:
             self._ledger.take(observed)
+        elif self._clock() - whole.looked > TELL_SECONDS:
+            self._ledger.looked()
         self._judge()
         self._start_sections()
         if self._settings.volume:
@@ -221,7 +225,7 @@ class Watcher:
         if not self.closing(whole):
             return
         pairs = tuple((row.z, row.version) for row in rows)
-        if any(start.kind == "volume" and start.sections == pairs for start in self._ledger.starts()):
+        if self._ledger.has_volume(pairs):
             return
         tag = _short(f"volume-version:{self._acquisition_id}:{self._ledger.start_count('volume') + 1}")
         try:

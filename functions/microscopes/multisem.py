@@ -67,7 +67,7 @@ def observe(folder: Path, memory: Memory) -> Observed:
     guard = PathGuard(folder)
     for region, z, grid in sorted(_regions(folder), key=lambda found: (found[0].parent.name, found[0].name)):
         news = False
-        fields = sorted(entry.name for entry in os.scandir(region) if MFOV.fullmatch(entry.name))
+        fields = sorted(entry.name for entry in _entries(region) if MFOV.fullmatch(entry.name))
         for mfov in fields:
             news |= _look(folder, region / mfov, z, grid, pixel_nm, guard, observed)
         if news:
@@ -84,7 +84,7 @@ def _look(
     time = mfov.stat().st_mtime_ns
     if isinstance(kept, list) and kept[0] == time and kept[2]:
         return False
-    images = sorted(entry.name for entry in os.scandir(mfov) if IMAGE.fullmatch(entry.name))
+    images = sorted(entry.name for entry in _entries(mfov) if IMAGE.fullmatch(entry.name))
     coordinates = _coordinates(mfov)
     placed = [image for image in images if image in coordinates]
     # a folder that changes within one tick of its file system's clock keeps its time: believe the second look
@@ -132,7 +132,7 @@ def _coordinates(mfov: Path) -> dict[str, tuple[float, float]]:
 
 def _expected(folder: Path, z: int, memory: Memory) -> int:
     """Images of a section: 61 or 91 for each mFOV that its regions' metadata list, or that has a folder."""
-    fields, most = 0, BEAMS[0]
+    most = BEAMS[0]
     listed: dict[tuple[int, str], int] = {}
     for region, number, grid in _regions(folder):
         if number != z:
@@ -146,8 +146,7 @@ def _expected(folder: Path, z: int, memory: Memory) -> int:
             most = BEAMS[1]
         rows = _metadata_rows(region / METADATA)
         listed[grid, region.name] = max(listed.get((grid, region.name), 0), rows, len(counts))
-    fields = sum(listed.values())
-    return fields * most
+    return sum(listed.values()) * most
 
 
 def _metadata_rows(path: Path) -> int:
@@ -160,9 +159,14 @@ def _metadata_rows(path: Path) -> int:
     return max(0, len(rows) - 1)
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return list(found)
+
+
 def _regions(folder: Path) -> Iterator[tuple[Path, int, int]]:
     """(folder, section, region) of each region, here or in a folder named by time."""
-    for entry in os.scandir(folder):
+    for entry in _entries(folder):
         if not entry.is_dir():
             continue
         if match := REGION.fullmatch(entry.name):

@@ -24,6 +24,7 @@ NAME = "serialem"
 SUFFIXES = (".mdoc", ".idoc")
 HEADER = re.compile(r"\[(ZValue|Image|MontSection) = (.+)\]")
 TITLE = re.compile(r"\[(?:T|G) =.*\]?")
+HEAD = ("PixelSpacing", "ImageSize", "DataMode")
 PLACES = ("AlignedPieceCoordsVS", "AlignedPieceCoords", "PieceCoordinates")
 ANGSTROM_PER_NM = 10.0
 THICKNESS = "section_thickness_nm"
@@ -103,8 +104,8 @@ class _Sidecar:
         self._offset += used
         for kind, value, block in blocks:
             try:
-                if kind == "":
-                    self._head |= block
+                if kind == "":  # the rest may name people: it is not kept
+                    self._head |= {name: block[name] for name in HEAD if name in block}
                 elif kind == "MontSection" and self._section >= 0:
                     observed.markers.add(self._section)
                 elif kind in ("ZValue", "Image"):
@@ -140,8 +141,9 @@ class _Sidecar:
         observed.expected[z] = len(self._xs) * len(self._ys)
 
     def _stack(self) -> str:
-        """The MRC that the sidecar belongs to; the path that it states is one of the microscope's."""
-        return self._head.get("ImageFile") or self._path.name.removesuffix(self._path.suffix)
+        """The MRC that the sidecar belongs to: `X.mrc` of `X.mrc.mdoc`. `ImageFile` is a path at the
+        microscope, and may name its user."""
+        return self._path.name.removesuffix(self._path.suffix)
 
     def _pixel_nm(self, block: Block) -> float:
         return float(block.get("PixelSpacing") or self._head["PixelSpacing"]) / ANGSTROM_PER_NM

@@ -39,6 +39,7 @@ from flows.watch.ledger import Ledger
 from flows.watch.rows import SEEN
 from flows.watch.service import Places
 from functions.testing.microscopes import Script, Truth, faults_of, simulate
+from tests.benchmarks.trigger_service import canonical
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120.0
@@ -130,7 +131,7 @@ def judged(truth: dict[str, Any], database: Path) -> dict[str, Any]:
     wrong = 0
     for when, text in runs:
         for z, tiles in json.loads(text).items():
-            states = truth["states"].get(z, [])
+            states = [canonical(state) for state in truth["states"].get(z, [])]
             places = {path: tile[:2] for path, tile in tiles.items()}
             fitting = [i for i, s in enumerate(states) if {p: t[:2] for p, t in s.items()} == places]
             # a retake may replace a file between the decision and the move: any take of that place is whole

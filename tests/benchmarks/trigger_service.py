@@ -27,6 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 from flows.inputs import RunRequest
 from flows.watch.starting import FoundRun, NotCarriedOutError, classified
 from functions.microscopes import plain
+from functions.store.images import read_tile
 
 WAYS = ("429", "500", "502", "timeout", "dropped-before", "dropped-after", "slow", "expired-token")
 CLIENT_TIMEOUT = 0.4
@@ -109,18 +110,31 @@ class Service:
 
 
 def look(request: RunRequest) -> dict[str, dict[str, list[Any]]]:
-    """What a run would move: {z: {file or file#plane: [y nm, x nm, SHA-256 now]}}."""
+    """What a run would move: {z: {file: [y nm, x nm, SHA-256 now]}}, under the names of `canonical`."""
     documents = Path(request.documents or "")
     moved = {name.lstrip("/") for name in request.files}
     found: dict[str, dict[str, list[Any]]] = {}
     for row in plain.read_rows(documents, documents=documents):
         tile, name = row.tile, row.tile.path.removeprefix("raw/")
+        place = list(tile.stage_yx_nm)
+        if tile.plane is not None:
+            pixels = read_tile(documents.parent / name.removeprefix("documents/"), tile.plane)
+            taken = {f"{name}#{tile.plane}": [*place, hashlib.sha256(pixels.tobytes()).hexdigest()]}
+            found.setdefault(str(row.z), {}).update(canonical(taken))
+            continue
         folder = name.rpartition("/")[0] + "/"
         listed = name in moved or folder in moved
         path = Path(request.source) / name
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if listed else "not moved"
-        found.setdefault(str(row.z), {})[name] = [*tile.stage_yx_nm, digest]
+        found.setdefault(str(row.z), {})[name] = [*place, digest]
     return found
+
+
+def canonical(tiles: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Tiles by their files; planes of stacks by their places, since they are copied out of the stack."""
+    return {
+        f"{tile[0]:.3f} {tile[1]:.3f}" if "#" in name else name: list(tile) for name, tile in tiles.items()
+    }
 
 
 class Handler(BaseHTTPRequestHandler):
