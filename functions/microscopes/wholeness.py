@@ -16,6 +16,7 @@ from typing import BinaryIO
 from functions.store.mrc import MrcError, read_header
 
 TAIL_BYTES = 64
+PNG_END = b"IEND\xaeB`\x82"
 TIFF_MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 WIDTH, LENGTH, BITS, STRIPS, STRIP_BYTES, TILES, TILE_BYTES = 256, 257, 258, 273, 279, 324, 325
 TYPE_BYTES = {3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
@@ -73,7 +74,7 @@ def _look(path: Path, handle: BinaryIO, size: int, plane: int | None) -> Look:
         return size >= max(stated, needed), (abs(height), width), bits
     if head[:8] == b"\x89PNG\r\n\x1a\n":
         width, height, bits = struct.unpack(">IIB", head[16:25])
-        return b"IEND" in _tail(handle, size), (height, width), bits
+        return PNG_END in _tail(handle, size), (height, width), bits
     if head[:3] == b"\xff\xd8\xff":
         return b"\xff\xd9" in _tail(handle, size), None, 8
     return None, None, None

@@ -164,7 +164,7 @@ def test_nothing_that_leaves_names_the_operator(tmp_path):
                     assert not name.endswith("/")
                     assert ADDRESS.encode() not in (world.folder / name.lstrip("/")).read_bytes()
                 assert "meta/" not in str(request.files)
-        ours = [p for p in (*(tmp_path / kind / "outbox").rglob("*"), *(tmp_path / kind / "home").glob("*"))]
+        ours = [*(tmp_path / kind / "outbox").rglob("*"), *(tmp_path / kind / "home").glob("*")]
         assert any(path.name == "tiles.csv" for path in ours)
         for path in ours:
             assert not path.is_file() or ADDRESS.encode() not in path.read_bytes(), path
