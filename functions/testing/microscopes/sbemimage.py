@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 from functions.testing.microscopes.script import (
@@ -46,6 +48,8 @@ class FakeSbemimage:
         self._clock = float(START)
         self._run = ""
         self._counter = FIRST
+        self._open = ExitStack()
+        self._logs: dict[str, FileIO] = {}
         self._takes: dict[tuple[int, int], int] = {}
         self._tiles: dict[int, dict[str, list[float | str]]] = {}
 
@@ -176,14 +180,18 @@ class FakeSbemimage:
 
     def _end_run(self) -> None:
         self._log("log", "*** END OF LOG ***")
+        self._open.close()
+        self._logs.clear()
 
     def _log(self, kind: str, text: str) -> None:
         """Append to a file of this run, as a line-buffered log is."""
-        path = self._folder / "meta" / "logs" / f"{kind}_{self._run}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as handle:
-            handle.write(text + "\n")
-        os.utime(path, (self._clock, self._clock))
+        name = f"{kind}_{self._run}.txt"
+        if name not in self._logs:
+            path = self._folder / "meta" / "logs" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._logs[name] = self._open.enter_context(FileIO(path, "a"))
+        self._logs[name].write(f"{text}\n".encode())
+        os.utime(self._logs[name].fileno(), (self._clock, self._clock))
 
 
 def _name(stack: str, z: int, tile: int) -> str:

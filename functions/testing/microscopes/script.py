@@ -7,6 +7,7 @@ import io
 import json
 import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,22 @@ def pixels(script: Script, *place: int, dtype: str = "uint8") -> Any:
 
 def tiff_bytes(image: Any) -> bytes:
     """An image as the bytes of a TIFF."""
+    before, after = _around(image.shape, str(image.dtype))
+    pixels: bytes = image.tobytes()
+    return before + pixels + after
+
+
+@lru_cache
+def _around(shape: tuple[int, int], dtype: str) -> tuple[bytes, bytes]:
+    """What lies before and behind the pixels in a TIFF of this shape: a fake microscope must keep its
+    pace."""
     handle = io.BytesIO()
-    tifffile.imwrite(handle, image, photometric="minisblack", metadata=None, software=False)
-    return handle.getvalue()
+    tifffile.imwrite(handle, np.ones(shape, dtype), photometric="minisblack", metadata=None, software=False)
+    handle.seek(0)
+    with tifffile.TiffFile(handle) as tiff:
+        (start,), (count,) = tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts
+    data = handle.getvalue()
+    return data[:start], data[start + count :]
 
 
 def put(path: Path, data: bytes, *, clock: float) -> None:
