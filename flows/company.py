@@ -2,12 +2,13 @@
 
 They share its copy of the tiles and its work root. Stitching a section reads its own tiles and writes its own
 cells; ingest keeps a manifest for each range of sections; documents have a folder for each run. So runs that
-stop at stitch, over ranges that do not meet, never touch the same file. All others wait for each other.
+stop at stitch, over ranges that do not meet, never touch the same file. All others wait for each other. A
+list of runs has no inputs: their tags tell.
 """
 
 from __future__ import annotations
 
-from flows.inputs import ALL_FILES
+from flows.inputs import OWN_FILES
 from flows.records import FLOW_STEPS, RunRecord
 
 LAST_SHARED = FLOW_STEPS.index("stitch")
@@ -23,7 +24,10 @@ def may_share(a: RunRecord, b: RunRecord) -> bool:
 
 def _sections(record: RunRecord) -> tuple[int, int] | None:
     """The range of a run that moves and stitches its own sections; None for a run of anything more."""
-    facts = record.input["input"]
-    sections = facts["run"]["parameters"]["ingest"]["sections"]
-    alone = FLOW_STEPS.index(record.stop_after) <= LAST_SHARED and facts["files"] != list(ALL_FILES)
-    return (sections[0], sections[1]) if sections and alone else None
+    if FLOW_STEPS.index(record.stop_after) > LAST_SHARED or OWN_FILES not in record.tags:
+        return None
+    for tag in record.tags:
+        if tag.startswith("sections:"):
+            first, _, end = tag.removeprefix("sections:").partition("-")
+            return int(first), int(end)
+    return None

@@ -31,6 +31,8 @@ Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+
 FileName = Annotated[str, Field(pattern=rf"^/({_PART}/)*{_PART}?$", max_length=1024)]
 """A file of the acquisition's folder, or (ending in /) a folder below it; begins with /."""
 ALL_FILES = ("/",)
+OWN_FILES = "files:own"
+"""Tag of a run that moves named files, not the whole folder."""
 MAX_FILES_BYTES = 100_000
 """Of the names of a run's files: half of what a flow's state may hold."""
 IMAGE_PATTERNS = ("*.tif", "*.tiff", "*.bmp", "*.png", "*.jpg", "*.jpeg", "*.mrc", "*.st")
@@ -257,13 +259,37 @@ def _filter_rules(files: tuple[str, ...]) -> tuple[FilterRule, ...]:
 
 
 def tags_of(request: RunRequest, acquisition_id: str) -> tuple[str, ...]:
-    """What a run can be filtered by in the Globus web app: its acquisition, sections, stage, and its own."""
+    """What a run can be filtered by in the Globus web app: its acquisition, sections, stage, the run it
+    repeats, and its own tags."""
     sections = request.all_parameters.ingest.sections
     return (
         f"acquisition:{acquisition_id}",
         *([f"sections:{sections[0]}-{sections[1]}"] if sections else []),
         f"stage:{request.start_at}-{request.stop_after}",
+        *([OWN_FILES] if request.files != ALL_FILES else []),
+        *([f"parent:{request.parent}"] if request.parent else []),
         *request.tags,
+    )
+
+
+def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -> RunRequest:
+    """What was asked for, from the input and the tags of the run that came of it."""
+    facts = FlowInput.parse(document["input"], source="run input")
+    common = ("acquisition:", "sections:", "stage:", "files:", "parent:")
+    documents = [site.instrument.file_path(way.source) for way in facts.documents]
+    parents = [tag.removeprefix("parent:") for tag in tags if tag.startswith("parent:")]
+    return RunRequest(
+        source=str(site.instrument.file_path(facts.source.path)),
+        start_at=facts.start_at,
+        stop_after=facts.stop_after,
+        parameters=facts.run.parameters,
+        on_gate_fail=facts.on_gate_fail,
+        label=facts.label,
+        parent=parents[0] if parents else None,
+        acquisition_id=facts.acquisition_id,
+        files=facts.files,
+        documents=str(documents[0]) if documents else None,
+        tags=tuple(tag for tag in tags if not tag.startswith(common)),
     )
 
 

@@ -69,6 +69,8 @@ class RunRecord:
     """Folder of the published volume on the publication collection's file system, once published."""
     work_path: str
     """Work root on scratch."""
+    link: str | None = None
+    """The run's page in the Globus web app; None for the embedded site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,14 @@ class RunEvent:
     run: RunRecord
     step: StepRecord | None = None
     log: LogEntry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """Why a run is INACTIVE: what the service says, and the scopes to log in for before it is resumed."""
+
+    message: str
+    scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.records import Reuse, RunRecord, StepRecord, StepStatus
@@ -20,7 +21,8 @@ def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
     from functions.store.run import Run
 
     staged = next((name for name in STAGED if name == step.name), None)
-    if (staged is None and step.name != "segment") or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
+    idle = step.status in (StepStatus.WAITING, StepStatus.SKIPPED)
+    if idle or not record.input or (staged is None and step.name != "segment"):
         return step
     try:
         run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
@@ -28,6 +30,19 @@ def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
         return replace(step, figures={**step.figures, **totals})
     except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
         return step
+
+
+def with_marks(step: StepRecord, record: RunRecord) -> StepRecord:
+    """An active fan-out of a live site with its units marked done, where scratch can be seen from here."""
+    from functions.store.run import Run
+
+    name = next((name for name in FAN_OUTS if name == step.name), None)
+    if name is None or step.status is not StepStatus.ACTIVE or not Path(record.work_path).is_dir():
+        return step
+    marked = reusable(Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}")), name)
+    if marked.units is None:
+        return step
+    return replace(step, units=marked.units, units_done=marked.reusable)
 
 
 def reusable(run: Run, step: StepName) -> Reuse:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from typer_cli.boundary import BoundaryGroup
-from typer_cli.commands import acquisition, demo, flow, microscope, model, plan, run, volume, watch
+from typer_cli.commands import acquisition, demo, flow, microscope, model, plan, run, serving, volume, watch
 from typer_cli.options import state_of
 
 EPILOG = (
@@ -31,6 +31,10 @@ app.add_typer(flow.app, name="flow")
 app.add_typer(volume.app, name="volume")
 app.add_typer(model.app, name="model")
 app.add_typer(microscope.app, name="microscope")
+site = typer.Typer(help="Sites: where flows run.", no_args_is_help=True)
+site.callback()(lambda: None)
+site.command("serve")(serving.serve)
+app.add_typer(site, name="site")
 app.command("plan")(plan.plan)
 app.command("demo")(demo.demo)
 

@@ -49,6 +49,7 @@ def draw_run(screen: Console, record: RunRecord, steps: Sequence[StepRecord]) ->
         ("rerun of", record.parent_run),
         ("published", record.published_path),
         ("work", record.work_path),
+        ("web", record.link),
         ("error", record.error),
     ]
     screen.print(table("run", record.id, rows=[fact for fact in facts if fact[1]]))

@@ -5,7 +5,7 @@ transition is saved before the next one begins, so a run whose process dies goes
 Action that was under way is started again under the same id (the steps find their finished units marked).
 
 PROVISIONAL, since only the service can confirm them: the text of errors, the log codes of Choice, Wait,
-ExpressionEval and Fail, and the keys of the error that Catch stores.
+ExpressionEval, Fail and of a run that goes INACTIVE, and the keys of the error that Catch stores.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class StopRequestedError(Exception):
     """The run is to be cancelled."""
 
 
+class HoldRequestedError(Exception):
+    """The run is to go INACTIVE where it is; the action under way is asked for again when it is resumed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """All there is to a run between two transitions."""
@@ -68,6 +72,10 @@ class Journal(Protocol):
 
     def stop_requested(self) -> bool:
         """Whether somebody wants this run cancelled."""
+        ...
+
+    def hold_requested(self) -> bool:
+        """Whether this run lacks a consent or a session, and is to wait for it."""
         ...
 
 
@@ -102,6 +110,9 @@ class Interpreter:
         while execution.status is RunStatus.ACTIVE:
             try:
                 execution = self.step(execution)
+            except HoldRequestedError:
+                self._log("FlowInactive", execution.state_name, "The flow waits for a person", {})
+                execution = replace(execution, status=RunStatus.INACTIVE)
             except StopRequestedError:
                 self._log("FlowCanceled", execution.state_name, "The flow was cancelled", {})
                 execution = replace(execution, status=RunStatus.CANCELLED, cause="cancelled by the user")
@@ -114,8 +125,7 @@ class Interpreter:
 
     def step(self, execution: Execution) -> Execution:
         """Carry out one state and return what comes next (unsaved)."""
-        if self.journal.stop_requested():
-            raise StopRequestedError
+        self._heed_requests()
         name = execution.state_name
         state = self.definition["States"].get(name)
         if state is None:
@@ -127,6 +137,12 @@ class Interpreter:
             return carry_out(execution, state)
         except (PathError, EvaluationError) as error:
             raise StateFailedError("States.Runtime", f"{name}: {error}") from None
+
+    def _heed_requests(self) -> None:
+        if self.journal.stop_requested():
+            raise StopRequestedError
+        if self.journal.hold_requested():
+            raise HoldRequestedError
 
     def _kinds(self) -> dict[str, Callable[[Execution, Json], Execution]]:
         return {
@@ -206,9 +222,9 @@ class Interpreter:
             if self.clock.now() >= deadline:
                 provider.cancel(action_id)
                 raise StateFailedError("ActionTimeout", f"{name}: not done after {state.get('WaitTime')} s")
-            if self.journal.stop_requested():
+            if self.journal.stop_requested() or self.journal.hold_requested():
                 provider.cancel(action_id)
-                raise StopRequestedError
+                self._heed_requests()
             self.clock.sleep(min(pause, max(deadline - self.clock.now(), 0.001)))
             pause = min(pause * 1.5, LAST_POLL_SECONDS)
         if status.status == "FAILED" and state.get("ExceptionOnActionFailure", True):
@@ -246,8 +262,7 @@ class Interpreter:
             self._save(execution)
         assert execution.wake_at is not None
         while (left := execution.wake_at - self.clock.now()) > 0:
-            if self.journal.stop_requested():
-                raise StopRequestedError
+            self._heed_requests()
             self.clock.sleep(min(left, LAST_POLL_SECONDS))
         name = execution.state_name
         self._log("WaitCompleted", name, f"{name}: done", {})

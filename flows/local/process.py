@@ -19,7 +19,9 @@ from pathlib import Path
 
 from flows.errors import RunError
 from flows.local.actions import ActionProvider, Json, Progress, ThreadProvider
+from flows.local.catalog import Catalog
 from flows.local.compute import ComputeProvider, process_pool, registered_functions
+from flows.local.documents import run_document
 from flows.local.interpreter import Execution, Interpreter
 from flows.local.recorder import Recorder
 from flows.local.search import LocalIndex
@@ -29,6 +31,7 @@ from flows.records import RunEvent
 from flows.site import Site
 from flows.states import COMPUTE, PERMISSION, SEARCH, STAT
 from flows.states import TRANSFER as TRANSFER_URL
+from flows.tracking import record_of
 from functions.tasks import RunSpec
 
 STORE_NAME = "runs.sqlite"
@@ -111,22 +114,27 @@ def carry_out(
 ) -> Execution:
     """Run `run_id` from where it is to its end. The caller holds its lock."""
     stored = store.load(run_id)
-    site = stored.site
+    site, body = stored.site, stored.body
+    if steps := store.steps(run_id):
+        RunSpec.parse(body["input"]["run"], source=f"run {run_id}").sentinel_path.unlink(missing_ok=True)
+    functions = Catalog(store.database).functions() | registered_functions(site.entry_points)
+    compute = ComputeProvider(functions, new_executor=lambda: process_pool(site.workers))
+    document = run_document(stored, steps=steps, entry=None, interrupted=False)
     clock = SystemClock()
-    spec = RunSpec.parse(stored.record.input["input"]["run"], source=f"run {run_id}")
-    spec.sentinel_path.unlink(missing_ok=True)
-    compute = ComputeProvider(
-        registered_functions(site.entry_points), new_executor=lambda: process_pool(site.workers)
+    recorder = Recorder(
+        store,
+        site=site,
+        clock=clock,
+        record=record_of(document, site, body=body),
+        resumed=stored.execution,
+        on_event=on_event,
     )
-    recorder = Recorder(store, run_id, site=site, clock=clock, resumed=stored.execution, on_event=on_event)
     interpreter = Interpreter(
         stored.definition, providers(site, home, compute=compute), clock=clock, journal=recorder
     )
+    context = {"run_id": run_id, "flow_id": stored.head.flow_id}
     try:
-        execution = stored.execution or interpreter.begin(
-            stored.record.input, context={"run_id": run_id, "flow_id": "embedded"}
-        )
-        return interpreter.run(execution)
+        return interpreter.run(stored.execution or interpreter.begin(body, context=context))
     finally:
         compute.close()
 

@@ -11,37 +11,39 @@ from flows.local.interpreter import Clock, Execution, iso
 from flows.local.progress import advanced, ended, looked_at
 from flows.local.store import Store
 from flows.paths import has_path, read_path
-from flows.records import LogEntry, RunEvent, RunStatus, StepRecord, StepStatus
+from flows.records import LogEntry, RunEvent, RunRecord, RunStatus, StepRecord, StepStatus
 from flows.site import Site
 
 STOP_CHECK_SECONDS = 0.2
 
 
 class Recorder:
-    """Journal of one run; `resumed` is the execution it goes on with, if any."""
+    """Journal of one run, `record` as it stands; `resumed` is the execution it goes on with, if any."""
 
     def __init__(
         self,
         store: Store,
-        run_id: str,
         *,
         site: Site,
         clock: Clock,
+        record: RunRecord,
         resumed: Execution | None = None,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> None:
         self._store = store
-        self._run_id = run_id
+        self._run_id = record.id
+        self._record = record
         self._site = site
         self._clock = clock
         self._on_event = on_event
-        self._steps = {step.name: step for step in store.steps(run_id)}
-        self._state_steps = state_steps()
+        self._steps = {step.name: step for step in store.steps(record.id)}
+        self._state_steps = state_steps() if self._steps else {}  # a flow that is not ours has no steps
         self._current = self._step_of(resumed) if resumed else None
         current = self._steps.get(self._current or "")
         self._began = clock.now() - (current.seconds if current else 0.0)
         self._looked = False
         self._stop = (0.0, False)
+        self._hold = (0.0, False)
 
     def _step_of(self, execution: Execution) -> str | None:
         """The step an execution is in; in the flow's failure, the step that led there."""
@@ -53,13 +55,14 @@ class Recorder:
     def save(self, execution: Execution, entries: list[LogEntry]) -> None:
         """Keep a transition whole; a step that is left gets its final status in the same transaction."""
         step = self._moved_on(execution)
-        self._store.save(
-            self._run_id,
-            execution,
-            entries,
-            time=iso(self._clock.now()),
-            published=self._published(execution),
-            step=step,
+        now, published = iso(self._clock.now()), self._published(execution)
+        self._store.save(self._run_id, execution, entries, time=now, published=published, step=step)
+        self._record = replace(
+            self._record,
+            status=execution.status,
+            updated=now,
+            error=execution.cause if execution.status.ended else None,
+            published_path=published,
         )
         self._tell(step, entries)
 
@@ -88,7 +91,11 @@ class Recorder:
     def _published(self, execution: Execution) -> str | None:
         """Where the volume lies, once its transfer is done."""
         document = execution.document
-        if not has_path(document, "$.transfer_out") or not has_path(document, "$.published.path"):
+        if (
+            not self._steps
+            or not has_path(document, "$.transfer_out")
+            or not has_path(document, "$.published.path")
+        ):
             return None
         return str(self._site.publication.file_path(read_path(document, "$.published.path")))
 
@@ -120,11 +127,19 @@ class Recorder:
             self._stop = (now, answer)
         return answer
 
+    def hold_requested(self) -> bool:
+        """Whether the run is to go INACTIVE; looks as often."""
+        checked, answer = self._hold
+        now = self._clock.now()
+        if now - checked >= STOP_CHECK_SECONDS:
+            answer = self._store.hold_requested(self._run_id)
+            self._hold = (now, answer)
+        return answer
+
     def _tell(self, step: StepRecord | None, entries: list[LogEntry]) -> None:
         if self._on_event is None:
             return
-        run = self._store.load(self._run_id).record
         for entry in entries:
-            self._on_event(RunEvent(run=run, log=entry))
+            self._on_event(RunEvent(run=self._record, log=entry))
         if step is not None:
-            self._on_event(RunEvent(run=run, step=step))
+            self._on_event(RunEvent(run=self._record, step=step))

@@ -60,6 +60,13 @@ class LocalIndex:
             ).fetchall()
         return [{"subject": s, "id": i, "content": json.loads(c)} for s, i, c in rows]
 
+    def drop_subject(self, *, search_index: str, subject: str) -> None:
+        """Take every entry of a subject out of an index."""
+        with self._connect() as connection, connection:
+            connection.execute(
+                "DELETE FROM entries WHERE search_index = ? AND subject = ?", (search_index, subject)
+            )
+
     def grant(self, body: Json, progress: Progress) -> Json:
         """Record a permission. The embedded site has one user, so nothing else happens.
 

@@ -1,161 +1,151 @@
-"""Runs, executions, steps and logs of the embedded site, in one SQLite file that several processes share."""
+"""Runs of the embedded site: executions, steps and logs, in one SQLite file that several processes share."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows.errors import RunError
-from flows.inputs import RunRequest, tags_of
+from flows.local.actions import Json
+from flows.local.database import Database
 from flows.local.interpreter import Execution
-from flows.records import LogEntry, RunRecord, RunStatus, StepRecord, StepStatus
+from flows.records import LogEntry, RunStatus, StepRecord, StepStatus
 from flows.site import Site
 from functions.tasks import Problem
 
-_SCHEMA = """
-PRAGMA journal_mode = WAL;
-CREATE TABLE IF NOT EXISTS runs (
-  id TEXT PRIMARY KEY, created TEXT, updated TEXT, status TEXT, parent TEXT, site TEXT, request TEXT,
-  input TEXT, definition TEXT, execution TEXT, error TEXT, published TEXT, stop_requested INTEGER DEFAULT 0);
-CREATE TABLE IF NOT EXISTS steps (
-  run_id TEXT, position INTEGER, name TEXT, record TEXT, PRIMARY KEY (run_id, name));
-CREATE TABLE IF NOT EXISTS logs (
-  run_id TEXT, seq INTEGER, time TEXT, code TEXT, state_name TEXT, description TEXT, details TEXT,
-  PRIMARY KEY (run_id, seq));
-"""
+_HEAD = (
+    "runs.id, flow_id, flow_title, coalesce(flows.updated, runs.created), status, runs.created, runs.updated,"
+    " label, tags, run_managers, run_monitors, error, runs.rowid"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHead:
+    """What a list of runs shows of one. Times are ISO 8601 in UTC."""
+
+    id: str
+    flow_id: str
+    flow_title: str
+    flow_updated: str
+    status: RunStatus
+    created: str
+    updated: str
+    label: str
+    tags: tuple[str, ...] = ()
+    managers: tuple[str, ...] = ()
+    monitors: tuple[str, ...] = ()
+    error: str | None = None
+    position: int = 0
+    """Grows from run to run; a page of a list goes on below the last one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
-    """A run as it is kept: its record, and what its runner needs to go on."""
+    """A run as it is kept: what a list shows, and what its runner needs to go on."""
 
-    record: RunRecord
+    head: RunHead
     site: Site
-    request: RunRequest
-    definition: dict[str, Any]
+    body: Json
+    """The document it was started with."""
+    definition: Json
+    """As of its start."""
     execution: Execution | None
+    published: str | None = None
+    hold: Json | None = None
+    """Why it is INACTIVE or about to be: a Globus authorisation requirements error."""
 
 
 class Store:
-    """The database of a home folder. Each call is one transaction; safe to use from several processes."""
+    """The runs of a home folder. Each call is one transaction; safe to use from several processes."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path = path
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        self._connection.executescript(_SCHEMA)
+        self.database = Database(path)
 
     def close(self) -> None:
         """Close the database."""
-        self._connection.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        self.database.close()
 
     # -- runs -----------------------------------------------------------------------------------------------
     def add(self, stored: StoredRun, steps: list[StepRecord]) -> None:
-        """Keep a new run and its steps."""
-        record = stored.record
-        with self._transaction() as db:
+        """Keep a new run and its steps; a flow that is not ours has none."""
+        head = stored.head
+        with self.database.transaction() as db:
             db.execute(
-                "INSERT INTO runs (id, created, updated, status, parent, site, request, input, definition)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (id, flow_id, flow_title, created, updated, status, site, input,"
+                " definition, label, tags, run_managers, run_monitors)"
+                f" VALUES ({', '.join('?' * 13)})",
                 (
-                    record.id,
-                    record.created,
-                    record.updated,
-                    record.status,
-                    record.parent_run,
-                    stored.site.model_dump_json(),
-                    stored.request.model_dump_json(),
-                    json.dumps(record.input),
-                    json.dumps(stored.definition),
+                    *(head.id, head.flow_id, head.flow_title, head.created, head.updated, head.status),
+                    *(stored.site.model_dump_json(), json.dumps(stored.body), json.dumps(stored.definition)),
+                    *(head.label, json.dumps(head.tags)),
+                    *(json.dumps(head.managers), json.dumps(head.monitors)),
                 ),
             )
             for position, step in enumerate(steps):
                 db.execute(
                     "INSERT INTO steps VALUES (?, ?, ?, ?)",
-                    (record.id, position, step.name, json.dumps(asdict(step), default=_plain)),
+                    (head.id, position, step.name, json.dumps(step_fields(step))),
                 )
 
-    def find(self, beginning: str) -> str:
-        """The id of the run whose id begins so; `last` is the newest run.
-
-        Raises:
-            RunError: none or several.
-        """
-        if beginning == "last":
-            rows = self._connection.execute("SELECT id FROM runs ORDER BY created DESC, rowid DESC LIMIT 1")
-        else:
-            pattern = "".join(f"\\{c}" if c in "%_\\" else c for c in beginning) + "%"
-            rows = self._connection.execute(
-                "SELECT id FROM runs WHERE id LIKE ? ESCAPE '\\' LIMIT 3", (pattern,)
-            )
-        found = [str(row[0]) for row in rows]
-        if not found:
-            raise RunError(f"{beginning}: no such run", remedy="see `petavoxel run list`")
-        if len(found) > 1:
-            raise RunError(f"{beginning}: several runs begin so", remedy="give more of the id")
-        return found[0]
-
-    def run_ids(self) -> list[str]:
-        """Ids of all runs, newest first."""
-        return [
-            str(row[0])
-            for row in self._connection.execute("SELECT id FROM runs ORDER BY created DESC, rowid DESC")
-        ]
+    def heads(
+        self, *, flow_ids: tuple[str, ...] = (), below: int | None = None, limit: int = -1
+    ) -> list[RunHead]:
+        """Runs of these flows (of all, without any), newest first; at most `limit`, from position `below`."""
+        conditions = [f"flow_id IN ({', '.join('?' * len(flow_ids))})"] if flow_ids else []
+        values: tuple[Any, ...] = flow_ids
+        if below is not None:
+            conditions.append("runs.rowid < ?")
+            values = (*values, below)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        rows = self.database.rows(
+            f"SELECT {_HEAD} FROM runs LEFT JOIN flows ON flows.id = flow_id{where}"
+            " ORDER BY runs.rowid DESC LIMIT ?",
+            (*values, limit),
+        )
+        return [_head(row) for row in rows]
 
     def load(self, run_id: str) -> StoredRun:
-        """A run by its whole id."""
-        row = self._connection.execute(
-            "SELECT created, updated, status, parent, site, request, input, definition, execution, error,"
-            " published FROM runs WHERE id = ?",
+        """A run by its whole id.
+
+        Raises:
+            RunError: no such run.
+        """
+        row = self.database.row(
+            f"SELECT site, input, definition, execution, published, hold, {_HEAD}"
+            " FROM runs LEFT JOIN flows ON flows.id = flow_id WHERE runs.id = ?",
             (run_id,),
-        ).fetchone()
+        )
         if row is None:
             raise RunError(f"{run_id}: no such run", remedy="see `petavoxel run list`")
-        created, updated, status, parent, site, request, document, definition, execution, error, out = row
-        input_document = json.loads(document)
-        facts = input_document["input"]
-        parsed_site = Site.parse(site, source=f"run {run_id}: site")
-        parsed_request = RunRequest.parse(request, source=f"run {run_id}: request")
-        record = RunRecord(
-            id=run_id,
-            status=RunStatus(status),
-            label=facts["label"],
-            tags=tags_of(parsed_request, facts["acquisition_id"]),
-            site=parsed_site.name,
-            acquisition_id=facts["acquisition_id"],
-            source_path=str(parsed_site.instrument.file_path(facts["source"]["path"])),
-            created=created,
-            updated=updated,
-            start_at=facts["start_at"],
-            stop_after=facts["stop_after"],
-            parent_run=parent,
-            input=input_document,
-            error=error,
-            published_path=out,
-            work_path=facts["run"]["work"],
-        )
+        site, body, definition, execution, published, hold, *head = row
         return StoredRun(
-            record=record,
-            site=parsed_site,
-            request=parsed_request,
+            head=_head(tuple(head)),
+            site=Site.parse(site, source=f"run {run_id}: site"),
+            body=json.loads(body),
             definition=json.loads(definition),
             execution=_execution(json.loads(execution)) if execution else None,
+            published=published,
+            hold=json.loads(hold) if hold else None,
         )
+
+    def relabel(self, run_id: str, **fields: str | tuple[str, ...]) -> None:
+        """Change label, tags, run_managers or run_monitors."""
+        with self.database.transaction() as db:
+            for name in ("label", "tags", "run_managers", "run_monitors"):
+                if name in fields:
+                    value = fields[name]
+                    text = value if isinstance(value, str) else json.dumps(value)
+                    db.execute(f"UPDATE runs SET {name} = ? WHERE id = ?", (text, run_id))
+
+    def remove(self, run_id: str) -> None:
+        """Forget a run, its steps and its log."""
+        with self.database.transaction() as db:
+            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+            db.execute("DELETE FROM steps WHERE run_id = ?", (run_id,))
+            db.execute("DELETE FROM logs WHERE run_id = ?", (run_id,))
 
     # -- progress -------------------------------------------------------------------------------------------
     def save(
@@ -169,12 +159,12 @@ class Store:
         step: StepRecord | None,
     ) -> None:
         """Keep a transition: the execution, its log lines and its step, all or nothing."""
-        with self._transaction() as db:
+        with self.database.transaction() as db:
             db.execute(
                 "UPDATE runs SET execution = ?, status = ?, updated = ?, error = ?, published = ?"
                 " WHERE id = ?",
                 (
-                    json.dumps(asdict(execution), default=_plain),
+                    json.dumps(asdict(execution)),
                     execution.status,
                     time,
                     execution.cause,
@@ -189,12 +179,7 @@ class Store:
                 db.execute(
                     "INSERT INTO logs VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
-                        run_id,
-                        seq,
-                        entry.time,
-                        entry.code,
-                        entry.state_name,
-                        entry.description,
+                        *(run_id, seq, entry.time, entry.code, entry.state_name, entry.description),
                         json.dumps(entry.details),
                     ),
                 )
@@ -203,23 +188,21 @@ class Store:
 
     def save_step(self, run_id: str, step: StepRecord, *, time: str) -> None:
         """Keep a step's progress."""
-        with self._transaction() as db:
+        with self.database.transaction() as db:
             _write_step(db, run_id, step)
             db.execute("UPDATE runs SET updated = ? WHERE id = ?", (time, run_id))
 
     def steps(self, run_id: str) -> list[StepRecord]:
         """A run's steps, in order."""
-        rows = self._connection.execute(
-            "SELECT record FROM steps WHERE run_id = ? ORDER BY position", (run_id,)
-        )
-        return [_step(json.loads(row[0])) for row in rows]
+        rows = self.database.rows("SELECT record FROM steps WHERE run_id = ? ORDER BY position", (run_id,))
+        return [read_step(json.loads(row[0])) for row in rows]
 
-    def logs(self, run_id: str, *, after: int = 0) -> list[LogEntry]:
-        """A run's log lines after the first `after`."""
-        rows = self._connection.execute(
-            "SELECT time, code, state_name, description, details FROM logs WHERE run_id = ? AND seq > ?"
-            " ORDER BY seq",
-            (run_id, after),
+    def logs(self, run_id: str, *, after: int = 0, limit: int = -1, newest: bool = False) -> list[LogEntry]:
+        """A run's log lines after the first `after`, oldest first, or newest first."""
+        rows = self.database.rows(
+            "SELECT time, code, state_name, description, details FROM logs WHERE run_id = ?"
+            f" ORDER BY seq {'DESC' if newest else ''} LIMIT ? OFFSET ?",
+            (run_id, limit, after),
         )
         return [
             LogEntry(time=t, code=c, state_name=s, description=d, details=json.loads(more))
@@ -229,29 +212,59 @@ class Store:
     # -- stopping -------------------------------------------------------------------------------------------
     def request_stop(self, run_id: str, *, wanted: bool = True) -> None:
         """Ask the runner to stop, whichever process it is in; or take that back."""
-        with self._transaction() as db:
+        with self.database.transaction() as db:
             db.execute("UPDATE runs SET stop_requested = ? WHERE id = ?", (int(wanted), run_id))
 
     def stop_requested(self, run_id: str) -> bool:
         """Whether the run is asked to stop."""
-        row = self._connection.execute("SELECT stop_requested FROM runs WHERE id = ?", (run_id,)).fetchone()
+        row = self.database.row("SELECT stop_requested FROM runs WHERE id = ?", (run_id,))
+        return bool(row and row[0])
+
+    def hold(self, run_id: str, reason: Json | None) -> None:
+        """Ask the runner to go INACTIVE for this reason, a GARE; None takes that back."""
+        with self.database.transaction() as db:
+            text = json.dumps(reason) if reason else None
+            db.execute("UPDATE runs SET hold = ? WHERE id = ?", (text, run_id))
+
+    def hold_requested(self, run_id: str) -> bool:
+        """Whether the run is to go INACTIVE."""
+        row = self.database.row("SELECT hold IS NOT NULL FROM runs WHERE id = ?", (run_id,))
         return bool(row and row[0])
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Problem):
-        return value.to_json()
-    raise TypeError(f"{type(value).__name__} does not go into the store")
+def _head(row: tuple[Any, ...]) -> RunHead:
+    run_id, flow_id, title, flow_updated, status, created, updated, label, tags, managers, monitors = row[:11]
+    return RunHead(
+        id=run_id,
+        flow_id=flow_id,
+        flow_title=title,
+        flow_updated=flow_updated,
+        status=RunStatus(status),
+        created=created,
+        updated=updated,
+        label=label,
+        tags=tuple(json.loads(tags)),
+        managers=tuple(json.loads(managers)),
+        monitors=tuple(json.loads(monitors)),
+        error=row[11],
+        position=row[12],
+    )
 
 
 def _write_step(db: sqlite3.Connection, run_id: str, step: StepRecord) -> None:
     db.execute(
         "UPDATE steps SET record = ? WHERE run_id = ? AND name = ?",
-        (json.dumps(asdict(step), default=_plain), run_id, step.name),
+        (json.dumps(step_fields(step)), run_id, step.name),
     )
 
 
-def _step(fields: dict[str, Any]) -> StepRecord:
+def step_fields(step: StepRecord) -> Json:
+    """A step as JSON."""
+    return {**asdict(step), "problems": [problem.to_json() for problem in step.problems]}
+
+
+def read_step(fields: Json) -> StepRecord:
+    """A step from JSON, as `step_fields` writes it."""
     record = StepRecord(**fields)
     return replace(
         record,

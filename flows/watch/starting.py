@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from flows.errors import FlowsError, RunError
+from flows.errors import FlowsError, RunError, ServiceError
 from flows.inputs import RunRequest
 from flows.records import RunStatus
 from flows.watch.ledger import Ledger
@@ -88,16 +88,25 @@ class RunsStarter:
 def classified(error: Exception) -> Exception:
     """The same error as one that says whether the run may have been started. HTTP errors are told by their
     status, whichever library raises them."""
-    if isinstance(error, RunError):
-        return BusyError(str(error))
-    if isinstance(error, FlowsError):
-        return RefusedError(str(error))
     status = getattr(error, "http_status", None)
+    if isinstance(error, ServiceError):
+        # of a start that takes several calls: a 429 may be of one after the run was started
+        status = None if status in (401, 429) else status
+    elif isinstance(error, RunError):
+        return BusyError(str(error))
+    elif isinstance(error, FlowsError):
+        return RefusedError(str(error))
     if status in (401, 429):
         return NotCarriedOutError(f"{type(error).__name__}: {status}")
     if isinstance(status, int) and 400 <= status < 500 and status != 408:
         return RefusedError(f"{type(error).__name__}: {error}")
     return error
+
+
+def _span(row: StartRow) -> tuple[int, int]:
+    """First and last section of a start: a retake waits for the run of what it replaces."""
+    sections = [z for z, _ in row.sections]
+    return min(sections), max(sections)
 
 
 class StartLoop:
@@ -128,11 +137,17 @@ class StartLoop:
     def step(self) -> None:
         """Look after runs that are at work, and make the starts that are due, in order."""
         running = self._follow()
+        spans = [_span(row) for row in self._ledger.starts(STARTED)]
         for row in self._ledger.starts(STARTING):
             if self._stop.is_set():
                 return
-            if row.due <= self._clock() and (row.unsure or running < self._at_most):
-                running += self._attempt(row)
+            first, last = _span(row)
+            apart = all(last < begin or end < first for begin, end in spans)
+            if row.due > self._clock() or not (row.unsure or (apart and running < self._at_most)):
+                continue
+            if self._attempt(row):
+                running += 1
+                spans.append((first, last))
 
     def _follow(self) -> int:
         """How many runs are at work; asks the service no more often than every `follow_seconds`."""
@@ -170,9 +185,9 @@ class StartLoop:
         try:
             run_id = self._quickly(lambda: self._starter.start(request))
         except BusyError as error:
-            self._ledger.postpone(row.id, seconds=self._follow_seconds, unsure=False, error=str(error))
+            self._ledger.postpone(row.id, seconds=self._follow_seconds, unsure=True, error=str(error))
         except RefusedError as error:
-            self._ledger.postpone(row.id, seconds=REFUSED_SECONDS, unsure=False, error=f"refused: {error}")
+            self._ledger.postpone(row.id, seconds=REFUSED_SECONDS, unsure=True, error=f"refused: {error}")
         except NotCarriedOutError as error:
             self._later(row, error, unsure=False)
         except Exception as error:  # it may have been carried out

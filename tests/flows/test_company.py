@@ -8,11 +8,13 @@ import pytest
 
 from flows.company import may_share
 from flows.errors import RunError
-from flows.inputs import MAX_FILES_BYTES, RunRequest
-from flows.local.process import RunLock
+from flows.inputs import MAX_FILES_BYTES, RunRequest, tags_of
+from flows.records import RunStatus
 from flows.run import Runs
 from flows.site import local_site
+from flows.tracking import record_of
 from functions.model.errors import TaskError
+from functions.model.parameters import Parameters, SegmentParameters
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,22 +45,30 @@ def ask(tmp_path, first, end, **more) -> RunRequest:
     ],
 )
 def test_who_may_share(runs, tmp_path, other, shares):
-    ids = [runs._add(ask(tmp_path, 0, 2)), runs._add(ask(tmp_path, 2, 4, **other))]
-    first, second = (runs.show(run_id)[0] for run_id in ids)
+    first, second = (record(runs, ask(tmp_path, *z, **m)) for z, m in (((0, 2), {}), ((2, 4), other)))
     assert may_share(first, second) is may_share(second, first) is shares
 
 
+def record(runs, request):
+    """As a list of runs shows it: without its input."""
+    document = {"run_id": "x", "status": "ACTIVE", "start_time": "", "tags": tags_of(request, "acq")}
+    return record_of(document, runs.site)
+
+
 def test_a_disjoint_run_starts_beside_one_that_is_at_work(runs, tmp_path):
-    run_id = runs._add(ask(tmp_path, 0, 2))
-    lock = RunLock.take(runs.home, run_id)
+    slow = Parameters(segment=SegmentParameters(model="slow"))
+    first = runs.start(ask(tmp_path, 0, 2, parameters=slow))
     try:
-        runs._add(ask(tmp_path, 2, 4))
         with pytest.raises(RunError, match="is at work on it"):
-            runs._add(ask(tmp_path, 1, 3))
+            runs.start(ask(tmp_path, 1, 3))
         with pytest.raises(RunError, match="is at work on it"):
-            runs._add(RunRequest(source=str(tmp_path / "acq")))
+            runs.start(RunRequest(source=str(tmp_path / "acq")))
+        beside = runs.start(ask(tmp_path, 2, 4), wait=True)
+        assert beside.status is RunStatus.SUCCEEDED
+        again = runs.request(beside.id)
+        assert (again.files, again.sections or again.all_parameters.ingest.sections) == (("/a.tif",), (2, 4))
     finally:
-        lock.release()
+        runs.cancel(first.id)
 
 
 def test_a_run_moves_the_files_it_names_and_its_documents(runs, tmp_path):

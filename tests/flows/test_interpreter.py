@@ -57,6 +57,7 @@ class FakeJournal:
     seen: list[ActionStatus] = field(default_factory=list)
     stop_after: int | None = None
     die_after: int | None = None
+    hold: bool = False
 
     def save(self, execution, entries) -> None:
         self.saved.append(execution)
@@ -66,6 +67,9 @@ class FakeJournal:
 
     def progress(self, execution, status) -> None:
         self.seen.append(status)
+
+    def hold_requested(self) -> bool:
+        return self.hold
 
     def stop_requested(self) -> bool:
         return self.stop_after is not None and len(self.saved) > self.stop_after

@@ -192,8 +192,8 @@ def test_killed_runs_go_on_without_redoing_units(runs, source, step):
     steps = runs.show(run.id)[1]
     assert {s.status for s in steps} == {StepStatus.SUCCEEDED}
     assert all(0 <= s.seconds < 600 for s in steps)
-    document = runs._store.load(run.id).execution.document
-    assert document["finished"] == {"ok": True}
+    output = runs.service.flows.get_run(run.id)["details"]["output"]
+    assert output["finished"] == {"ok": True}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
@@ -203,13 +203,13 @@ def test_cancel_stops_the_runner(runs, source):
     pid = runner_of(run.id)
     cancelled = runs.cancel(run.id)
     assert cancelled.status is RunStatus.CANCELLED
-    assert (Path(run.work_path) / f"CANCEL-{run.id}").exists()
+    assert RunSpec.parse(run.input["input"]["run"], source="run").sentinel_path.exists()
     wait_until(lambda: gone(pid))
     assert runs.cancel(run.id).status is RunStatus.CANCELLED
     assert runs.logs(run.id)[-1].code == "FlowCanceled"
     again = runs.rerun(run.id, stop_after="stitch", wait=True)
     assert (again.status, again.parent_run) == (RunStatus.SUCCEEDED, run.id)
-    assert not (Path(run.work_path) / f"CANCEL-{again.id}").exists()
+    assert not RunSpec.parse(again.input["input"]["run"], source="run").sentinel_path.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")

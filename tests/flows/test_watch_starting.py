@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.errors import InputError, RunError
+from flows.errors import InputError, RunError, ServiceError
 from flows.watch.starting import BusyError, NotCarriedOutError, RefusedError, classified
 from functions.testing.microscopes import Script
 from tests.flows.watching import World
@@ -42,6 +42,9 @@ def state(world):
         (HttpError(502), HttpError),
         (ConnectionResetError(), ConnectionResetError),
         (RunError("busy"), BusyError),
+        (ServiceError("429 of the look behind the start", http_status=429), ServiceError),
+        (ServiceError("no answer"), ServiceError),
+        (ServiceError("no role", http_status=403), RefusedError),
         (InputError("bad"), RefusedError),
     ],
 )
@@ -126,9 +129,10 @@ def test_a_refusal_is_told_and_tried_again_rarely(world):
 def test_a_section_that_is_still_at_work_is_waited_for(world):
     world.starter.failures = [(BusyError("run 7 is at work on it"), False)]
     world.look()
-    assert not state(world).unsure
-    world.rest(10)
-    assert state(world).state == "started"
+    assert (state(world).unsure, state(world).error) == (True, "run 7 is at work on it")
+    world.rest(40)
+    assert state(world).state == "ended"
+    assert world.starter.calls["start"] == 2
 
 
 def test_two_watchers_of_one_folder(tmp_path):

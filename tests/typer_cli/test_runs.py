@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flows.local.builtin import FLOW_ID
+from flows.service import embedded
 from functions.microscopes.importing import import_stack
 from tests.typer_cli.invoking import petavoxel
 from typer_cli.boundary import ExitCode
@@ -65,3 +68,41 @@ def test_a_run_that_fails_ends_with_3_and_the_cause(acquisition: Path) -> None:
     assert done.code == ExitCode.NO
     assert done.document["status"] == "FAILED"
     assert "tile" in done.document["error"]
+
+
+def test_a_run_that_waits_is_resumed_and_has_no_page_at_globus(acquisition: Path) -> None:
+    words = (
+        "run",
+        "start",
+        acquisition,
+        "--stop-after",
+        "transfer",
+        "--workers",
+        "1",
+        "--wait",
+        "-o",
+        "json",
+    )
+    run = petavoxel(*words).document
+    assert run["link"] is None
+    opened = petavoxel("run", "open", "last", "-o", "json")
+    assert opened.code == ExitCode.PUT_RIGHT
+    assert opened.document["error"]["remedy"] == "`petavoxel site serve` shows it"
+    resumed = petavoxel("run", "resume", "last", "-o", "json")
+    assert resumed.code == ExitCode.PUT_RIGHT
+    assert "does not wait for anything" in resumed.document["error"]["message"]
+
+    home = Path(os.environ["PETAVOXEL_HOME"])
+    site = embedded(home).world.site
+    with site.here(True):
+        held = site.start(
+            site.catalog.find_flow(FLOW_ID), site.store.load(run["id"]).body,
+            label="", tags=(), managers=(), monitors=(),
+        )  # fmt: skip
+    site.hold(held, scopes=("urn:x",), message="log in again")
+    site.carry_out(held)
+    followed = petavoxel("run", "follow", "last")
+    assert (followed.code, "petavoxel run resume" in followed.out) == (ExitCode.NO, True)
+    resumed = petavoxel("run", "resume", "last", "--wait", "-o", "json")
+    assert (resumed.code, resumed.document["status"]) == (ExitCode.DONE, "SUCCEEDED")
+    assert "it waits for: log in again\n  urn:x" in resumed.err

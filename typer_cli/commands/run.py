@@ -193,6 +193,59 @@ def cancel(run: options.RunId, site: options.SiteName = "local", output: Output 
 
 
 @app.command()
+def resume(
+    run: options.RunId,
+    site: options.SiteName = "local",
+    wait: options.Wait = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Go on with a run that is INACTIVE, after what it waits for has been given; says first what that is.
+
+    Example: petavoxel run resume last
+    """
+    from typer_cli.facade import runs_of
+    from typer_cli.progress import RunProgress
+
+    runs = runs_of(site)
+    found = runs.find(run)
+    blocked = runs.blocked(found)
+    if blocked is not None:
+        screen = console(error=True)
+        screen.print(f"it waits for: {blocked.message}", markup=False, soft_wrap=True)
+        for scope in blocked.scopes:
+            screen.print(f"  {scope}", markup=False, soft_wrap=True)
+    with RunProgress() as progress:
+        record = runs.resume(found, wait=wait, on_event=progress.on_event)
+    _show_started(record, site, output)
+
+
+@app.command("open")
+def open_run(
+    run: options.RunId,
+    site: options.SiteName = "local",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+    output: Output = Format.TEXT,
+) -> None:
+    """A run's page in the Globus web app.
+
+    Example: petavoxel run open last --site polaris
+    """
+    from flows.errors import RunError
+    from typer_cli.facade import runs_of
+
+    record, _ = runs_of(site).show(run)
+    link = record.link
+    if link is None:
+        raise RunError(
+            f"{record.id}: runs on this machine and has no page at Globus",
+            remedy="`petavoxel site serve` shows it",
+        )
+    if browser:
+        typer.launch(link)
+    show({"link": link}, output, lambda screen: screen.print(link, soft_wrap=True, markup=False))
+
+
+@app.command()
 def report(
     run: options.RunId,
     site: options.SiteName = "local",
@@ -247,7 +300,11 @@ def _show_started(
         screen.print(f"run {record.id}: {record.status}", markup=False)
         if record.error:
             screen.print(record.error, markup=False, soft_wrap=True)
-        if not record.status.ended:
+        if record.link:
+            screen.print(record.link, markup=False, soft_wrap=True)
+        if record.status is RunStatus.INACTIVE:
+            screen.print(f"go on: petavoxel run resume {record.id}{option}", markup=False, soft_wrap=True)
+        elif not record.status.ended:
             screen.print(f"follow it: petavoxel run follow {record.id}{option}", markup=False, soft_wrap=True)
         elif record.published_path:
             screen.print(f"published: {record.published_path}", markup=False, soft_wrap=True)
@@ -258,5 +315,5 @@ def _show_started(
             screen.print(f"steps: petavoxel run show {record.id}{option}", markup=False, soft_wrap=True)
 
     show({**run_document(record), **(more or {})}, output, render)
-    if record.status.ended and record.status is not RunStatus.SUCCEEDED:
+    if record.status not in (RunStatus.SUCCEEDED, RunStatus.ACTIVE):
         raise typer.Exit(ExitCode.NO)
