@@ -118,10 +118,6 @@ class Ledger:
                     body = json.dumps(asdict(seen), separators=(",", ":"))
                     db.execute("INSERT OR REPLACE INTO tiles VALUES (?, ?, ?, ?, ?)", (*row, body))
                     _reopen(db, seen.z, seq=seq, now=now)
-            for z, key in observed.dropped:
-                if db.execute("DELETE FROM tiles WHERE z = ? AND key = ?", (z, key)).rowcount:
-                    seq, changed = seq + 1, changed + 1
-                    _reopen(db, z, seq=seq, now=now)
             for z, expected in observed.expected.items():
                 db.execute("UPDATE sections SET expected = ? WHERE z = ?", (json.dumps(expected), z))
             db.executemany("UPDATE sections SET marker = 1 WHERE z = ?", [(z,) for z in observed.markers])

@@ -85,8 +85,6 @@ class Observed:
     """Sections that the microscope declares finished."""
     expected: dict[int, int | tuple[str, ...]] = field(default_factory=dict)
     """How many tiles a section should have, or their keys."""
-    dropped: list[tuple[int, str]] = field(default_factory=list)
-    """(z, key) of tiles that are gone and were not replaced."""
     facts: Facts | None = None
     ended: bool | None = None
     """Whether the microscope says that its run is over; None: nothing new about that."""
@@ -159,12 +157,9 @@ def assemble(folder: Path, observed: Observed, *, identifier: str) -> Acquisitio
     latest: dict[int, dict[str, SeenTile]] = {}
     for seen in observed.tiles:
         latest.setdefault(seen.z, {})[seen.key] = seen
-    for z, key in observed.dropped:
-        latest.get(z, {}).pop(key, None)
     sections = [
         _section(folder, observed, z, tiles, last=z == max(latest))
         for z, tiles in sorted(latest.items())
-        if tiles
     ]
     values = [section.z for section in sections]
     fields: dict[str, object] = {
