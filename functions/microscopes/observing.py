@@ -158,8 +158,7 @@ def assemble(folder: Path, observed: Observed, *, identifier: str) -> Acquisitio
     for seen in observed.tiles:
         latest.setdefault(seen.z, {})[seen.key] = seen
     sections = [
-        _section(folder, observed, z, tiles, last=z == max(latest))
-        for z, tiles in sorted(latest.items())
+        _section(folder, observed, z, tiles, last=z == max(latest)) for z, tiles in sorted(latest.items())
     ]
     values = [section.z for section in sections]
     fields: dict[str, object] = {

@@ -301,7 +301,7 @@ def main() -> None:
         for name, part in parts.items():
             if chosen.only in (None, name):
                 document[name] = part()
-    print(json.dumps(document, indent=1))
+        print(json.dumps(document, indent=1), flush=True)  # before the folders go, which takes a while
 
 
 if __name__ == "__main__":
