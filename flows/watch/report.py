@@ -97,7 +97,9 @@ def outcome(row: StartRow) -> str:
         return "succeeded" if row.succeeded else "the run failed; see `petavoxel run show`"
     if row.error:
         return f"attempt {row.attempts}: {row.error}"
-    return "at work" if row.state == STARTED else "not sent yet"
+    if row.state == STARTED:
+        return "at work"
+    return "being sent" if row.attempts else "not sent yet"
 
 
 def _section(row: SectionRow) -> dict[str, Any]:

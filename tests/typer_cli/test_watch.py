@@ -69,7 +69,7 @@ def test_a_watcher_as_a_process_and_its_status(stack, tmp_path):
         while True:
             done = petavoxel("watch", "status", str(stack), "-o", "json")
             report = json.loads(done.out)
-            if done.code == 0 and any(start["attempts"] for start in report["starts"]):
+            if done.code == 0 and any("attempt" in start["outcome"] for start in report["starts"]):
                 break
             assert time.monotonic() < deadline, report
             time.sleep(0.3)
@@ -77,7 +77,7 @@ def test_a_watcher_as_a_process_and_its_status(stack, tmp_path):
         first, second = report["waiting"]
         assert (first["z"], first["state"], first["rule"]) == (100, "starting", "marker")
         assert second["rule"] == "marker"
-        assert report["starts"][0]["outcome"] == "attempt 1: another run"
+        assert "attempt 1: another run" in [start["outcome"] for start in report["starts"]]
         refused = petavoxel("watch", str(stack), "--once")
         assert (refused.code, "being watched already" in refused.err) == (1, True)
     finally:
