@@ -290,7 +290,7 @@ def main() -> None:
                 root / "a",
                 sections=12 if small else 200,
                 kills=2 if small else 20,
-                rate=16.0 if small else 12.0,
+                rate=16.0,
                 every=chosen.every,
                 seed=chosen.seed,
             ),
