@@ -11,8 +11,11 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from functions.testing.microscopes.script import ADDRESS, LATER, START, Script, Truth, digest, pixels, put
@@ -38,6 +41,7 @@ class FakeMultisem:
         self._now = now
         self._clock = float(START)
         self._tiles: dict[int, Tiles] = {}
+        self._paths: dict[tuple[int, int, int], str] = {}
 
     def steps(self) -> Iterator[float]:
         """Acquire; yields how many tiles' time each step takes."""
@@ -105,9 +109,8 @@ class FakeMultisem:
 
     def _replace(self, z: int, mfov: int, beam: int, path: str, y: int, x: int, data: bytes) -> None:
         tiles = self._tiles.setdefault(z, {})
-        old = [name for name in tiles if f"/cut_{mfov:06d}_{beam:03d}_" in name]
-        for name in old:
-            del tiles[name]
+        tiles.pop(self._paths.get((z, mfov, beam), ""), None)
+        self._paths[z, mfov, beam] = path
         tiles[path] = [y * PIXEL_NM, x * PIXEL_NM, digest(data)]
 
     def _top(self) -> Path:
@@ -121,7 +124,15 @@ def _region(z: int) -> str:
     return f"{z:03d}_S{z:02d}R1"
 
 
-def _bmp(image: object) -> bytes:
+def _bmp(image: Any) -> bytes:
+    """An image as the bytes of a BMP: rows from the bottom up, each filled up to 4 bytes."""
+    rows = np.pad(image[::-1], ((0, 0), (0, -image.shape[1] % 4)))
+    return _bmp_head(image.shape) + bytes(rows.tobytes())
+
+
+@lru_cache
+def _bmp_head(shape: tuple[int, int]) -> bytes:
     handle = io.BytesIO()
-    Image.fromarray(image).save(handle, format="BMP")  # type: ignore[arg-type]
-    return handle.getvalue()
+    Image.fromarray(np.zeros(shape, np.uint8)).save(handle, format="BMP")
+    data = handle.getvalue()
+    return data[: len(data) - shape[0] * (shape[1] + -shape[1] % 4)]

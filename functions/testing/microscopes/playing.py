@@ -11,6 +11,8 @@ from functions.model.errors import TaskError
 from functions.testing.microscopes import multisem, sbemimage, serialem
 from functions.testing.microscopes.script import FAULTS, Script, Truth
 
+TELL_SECONDS = 10.0
+
 
 class Microscope(Protocol):
     """A fake microscope."""
@@ -46,8 +48,8 @@ def simulate(
 ) -> Truth:
     """Acquire into a new or empty folder; returns when the acquisition is over.
 
-    `truth` is a file outside the folder, written anew after every section. Without a rate it is as fast as it
-    can be. A pause lasts as long as ten tiles.
+    `truth` is a file outside the folder, written anew every few seconds and at the end. Without a rate it
+    is as fast as it can be. A pause lasts as long as ten tiles.
 
     Raises:
         TaskError: no such kind or fault, `truth` inside the folder, or the folder is not empty.
@@ -60,12 +62,11 @@ def simulate(
         raise TaskError(f"{folder}: not empty", remedy="give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     microscope = KINDS[kind](folder, script, now=clock)
-    known = 0
+    told = clock()
     for _ in _paced(microscope.steps(), tiles_per_second, clock, sleep):
-        states = sum(map(len, microscope.truth.states.values()))
-        if truth is not None and states != known:
-            known = states
+        if truth is not None and clock() - told > TELL_SECONDS:
             microscope.truth.write(truth, ended=False)
+            told = clock()
     if truth is not None:
         microscope.truth.write(truth, ended=True)
     return microscope.truth

@@ -116,8 +116,11 @@ def _around(shape: tuple[int, int], dtype: str) -> tuple[bytes, bytes]:
 
 def put(path: Path, data: bytes, *, clock: float) -> None:
     """Write a file in place, as microscopes do, with the time of the microscope's clock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    try:
+        path.write_bytes(data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     os.utime(path, (clock, clock))
 
 
