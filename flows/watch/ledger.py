@@ -247,6 +247,12 @@ class Ledger:
         rows = self._db.execute(f"SELECT {columns} FROM starts {some} ORDER BY id", states)
         return [start_of(row) for row in rows]
 
+    def all_ended(self) -> list[tuple[int, int]]:
+        """(z, version) of all sections, once all have ended; else empty."""
+        if self._db.execute("SELECT 1 FROM sections WHERE state != ? LIMIT 1", (ENDED,)).fetchone():
+            return []
+        return self._db.execute("SELECT z, version FROM sections ORDER BY z").fetchall()
+
     def has_volume(self, pairs: Sequence[tuple[int, int]]) -> bool:
         """Whether the volume of these (z, version) has been started."""
         row = self._db.execute(

@@ -18,7 +18,7 @@ from flows.watch.batches import ready
 from flows.watch.completeness import Evidence, Faults, judge
 from flows.watch.ledger import Ledger
 from flows.watch.outbox import Outbox
-from flows.watch.rows import COMPLETE, ENDED, SEEN, AcquisitionRow, SectionRow
+from flows.watch.rows import COMPLETE, SEEN, AcquisitionRow, SectionRow
 from functions.microscopes.observing import Facts
 from functions.microscopes.registry import Adapter
 from functions.microscopes.wholeness import FileFacts, file_facts
@@ -85,20 +85,26 @@ class Watcher:
 
     def look(self) -> None:
         """Take in what is new, judge, and put the starts that follow into the ledger."""
-        whole = self._ledger.acquisition()
         try:
-            observed = self._adapter.observe(self.folder, whole.memory)
+            while self._take():  # who was away for long is told in pieces
+                pass
         except (PetavoxelError, OSError) as error:  # half-written metadata, a share that went away
             self._ledger.looked([str(error)])
             return
-        if observed.memory != whole.memory or observed.tiles or observed.markers or observed.problems:
-            self._ledger.take(observed)
-        elif self._clock() - whole.looked > TELL_SECONDS:
-            self._ledger.looked()
         self._judge()
         self._start_sections()
         if self._settings.volume:
             self._start_volume()
+
+    def _take(self) -> bool:
+        """Keep the adapter's news; whether there may be more at once."""
+        whole = self._ledger.acquisition()
+        observed = self._adapter.observe(self.folder, whole.memory)
+        if observed.memory != whole.memory or observed.markers or observed.problems:
+            self._ledger.take(observed)
+        elif self._clock() - whole.looked > TELL_SECONDS:
+            self._ledger.looked()
+        return bool(observed.tiles)
 
     # -- judging --------------------------------------------------------------------------------------------
     def _judge(self) -> None:
@@ -218,15 +224,13 @@ class Watcher:
 
     def _start_volume(self) -> None:
         """The whole flow over everything, once all that was started has ended; again after a retake."""
+        pairs = self._ledger.all_ended()
+        if not pairs or self._ledger.has_volume(pairs):
+            return
         whole = self._ledger.acquisition()
+        if whole.facts is None or not self.closing(whole):
+            return
         rows = self._ledger.sections()
-        if not rows or whole.facts is None or not all(row.state == ENDED for row in rows):
-            return
-        if not self.closing(whole):
-            return
-        pairs = tuple((row.z, row.version) for row in rows)
-        if self._ledger.has_volume(pairs):
-            return
         tag = _short(f"volume-version:{self._acquisition_id}:{self._ledger.start_count('volume') + 1}")
         try:
             documents, files = self._outbox.pack(tag, rows, whole.facts)

@@ -26,6 +26,9 @@ Memory = dict[str, JsonValue]
 NOTES = "petavoxel.json"
 """A file that a person may put into the folder: what the microscope does not write down."""
 
+TAIL_BYTES = 1 << 20
+"""Read of a log in one go: who was away for long catches up without having it all in memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenTile:
@@ -93,13 +96,16 @@ class Observed:
 
 
 def tail(path: Path, offset: int) -> tuple[list[str], int]:
-    """The finished lines of a text file behind byte `offset`, and the offset behind them; all of them again
-    when the file has become shorter. What is not UTF-8 is replaced: a log is not refused for one byte."""
+    """Finished lines of a text file behind byte `offset`, `TAIL_BYTES` of them at most, and the offset behind
+    them; from the beginning again when the file has become shorter. What is not UTF-8 is replaced: a log is
+    not refused for one byte."""
     with open(path, "rb") as handle:
         if handle.seek(0, os.SEEK_END) < offset:
             offset = 0
         handle.seek(offset)
-        data = handle.read()
+        data = handle.read(TAIL_BYTES)
+        if len(data) == TAIL_BYTES and b"\n" not in data:
+            data += handle.read()
     data = data[: data.rfind(b"\n") + 1]
     text = data.decode("utf-8-sig", errors="replace")
     return [line.rstrip("\r") for line in text.split("\n")[:-1]], offset + len(data)

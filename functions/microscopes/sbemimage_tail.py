@@ -30,6 +30,8 @@ from functions.model.errors import AcquisitionError
 
 MAX_SCALE = 4.0
 """Grids whose pixels are more times larger or smaller than those of most tiles are no part of one picture."""
+MOST_TILES = 5000
+"""Told in one look, or a little more."""
 RUN_FILE = re.compile(r"(metadata|imagelist|config|log)_(\d+)\.txt")
 
 
@@ -55,8 +57,13 @@ def observe_logs(logs: Path, folder: Path, memory: Memory, *, name: str) -> Obse
         if file in names and (logs / file).stat().st_size != offsets.get(file, 0)
     }
     for time in in_order(logs, grown):
-        lines, offsets[grown[time]] = tail(logs / grown[time], offsets.get(grown[time], 0))
-        reader.read(time, grown[time], lines, opened.setdefault(time, set()))
+        file, before = grown[time], -1
+        while len(observed.tiles) < MOST_TILES and before != offsets.get(file, 0):
+            before = offsets.get(file, 0)
+            lines, offsets[file] = tail(logs / file, before)
+            reader.read(time, file, lines, opened.setdefault(time, set()))
+        if before != offsets[file]:
+            break  # the rest of this run comes before the next: at the next look
     ended = _ended(logs, reader.last, runs)
     observed.ended = ended if reader.last else None
     observed.facts = reader.facts

@@ -27,7 +27,6 @@ from urllib.parse import parse_qs, urlsplit
 from flows.inputs import RunRequest
 from flows.watch.starting import FoundRun, NotCarriedOutError, classified
 from functions.microscopes import plain
-from functions.store.images import read_tile
 
 WAYS = ("429", "500", "502", "timeout", "dropped-before", "dropped-after", "slow", "expired-token")
 CLIENT_TIMEOUT = 0.4
@@ -111,6 +110,8 @@ class Service:
 
 def look(request: RunRequest) -> dict[str, dict[str, list[Any]]]:
     """What a run would move: {z: {file: [y nm, x nm, SHA-256 now]}}, under the names of `canonical`."""
+    from functions.store.images import read_tile  # the watcher, which imports our client, does without
+
     documents = Path(request.documents or "")
     moved = {name.lstrip("/") for name in request.files}
     found: dict[str, dict[str, list[Any]]] = {}

@@ -12,7 +12,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from functions.microscopes import check_acquisition, multisem, plain, read_acquisition, sbemimage
+from functions.microscopes import (
+    check_acquisition,
+    multisem,
+    observing,
+    plain,
+    read_acquisition,
+    sbemimage,
+    sbemimage_tail,
+)
 from functions.microscopes.observing import tail
 from functions.microscopes.wholeness import file_facts
 from functions.store.images import TileReadError, read_tile
@@ -124,6 +132,28 @@ def test_sbemimage_without_metadata_its_image_list_is_read(tmp_path):
     run.close(metadata=False)
     observed = sbemimage.observe(tmp_path, {})
     assert [tile.shape_yx for tile in observed.tiles] == [(48, 64)] * 4
+
+
+def test_sbemimage_in_pieces_it_tells_the_same(tmp_path, monkeypatch):
+    """Who was away for long is told run after run, a little at a time."""
+    folder = tmp_path / "stack"
+    simulate("sbemimage", folder, Script(sections=12, tile_px=8, faults=faults_of("sbemimage"), seed=3))
+    whole = sbemimage.observe(folder, {})
+    monkeypatch.setattr(sbemimage_tail, "MOST_TILES", 3)
+    monkeypatch.setattr(observing, "TAIL_BYTES", 700)
+    memory, tiles, markers, looks = {}, [], set(), 0
+    while True:
+        observed = sbemimage.observe(folder, memory)
+        assert len(observed.tiles) < 3 + 700 // 100
+        reopened = {tile.z for tile in observed.tiles}
+        markers = (markers - reopened) | observed.markers
+        tiles += observed.tiles
+        if observed.memory == memory:
+            break
+        memory, looks = json.loads(json.dumps(observed.memory)), looks + 1
+    assert looks > 10
+    assert (tiles, markers) == (whole.tiles, whole.markers)
+    assert memory == whole.memory
 
 
 def test_plain_rows_are_told_once_and_anew_when_the_file_is_another(tmp_path):
