@@ -9,6 +9,7 @@ The policy of google/ffn (`FaceMaxMovementPolicy`; Januszewski et al. 2018), ord
         +-----------+
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -50,19 +51,20 @@ def face_maxima(
 class Frontier:
     """The moves of one object: a queue of centres and the lattice cells already visited.
 
-    `min_distance` leaves out moves nearer than that (Chebyshev, voxels) to a visited centre; 0 none.
+    `min_distance` leaves out moves nearer than that (Euclidean, voxels) to a visited centre; 0 none.
     `skipped` counts the moves left out for nothing but that.
     """
 
-    def __init__(self, start_zyx: Triple, *, deltas_zyx: Triple, min_distance: int = 0) -> None:
+    def __init__(self, start_zyx: Triple, *, deltas_zyx: Triple, min_distance: float = 0.0) -> None:
         (z, y, x), (dz, dy, dx) = start_zyx, deltas_zyx
         self._side: Triple = (max(dz, 1), max(dy, 1), max(dx, 1))
         self._origin: Triple = (z - dz // 2, y - dy // 2, x - dx // 2)  # of the cell of the start
         self._min_distance = min_distance
+        self._cube_side = max(math.ceil(min_distance), 1)
         self.skipped = 0
         self._queue: deque[Triple] = deque([start_zyx])
         self._cells: set[Triple] = set()
-        self._centres: dict[Triple, list[Triple]] = {}  # by cubes of side min_distance
+        self._centres: dict[Triple, list[Triple]] = {}  # by cubes no smaller than min_distance
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -115,7 +117,7 @@ class Frontier:
 
     def _cube(self, position: Triple) -> Triple:
         z, y, x = position
-        return z // self._min_distance, y // self._min_distance, x // self._min_distance
+        return z // self._cube_side, y // self._cube_side, x // self._cube_side
 
     def _near(self, position: Triple) -> bool:
         if self._min_distance == 0:
@@ -123,7 +125,7 @@ class Frontier:
         cz, cy, cx = self._cube(position)
         cubes = ((cz + i, cy + j, cx + k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1))
         return any(
-            max(abs(a - b) for a, b in zip(position, centre, strict=True)) < self._min_distance
+            math.dist(position, centre) < self._min_distance
             for cube in cubes
             for centre in self._centres.get(cube, ())
         )

@@ -22,6 +22,17 @@ class Skeletons:
     def total_length_nm(self) -> float:
         return float(self.edge_length_nm.sum())
 
+    def restrict(self, keep: NDArray[np.bool_]) -> "Skeletons":
+        """The nodes (N,) to keep, and the edges between them; what is left out has no length either."""
+        kept = keep[self.edges].all(axis=1)
+        renumbered = np.cumsum(keep) - 1
+        return Skeletons(
+            nodes_zyx=self.nodes_zyx[keep],
+            node_object=self.node_object[keep],
+            edges=renumbered[self.edges[kept]].astype(np.int64),
+            edge_length_nm=self.edge_length_nm[kept],
+        )
+
 
 def skeletonise(
     labels: NDArray[np.integer],

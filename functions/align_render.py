@@ -1,7 +1,8 @@
 """Draw each section into its row of the aligned volume: straight from the raw tiles, in one interpolation.
 
 The stitched section is for registration and the report; its pixels are not resampled into the volume. A
-section of an aligned stack is copied.
+section of an aligned stack is copied. In the same pass the artefact codes that stitching found are put where
+the image is: no tile is read for them.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
+from functions.model.artefacts import NAMES
 from functions.model.geometry import Box
-from functions.model.transform import SectionLayout
+from functions.model.transform import SectionLayout, SectionTransform
 from functions.registration.blend import blend
+from functions.registration.codes import pull_codes
 from functions.registration.masks import Gray
 from functions.stages import Stages
+from functions.store.artefacts import load_artefacts
 from functions.store.cells import UnitReport
 from functions.store.drawing import chained_tiles, load_usable, tile_reader
 from functions.store.run import Run
 from functions.store.transforms import (
+    ALIGNED_KINDS,
     CHUNK_PX,
     KINDS,
     aligned_volume_ref,
@@ -41,33 +47,49 @@ def compute(run: Run, unit: str) -> UnitReport:
 
     Raises:
         AcquisitionError: a tile has changed since ingest accepted it, or cannot be read any more.
-        VolumeError: the section's layout or transform is missing.
+        VolumeError: the section's layout, codes or transform are missing.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
     row = run.aligned.sections.index(entry.section.z)
-    layout = load_layout(run, unit)
+    layout, transform, cells = load_layout(run, unit), load_transform(run, unit), load_artefacts(run, unit)
     height, width = run.aligned.volume.shape_zyx[1:]
     stages = Stages()
     if layout.exact_copy:
         strips = _copied(run, layout, (height, width))
     else:
         read = stages.timed("read", tile_reader(run, entry).image)
-        strips = _drawn(run, layout, read, (height, width))
-    target = [Volume.create(run.work, aligned_volume_ref(run.aligned, kind)) for kind in KINDS]
-    covered = 0
+        strips = _drawn(run, layout, transform, read, (height, width))
+    target = [Volume.create(run.work, aligned_volume_ref(run.aligned, kind)) for kind in ALIGNED_KINDS]
+    counts = np.zeros(len(NAMES), np.int64)
     with stages.stage("render"):
         for top, gray, inside in strips:
+            codes = pull_codes(cells, transform.warp, layout.shape_yx, top=top, covered=inside > 0)
             box = Box(offset_zyx=(row, top, 0), shape_zyx=(1, *gray.shape))
-            target[0].write(box, gray[None])
-            target[1].write(box, inside[None])
-            covered += int(inside.sum())
-    figures = {"row": float(row), "covered_fraction": round(covered / (height * width), 4)}
-    return UnitReport(figures=figures | stages.figures)
+            for volume, plane in zip(target, (gray, inside, codes), strict=True):
+                volume.write(box, plane[None])
+            counts += np.bincount(codes.ravel(), minlength=len(NAMES))
+    return UnitReport(figures={"row": float(row)} | _fractions(counts) | stages.figures)
 
 
-def _drawn(run: Run, layout: SectionLayout, read: Callable[[int], Gray], shape_yx: tuple[int, int]) -> Strips:
+def _fractions(counts: NDArray[np.int64]) -> dict[str, float]:
+    """Covered share of the row, and of that, the share of everything but tissue."""
+    covered = int(counts[1:].sum())
+    shares = {
+        f"{name}_fraction": round(int(n) / max(covered, 1), 4)
+        for name, n in zip(NAMES[2:], counts[2:], strict=True)
+    }
+    return {"covered_fraction": round(covered / int(counts.sum()), 4), **shares}
+
+
+def _drawn(
+    run: Run,
+    layout: SectionLayout,
+    transform: SectionTransform,
+    read: Callable[[int], Gray],
+    shape_yx: tuple[int, int],
+) -> Strips:
     """First row, grey values and mask of each strip, from the raw tiles."""
-    tiles = chained_tiles(layout, load_transform(run, layout.section), load_usable(run, layout))
+    tiles = chained_tiles(layout, transform, load_usable(run, layout))
     return blend(tiles, read, shape_yx=shape_yx, strip_px=CHUNK_PX)
 
 

@@ -21,8 +21,8 @@ from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, Run
 from functions.store.transforms import (
+    ALIGNED_KINDS,
     CHUNK_PX,
-    KINDS,
     LockedSolution,
     aligned_volume_ref,
     load_layout,
@@ -168,7 +168,7 @@ def _write(
         )
         save_transform(run, earlier.get(layout.section, transform))
     aligned = _aligned_volume(run, shape_yx, None if locked is None else locked.frame)
-    for kind in KINDS:
+    for kind in ALIGNED_KINDS:
         Volume.create(run.work, aligned_volume_ref(aligned, kind))
     write_json(run.cell("align_solve").file("solution.json"), aligned.to_json())
     return _report(layouts, stack, problems)

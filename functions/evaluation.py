@@ -2,6 +2,9 @@
 
 Letters as in `ffn.metrics`: A keeps 0 as a segment, B counts only voxels that both label, D fills 0 with the
 nearest segment (the figure that cannot be improved by leaving voxels empty).
+
+Voxels that nobody can judge (under a fold or crack, outside of every picture) may be excluded: they are in no
+figure, and how many they are is a figure itself.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from functions.model.volume import VolumeRef
 from functions.store.volumes import Volume
 
 Labels = NDArray[np.integer]
+Mask = NDArray[np.bool_]
 
 MOST_VOXELS = 2**28
 """Whole boxes are held in memory: about 50 bytes a voxel while unlabelled voxels are filled."""
@@ -29,6 +33,9 @@ class Evaluation:
     """Figures of one segmentation; entropies in bits, `split` = H(seg | truth), `merge` = H(truth | seg)."""
 
     voxels: int
+    """Those that count: neither in the rim nor excluded."""
+    masked_fraction: float = 0.0
+    """Share of the voxels inside the rim that was excluded."""
     objects: int
     true_objects: int
     labelled_fraction: float
@@ -65,6 +72,7 @@ def evaluate(
     background_counts: bool = True,
     min_skeleton_voxels: int | None = 1000,
     merge_threshold_nodes: int = 0,
+    excluded: Mask | None = None,
 ) -> Evaluation:
     """Compare label arrays (Z, Y, X) of one shape; 0 = unlabelled, in the truth background.
 
@@ -75,21 +83,41 @@ def evaluate(
         min_skeleton_voxels: true objects from this size on get a skeleton for `erl_um`; None skips it.
         merge_threshold_nodes: skeleton nodes of a second object that a segment may hold before it counts as a
             merger in `erl_um`. At 0, the definition, one node on the wrong side of a membrane costs both.
+        excluded: voxels that do not count (Z, Y, X): their labels fill nothing either; nodes of a skeleton in
+            them, and edges to them, are not scored, so that an object followed across them keeps its run.
 
     Raises:
-        VolumeError: the shapes differ or the rim leaves nothing.
+        VolumeError: the shapes differ, or rim and mask leave nothing.
     """
+    if excluded is not None and excluded.shape != truth.shape:
+        raise VolumeError(
+            f"mask {excluded.shape}, truth {truth.shape}: shapes differ",
+            remedy="give a mask of the same voxels, or --mask none",
+        )
     if segmentation.shape != truth.shape:
         raise VolumeError(
             f"segmentation {segmentation.shape}, truth {truth.shape}: shapes differ",
             remedy="crop them to one box",
         )
+    if excluded is not None:
+        segmentation = np.where(excluded, 0, segmentation)
     inner = tuple(slice(r, n - r) for r, n in zip(rim_zyx_px, truth.shape, strict=True))
     filled = metrics.fill_nearest(segmentation, voxel_size_zyx_nm=voxel_size_zyx_nm)[inner]
     segmentation, truth = segmentation[inner], truth[inner]
     if truth.size == 0:
         raise VolumeError(f"rim_zyx_px: {rim_zyx_px} leaves no voxel", remedy="take a smaller rim")
+    counted = np.ones(truth.shape, np.bool_) if excluded is None else ~excluded[inner]
+    if not counted.any():
+        raise VolumeError("mask: it leaves no voxel to compare", remedy="give another mask, or --mask none")
     ignored = () if background_counts else (0,)
+    run_length_nm = None
+    if min_skeleton_voxels is not None:
+        skeletons = metrics.skeletonise(
+            truth, voxel_size_zyx_nm=voxel_size_zyx_nm, min_voxels=min_skeleton_voxels
+        )
+        seen = skeletons.restrict(counted[tuple(skeletons.nodes_zyx.T)])
+        run_length_nm = metrics.expected_run_length(seen, segmentation, merge_threshold=merge_threshold_nodes)
+    segmentation, filled, truth = segmentation[counted], filled[counted], truth[counted]
 
     def voi(labels: Labels, treatment: metrics.Treatment) -> metrics.VariationOfInformation:
         return metrics.variation_of_information(labels, truth, treatment=treatment, ignore_truth=ignored)
@@ -100,6 +128,7 @@ def evaluate(
     keep, labelled, fill = voi(segmentation, "keep"), voi(segmentation, "labelled"), voi(filled, "keep")
     return Evaluation(
         voxels=truth.size,
+        masked_fraction=1.0 - truth.size / counted.size,
         objects=_count(segmentation),
         true_objects=_count(truth),
         labelled_fraction=metrics.labelled_fraction(segmentation, foreground=truth > 0),
@@ -112,14 +141,7 @@ def evaluate(
         rand_error_keep=rand(segmentation, "keep"),
         rand_error_labelled=rand(segmentation, "labelled"),
         rand_error_fill=rand(filled, "keep"),
-        erl_um=None
-        if min_skeleton_voxels is None
-        else metrics.expected_run_length(
-            metrics.skeletonise(truth, voxel_size_zyx_nm=voxel_size_zyx_nm, min_voxels=min_skeleton_voxels),
-            segmentation,
-            merge_threshold=merge_threshold_nodes,
-        )
-        / 1000.0,
+        erl_um=None if run_length_nm is None else run_length_nm / 1000.0,
     )
 
 

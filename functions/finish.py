@@ -1,7 +1,7 @@
 """Finish: the bundle that is published. It appears whole or not at all.
 
 bundle/   volume.zarr   transforms   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
-          registration_gate.json   manifest-sha256.txt
+          registration_gate.json   sections.json   manifest-sha256.txt
 """
 
 from __future__ import annotations
@@ -12,8 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from functions import gate
+from functions.model.artefacts import NAMES
 from functions.model.geometry import Box
-from functions.publication import bundle, facts, neuroglancer, omezarr, record, report, rocrate
+from functions.publication import (
+    bundle,
+    facts,
+    neuroglancer,
+    omezarr,
+    record,
+    report,
+    rocrate,
+    sections,
+)
+from functions.store.artefacts import open_artefacts
 from functions.store.cells import Cell, UnitReport
 from functions.store.files import atomic_path, write_bytes, write_json
 from functions.store.pyramid import AnyArray, Read
@@ -96,9 +107,9 @@ def compute(run: Run, cell: Cell) -> UnitReport:
 
 
 def _write_volume(run: Run, path: Path) -> facts.LabelCount:
-    """Image and labels with their levels."""
+    """Image, labels and artefact codes with their levels."""
     p = run.parameters.finish
-    image, labels = run.aligned.volume, facts.labels_ref(run)
+    image, labels, codes = run.aligned.volume, facts.labels_ref(run), open_artefacts(run)
     omezarr.write_image(
         path,
         read=Volume.open(run.work, image).read,
@@ -118,11 +129,23 @@ def _write_volume(run: Run, path: Path) -> facts.LabelCount:
         chunk_zyx=p.chunk_zyx_px,
         shard_zyx=p.shard_zyx_px,
     )
+    omezarr.write_labels(
+        path,
+        read=codes.read,
+        shape_zyx=image.shape_zyx,
+        dtype=codes.ref.dtype,
+        voxel_size_zyx_nm=image.voxel_size_zyx_nm,
+        name=omezarr.ARTEFACTS,
+        pooling="max",
+        value_names=NAMES,
+        chunk_zyx=p.chunk_zyx_px,
+        shard_zyx=p.shard_zyx_px,
+    )
     return counter.count()
 
 
 def _write_documents(found: facts.Facts, folder: Path) -> None:
-    """Viewer state, report, record and, last since it names the others, the crate."""
+    """Viewer state, tables, report, record and, last since it names the others, the crate."""
     state = neuroglancer.template(
         shape_zyx=found.image.shape_zyx,
         voxel_size_zyx_nm=found.image.voxel_size_zyx_nm,
@@ -130,6 +153,7 @@ def _write_documents(found: facts.Facts, folder: Path) -> None:
     )
     write_bytes(folder / neuroglancer.FILE, (neuroglancer.compact(state) + "\n").encode())
     write_json(folder / bundle.GATE, found.gate.to_json())
+    write_json(folder / bundle.SECTIONS, sections.section_table(found).to_json())
     write_bytes(folder / "report.html", report.render(found, volume=folder / bundle.VOLUME).encode())
     write_json(folder / "search.json", record.search_entry(found).to_json())
     write_json(folder / rocrate.FILE, rocrate.crate(found, bundle=folder))

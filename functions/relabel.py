@@ -3,7 +3,8 @@
 Each voxel takes the object that most of the subvolumes that read it say it is; 0 is no vote. In a tie the
 subvolume that owns the voxel decides (see `functions.model.subvolumes`), then the first in grid order.
 Of two, that is the owner's label, or the other's where the owner has none; of four or eight, one that split
-or merged an object is outvoted by those that did not.
+or merged an object is outvoted by those that did not. Where no subvolume has a label the voxel stays 0, under
+an artefact too: nothing here fills by neighbourhood (see `functions.agglomeration.gaps`).
 """
 
 from __future__ import annotations

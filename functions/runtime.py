@@ -109,7 +109,8 @@ def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
 
 SUMMED = (
     "fovs", "rejected_fovs", "skipped_moves", "discarded_fovs", "calls", "seeds", "attempts", "weak", "small",
-    "segments", "voxels", "tissue_voxels", "labelled_voxels", "network_seconds", "host_seconds",
+    "segments", "voxels", "tissue_voxels", "avoided_voxels", "bridged_voxels", "labelled_voxels",
+    "network_seconds", "host_seconds",
 )  # fmt: skip
 """Figures of segmented subvolumes that can be added up; overlaps count in each of them."""
 

@@ -1,6 +1,7 @@
 """Segment: flood each overlapping subvolume of the aligned volume, alone, into labels of its own.
 
-image, mask (read box) -> short gaps filled -> network -> local labels 1..n
+image, mask, artefact codes (read box) -> gaps filled, artefacts bridged or avoided -> network -> local
+labels 1..n (`functions.agglomeration.gaps` says what is shown and labelled where)
 
 A subvolume takes minutes to hours: what it has reached is kept beside the results until it is done, so that a
 killed process costs minutes.
@@ -13,13 +14,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ffn.masks import Masks
+from functions.agglomeration.gaps import Mask, Shown, label_bridges, show
+from functions.model.artefacts import NAMES, RESIN
 from functions.model.errors import ModelError, VolumeError
+from functions.model.parameters import SegmentParameters
 from functions.model.subvolumes import Subvolume
-from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter, Tissue
+from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
+from functions.store.artefacts import Codes, open_artefacts
 from functions.store.cells import UnitReport
 from functions.store.labels import LocalLabels, grid_of, local_path, pack_local, write_local
 from functions.store.progress import ProgressFile
 from functions.store.run import Run
+from functions.store.transforms import aligned_volume_ref
 from functions.store.volumes import Volume
 from functions.tasks import Problem
 
@@ -38,17 +45,18 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
     progress = ProgressFile.of(run.cell("segment"), unit)
     segmenter = segmenter or FfnSegmenter(run.model_path, parameters, progress=progress)
     problems = look_at(run, subvolume, segmenter)
-    image, tissue = read(run, subvolume)
-    image, tissue = fill_gaps(image, tissue, longest=parameters.fill_gap_sections)
-    flooded = Flooded(labels=np.zeros(image.shape, np.uint32))
+    shown = shown_to(parameters, *read(run, subvolume))
+    tissue = shown.tissue & ~shown.resin
+    flooded = Flooded(labels=np.zeros(tissue.shape, np.uint32))
     if tissue.any():
         margins = mirror_margins(run, subvolume, segmenter) if parameters.mirror_border else ((0, 0),) * 3
-        flooded = segmenter(np.pad(image, margins, mode="reflect"), np.pad(tissue, margins, mode="reflect"))
+        flooded = segmenter(np.pad(shown.image, margins, mode="reflect"), permissions(shown, margins))
         flooded = replace(flooded, labels=crop(flooded.labels, margins))
-    local = pack_local(np.where(tissue, flooded.labels, np.uint32(0)), subvolume=subvolume)
+    labels = label_bridges(np.where(tissue, flooded.labels, np.uint32(0)), shown)
+    local = pack_local(labels, subvolume=subvolume)
     write_local(local_path(run, subvolume), local)
     progress.remove()
-    figures = figures_of(flooded, local, tissue)
+    figures = figures_of(flooded, local, shown)
     problems += flooded.problems
     if tissue.mean() > 0.5 and figures["labelled_fraction"] < parameters.labelled_to_look:
         problems.append(
@@ -65,9 +73,9 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
     )
 
 
-def figures_of(flooded: Flooded, local: LocalLabels, tissue: Tissue) -> dict[str, float]:
-    """What a subvolume's mark tells; `functions.runtime.total_figures` adds them up."""
-    labelled, inside = int(np.count_nonzero(local.labels)), int(np.count_nonzero(tissue))
+def figures_of(flooded: Flooded, local: LocalLabels, shown: Shown) -> dict[str, float]:
+    """What a subvolume's mark tells; `functions.runtime.segment_totals` adds them up."""
+    labelled, inside = int(np.count_nonzero(local.labels)), int(np.count_nonzero(shown.tissue & ~shown.resin))
     seconds = flooded.network_seconds + flooded.host_seconds
     return {
         "fovs": flooded.fovs,
@@ -80,48 +88,59 @@ def figures_of(flooded: Flooded, local: LocalLabels, tissue: Tissue) -> dict[str
         "weak": flooded.weak,
         "small": flooded.small,
         "segments": len(local.owned_voxels),
-        "voxels": tissue.size,
+        "voxels": local.labels.size,
         "tissue_voxels": inside,
+        "avoided_voxels": int(np.count_nonzero(shown.resin | shown.artefact)),
+        "bridged_voxels": int(np.count_nonzero(shown.bridged)),
         "labelled_voxels": labelled,
         "labelled_fraction": round(labelled / max(inside, 1), 4),
         "network_seconds": round(flooded.network_seconds, 6),
         "host_seconds": round(flooded.host_seconds, 6),
-        "voxels_per_second": round(tissue.size / seconds, 1) if seconds else 0.0,
+        "voxels_per_second": round(local.labels.size / seconds, 1) if seconds else 0.0,
     }
 
 
-def read(run: Run, subvolume: Subvolume) -> tuple[Image, Tissue]:
-    """The aligned image and its tissue mask in the subvolume's read box.
+def read(run: Run, subvolume: Subvolume) -> tuple[Image, Mask, Codes]:
+    """The aligned image, its tissue mask and its artefact codes in the subvolume's read box.
 
     Raises:
-        VolumeError: an array is missing, or the image is not of 8 bits.
+        VolumeError: an array is missing or of an older version, or the image is not of 8 bits.
     """
     ref = run.aligned.volume
     if ref.dtype != "uint8":
         raise VolumeError(
             f"{ref.path}: {ref.dtype}, the network reads uint8", remedy="start the run at stitch"
         )
-    mask_path = run.cell("align_render").file("mask.zarr").relative_to(run.work)
-    mask_ref = ref.model_copy(update={"path": str(mask_path), "kind": "mask", "dtype": "uint8"})
     image = np.asarray(Volume.open(run.work, ref).read(subvolume.read), np.uint8)
-    return image, Volume.open(run.work, mask_ref).read(subvolume.read).astype(bool)
+    tissue = Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(subvolume.read).astype(bool)
+    return image, tissue, np.asarray(open_artefacts(run).read(subvolume.read), np.uint8)
 
 
-def fill_gaps(image: Image, tissue: Tissue, *, longest: int) -> tuple[Image, Tissue]:
-    """Close gaps of up to `longest` voxels along z, between tissue on both sides, with the nearest tissue.
+def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:
+    """The subvolume as the network is shown it, under the run's parameters."""
+    avoided = [NAMES.index(name) for name in parameters.avoid]
+    return show(
+        image,
+        tissue,
+        resin=np.isin(codes, [code for code in avoided if code == RESIN]),
+        artefact=np.isin(codes, [code for code in avoided if code != RESIN]),
+        fill_gap=parameters.fill_gap_sections,
+        fill_avoided=parameters.fill_avoided_sections,
+    )
 
-    A missing section would cut every neurite; the network follows them through a repeated one. Ties take the
-    section above (lower z). Arrays (Z, Y, X); the arguments are not changed.
-    """
-    if longest == 0 or tissue.all():
-        return image, tissue
-    depth = image.shape[0]
-    z = np.arange(depth, dtype=np.int32)[:, None, None]
-    before = np.maximum.accumulate(np.where(tissue, z, -1), axis=0)
-    after = np.minimum.accumulate(np.where(tissue, z, depth)[::-1], axis=0)[::-1]
-    gap = ~tissue & (before >= 0) & (after < depth) & (after - before - 1 <= longest)
-    source = np.where(gap, np.where(z - before <= after - z, before, after), z)
-    return np.take_along_axis(image, source, axis=0), tissue | gap
+
+def permissions(shown: Shown, margins: tuple[tuple[int, int], ...]) -> Masks:
+    """Where objects may start, move and be labelled, mirrored at the volume's faces as the image is."""
+
+    def padded(mask: Mask) -> Mask | None:
+        return np.pad(mask, margins, mode="reflect") if mask.any() else None
+
+    missing = padded(~shown.tissue)
+    return Masks.combine(
+        tissue=None if missing is None else ~missing,
+        resin=padded(shown.resin),
+        artefact=padded(shown.artefact),
+    )
 
 
 def mirror_margins(

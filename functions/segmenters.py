@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffn.masks import Masks
 from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import ZYX
 from functions.model.parameters import SegmentParameters
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from ffn.config import InferenceConfig
     from ffn.inference import Segmentation, Snapshot
 
+Number = TypeVar("Number", int, float)
+
 BATCH = 32
 """Fields of view per network call on an accelerator."""
 
 Image = NDArray[np.uint8]
-Tissue = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +57,14 @@ class Flooded:
 
 
 class Segmenter(Protocol):
-    """Anything that finds objects in an image; `tissue` says where objects may be."""
+    """Anything that finds objects in an image; `masks` says where they may start, move and be labelled."""
 
     @property
     def radius_zyx(self) -> ZYX:
         """Half its field of view: how near to a face of the image it can place its centre."""
         ...
 
-    def __call__(self, image: Image, tissue: Tissue) -> Flooded:
+    def __call__(self, image: Image, masks: Masks) -> Flooded:
         """Label the objects of `image` (Z, Y, X)."""
         ...
 
@@ -95,8 +97,8 @@ class FfnSegmenter:
         z, y, x = self._model.network.config.fov_zyx
         return z // 2, y // 2, x // 2
 
-    def __call__(self, image: Image, tissue: Tissue) -> Flooded:
-        """Flood `image` from seeds in `tissue`.
+    def __call__(self, image: Image, masks: Masks) -> Flooded:
+        """Flood `image` from seeds that `masks` allows.
 
         Raises:
             VolumeError: the image cannot be flooded as it is.
@@ -107,10 +109,10 @@ class FfnSegmenter:
         try:
             resume = self._resume(problems)
             try:
-                result = self._segment(image, tissue, resume, problems)
+                result = self._segment(image, masks, resume, problems)
             except SnapshotError as error:
                 problems.append(_unusable(str(error)))
-                result = self._segment(image, tissue, None, problems)
+                result = self._segment(image, masks, None, problems)
         except InferenceError as error:
             raise VolumeError(
                 str(error), remedy="look at the aligned volume, or take another model"
@@ -146,7 +148,7 @@ class FfnSegmenter:
         return [*self._ungated, voxel_size]
 
     def _segment(
-        self, image: Image, tissue: Tissue, resume: Snapshot | None, problems: list[Problem]
+        self, image: Image, masks: Masks, resume: Snapshot | None, problems: list[Problem]
     ) -> Segmentation:
         from ffn.inference import segment, segment_many
 
@@ -164,13 +166,12 @@ class FfnSegmenter:
 
         parameters = self._parameters
         config = config_of(self._model, parameters)
-        mask = None if tissue.all() else tissue
         if self._batch is None:
             return segment(
                 image,
                 model=self._model,
                 config=config,
-                mask=mask,
+                mask=masks,
                 device=self._device,
                 precision=parameters.precision,
                 resume=resume,
@@ -183,7 +184,7 @@ class FfnSegmenter:
             batch=max(self._batch, config.frontier_batch),
             objects=parameters.objects,
             config=config,
-            masks=[mask],
+            masks=[masks],
             device=self._device,
             precision=parameters.precision,
             compiled=parameters.compile,
@@ -248,7 +249,7 @@ def config_of(model: Model, parameters: SegmentParameters) -> InferenceConfig:
     )
 
 
-def _either(wanted: int | None, default: int) -> int:
+def _either(wanted: Number | None, default: Number) -> Number:
     return default if wanted is None else wanted
 
 

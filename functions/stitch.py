@@ -11,11 +11,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.model.artefacts import NAMES
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
 from functions.model.stage import tile_linear
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
-from functions.registration.artefacts import NAMES, Codes, classify, detect_artefacts, summarise
+from functions.registration.artefacts import Codes, classify, detect_artefacts, summarise
 from functions.registration.blend import PlacedTile, blend
 from functions.registration.masks import CELL_PX, Gray, black_margin, reduce_mean
 from functions.registration.measure import Measured, measure_tiles

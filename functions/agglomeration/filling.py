@@ -1,4 +1,8 @@
-"""Give voxels that a consensus left empty to the piece beside them, where no segmentation contradicts."""
+"""Give voxels that a consensus left empty to the piece beside them, where no segmentation contradicts.
+
+Only voxels that some segmentation labels are filled. So what lies under an artefact stays as the
+segmentations left it: see `functions.agglomeration.gaps` for what they label there.
+"""
 
 from __future__ import annotations
 

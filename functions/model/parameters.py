@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from functions.model.artefacts import ArtefactName
 from functions.model.base import Document
 
 Pixels = Annotated[int, Field(ge=0)]
@@ -176,14 +177,19 @@ class SegmentParameters(Document):
     """So often a subvolume in progress is kept on scratch, to go on from when killed; 0 never."""
     fill_gap_sections: Pixels = 2
     """Gaps of up to so many sections show the nearest section to the network; 0 leaves them blank."""
+    avoid: tuple[ArtefactName, ...] = ("resin", "fold", "crack", "charging")
+    """Artefacts in which no object starts and no field of view is centred; resin is not labelled either."""
+    fill_avoided_sections: Pixels = 2
+    """Avoided folds, cracks and charging of up to so many sections, between tissue, show the nearest section
+    to the network, and are labelled where both sides are the same object; 0 shows them as they are."""
     mirror_border: bool = False
     """Mirror the image at the volume's faces, so that the network's centre can visit the outermost voxels."""
     min_segment_voxels: Pixels | None = None
     """Smallest object that is kept; None takes the model's own setting."""
     frontier_batch: Size | None = None
     """Moves of one object that go through the network at once; None takes the model's own setting."""
-    min_move_distance_px: Pixels | None = None
-    """Moves nearer than this to a visited centre are left out; None takes the model's own setting."""
+    min_move_distance_px: Annotated[float, Field(ge=0)] | None = None
+    """Moves nearer than this (Euclidean) to a visited centre are left out; None takes the model's own."""
     labelled_to_look: Fraction = 0.05
     """A subvolume that is mostly tissue is reported where a smaller share of the tissue is labelled."""
     voxel_size_factor: Annotated[float, Field(ge=1)] = 1.5

@@ -14,7 +14,7 @@ class VolumeRef(Document):
     """Where an array lies and what it is. `path` is relative to the work root."""
 
     path: str
-    kind: Literal["image", "labels", "mask"]
+    kind: Literal["image", "labels", "mask", "artefacts"]
     shape_zyx: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
     chunk_zyx: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     dtype: Literal["uint8", "uint16", "uint32", "uint64"]

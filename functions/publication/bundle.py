@@ -8,14 +8,15 @@ from pathlib import Path
 import zarr
 
 from functions.model.errors import VolumeError
-from functions.publication.omezarr import LABELS
+from functions.publication.omezarr import ARTEFACTS, LABELS
 from functions.store.files import sha256_file, write_bytes
 
 MANIFEST = "manifest-sha256.txt"
 VOLUME = "volume.zarr"
 TRANSFORMS = "transforms"
 GATE = "registration_gate.json"
-DOCUMENTS = ("neuroglancer.json", GATE, "report.html", "ro-crate-metadata.json", "search.json")
+SECTIONS = "sections.json"
+DOCUMENTS = ("neuroglancer.json", GATE, "report.html", "ro-crate-metadata.json", "search.json", SECTIONS)
 REMEDY = "remove the finish cell and run finish again"
 
 
@@ -64,13 +65,15 @@ def verify(bundle: Path) -> dict[str, str]:
 
 
 def open_levels(bundle: Path) -> dict[str, list[zarr.Array]]:
-    """Open every level of image and labels and read a voxel of each.
+    """Open every level of image, labels and artefacts and read a voxel of each.
 
     Raises:
-        VolumeError: an array does not open, or image and labels differ in shape.
+        VolumeError: an array does not open, or one differs from the image in shape.
     """
     levels: dict[str, list[zarr.Array]] = {}
-    for name, path in (("image", bundle / VOLUME), ("labels", bundle / VOLUME / "labels" / LABELS)):
+    beside = {"labels": LABELS, "artefacts": ARTEFACTS}
+    paths = {name: bundle / VOLUME / "labels" / folder for name, folder in beside.items()}
+    for name, path in {"image": bundle / VOLUME, **paths}.items():
         try:
             group = zarr.open_group(str(path), mode="r")
             datasets = group.attrs["ome"]["multiscales"][0]["datasets"]
@@ -80,8 +83,8 @@ def open_levels(bundle: Path) -> dict[str, list[zarr.Array]]:
         except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
             raise VolumeError(f"{path}: does not open ({error})", remedy=REMEDY) from None
     shapes = {name: [array.shape for array in arrays] for name, arrays in levels.items()}
-    if shapes["image"] != shapes["labels"]:
-        raise VolumeError(f"{bundle / VOLUME}: shapes of image and labels differ: {shapes}", remedy=REMEDY)
+    if any(shape != shapes["image"] for shape in shapes.values()):
+        raise VolumeError(f"{bundle / VOLUME}: shapes of its arrays differ: {shapes}", remedy=REMEDY)
     return levels
 
 

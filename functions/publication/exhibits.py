@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from functions.model.artefacts import NAMES, TISSUE
 from functions.model.gate import LEVELS, SeamVerdict
 from functions.model.transform import Seam, SectionLayout, SectionTransform
 from functions.publication import pictures, planes, plots, registered
@@ -49,6 +50,18 @@ class SeamRow:
     pictures: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeRow:
+    """An artefact in words; shares of what is drawn of a section."""
+
+    name: str
+    colour: str
+    sections: int
+    share: float
+    worst: str
+    worst_share: float
+
+
 def orthogonal(cut: planes.Slice) -> Figure:
     return Figure(
         label=cut.axes,
@@ -60,7 +73,7 @@ def orthogonal(cut: planes.Slice) -> Figure:
 
 
 def thumbnails(facts: Facts, levels: planes.PublishedLevels, worst_px: float) -> list[Figure]:
-    """Evenly chosen rows of the aligned volume; missing sections are among them."""
+    """Evenly chosen rows of the aligned volume with their artefacts; missing sections are among them."""
     rows = facts.run.aligned.sections
     residual = {x.section: x.residual_px_p95 for x in facts.layouts}
     chosen = _evenly(len(rows), facts.run.parameters.finish.report_sections)
@@ -70,16 +83,44 @@ def thumbnails(facts: Facts, levels: planes.PublishedLevels, worst_px: float) ->
         present = name in residual
         value = residual[name] if present else None
         picture = pictures.stretch(levels.row(row, longest_px=THUMBNAIL_PX))
+        codes = levels.codes(row, longest_px=THUMBNAIL_PX)
+        torn = present and bool((codes > TISSUE).any())
         figures.append(
             Figure(
                 label=str(rows[row]),
                 image=pictures.data_uri(picture, kind="jpeg") if present else "",
+                overlay=pictures.data_uri(pictures.code_overlay(codes), kind="png") if torn else "",
                 shape_yx=(picture.shape[0], picture.shape[1]),
                 note=("missing" if not present else "") if value is None else f"{value:.2f} px",
                 colour="" if value is None else plots.residual_colour(value, worst_px=worst_px),
             )
         )
     return figures
+
+
+def artefacts(facts: Facts) -> list[CodeRow]:
+    """Of each code that occurs, the mean share of the drawn tissue, and the section that has most of it."""
+    rows = []
+    for code, (red, green, blue) in pictures.CODE_COLOURS.items():
+        shares = {
+            mark.unit: value
+            for mark in facts.marks["align_render"]
+            for name, value in mark.figures.items()
+            if name == f"{NAMES[code]}_fraction" and value > 0
+        }
+        if shares:
+            worst = max(shares, key=lambda unit: (shares[unit], unit))
+            rows.append(
+                CodeRow(
+                    name=NAMES[code],
+                    colour=f"#{red:02x}{green:02x}{blue:02x}",
+                    sections=len(shares),
+                    share=sum(shares.values()) / len(facts.layouts),
+                    worst=worst,
+                    worst_share=shares[worst],
+                )
+            )
+    return rows
 
 
 def stitched(facts: Facts, worst_px: float) -> list[Figure]:

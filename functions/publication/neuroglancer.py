@@ -10,9 +10,10 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+from functions.model.artefacts import UNSEEN
 from functions.model.errors import TaskError
 from functions.model.geometry import ZYX
-from functions.publication.omezarr import LABELS
+from functions.publication.omezarr import ARTEFACTS, LABELS
 
 FILE = "neuroglancer.json"
 PLACEHOLDER = "{base_url}"
@@ -45,6 +46,13 @@ def template(
                 "selectedAlpha": 0.3,
                 "notSelectedAlpha": 0.2,
                 "name": LABELS,
+            },
+            {
+                "type": "segmentation",
+                "source": f"{source}/labels/{ARTEFACTS}",
+                "segments": [str(code) for code in UNSEEN if code],
+                "visible": False,
+                "name": ARTEFACTS,
             },
         ],
         "selectedLayer": {"layer": LABELS, "visible": True},

@@ -2,9 +2,10 @@
 
     volume.zarr/               image: attributes.ome.multiscales
         0, 1, 2 ...            sharded arrays, index at the start
-        labels/                attributes.ome.labels = ["segmentation"]
+        labels/                attributes.ome.labels = ["segmentation", "artefacts"]
             segmentation/      label image: attributes.ome.image-label
                 0, 1, 2 ...
+            artefacts/         label image; image-label.properties names its codes
 
 Source: the OME-Zarr 0.5 specification. Positions are voxel centres: voxel i of a level with factor f lies at
 `i * f * v + (f - 1) / 2 * v` nm, hence a scale and a translation for each level.
@@ -12,7 +13,7 @@ Source: the OME-Zarr 0.5 specification. Positions are voxel centres: voxel i of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from functions.model.geometry import ZYX, Box
 from functions.store.pyramid import Level, Pooling, Read, plan_levels, write_levels
 
 LABELS = "segmentation"
+ARTEFACTS = "artefacts"
 CHUNK_ZYX: ZYX = (32, 128, 128)
 SHARD_ZYX: ZYX = (64, 512, 512)
 AXES = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
@@ -57,21 +59,31 @@ def write_labels(
     shape_zyx: ZYX,
     dtype: str,
     voxel_size_zyx_nm: tuple[float, float, float],
+    name: str = LABELS,
+    pooling: Pooling = "mode",
+    value_names: Sequence[str] = (),
     chunk_zyx: ZYX = CHUNK_ZYX,
     shard_zyx: ZYX = SHARD_ZYX,
 ) -> list[Level]:
-    """Write labels into the image at `image`, levels pooled by mode: no id appears that is not there."""
+    """Write labels into the image at `image`; on no level does an id appear that is not there.
+
+    Args:
+        value_names: what the labels 0, 1, ... mean, where they are codes.
+    """
     levels = plan_levels(shape_zyx, voxel_size_zyx_nm)
-    _group(image / "labels", {"version": "0.5", "labels": [LABELS]})
-    ome = _multiscales(levels, voxel_size_zyx_nm, name=LABELS, pooling="mode")
+    _list_labels(image / "labels", name)
+    ome = _multiscales(levels, voxel_size_zyx_nm, name=name, pooling=pooling)
     ome["image-label"] = {"source": {"image": "../../"}}
-    _group(image / "labels" / LABELS, ome)
+    if value_names:
+        properties = [{"label-value": value, "name": n} for value, n in enumerate(value_names)]
+        ome["image-label"]["properties"] = properties
+    _group(image / "labels" / name, ome)
     write_levels(
-        image / "labels" / LABELS,
+        image / "labels" / name,
         levels,
         read=read,
         dtype=dtype,
-        pooling="mode",
+        pooling=pooling,
         chunk_zyx=chunk_zyx,
         shard_zyx=shard_zyx,
     )
@@ -107,6 +119,14 @@ def create_level(
         compressors=zarr.codecs.ZstdCodec(level=1),
         dimension_names=("z", "y", "x"),
     )
+
+
+def _list_labels(path: Path, name: str) -> None:
+    """Add a label image to the list of an image's labels."""
+    if not path.exists():
+        _group(path, {"version": "0.5", "labels": []})
+    group = zarr.open_group(str(path), mode="r+")
+    group.attrs["ome"] = {"version": "0.5", "labels": [*group.attrs["ome"]["labels"], name]}
 
 
 def _group(path: Path, ome: dict[str, Any]) -> None:

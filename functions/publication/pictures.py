@@ -10,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from functions.model.artefacts import CHARGING, CRACK, FOLD, NAMES, RESIN
+
 Gray = NDArray[np.uint8]
 Colour = NDArray[np.uint8]
 Labels = NDArray[np.unsignedinteger]
 
 INSIDE_ALPHA = 105
 BORDER_ALPHA = 235
+CODE_ALPHA = 170
+CODE_COLOURS = {RESIN: (86, 180, 233), FOLD: (213, 94, 0), CRACK: (240, 228, 66), CHARGING: (204, 121, 167)}
+"""Colours that the colour-blind can tell apart (Okabe and Ito)."""
 A_COLOUR = np.array([255, 138, 30], dtype=np.float32)
 B_COLOUR = np.array([30, 150, 255], dtype=np.float32)
 
@@ -80,6 +85,14 @@ def overlay(labels: Labels) -> Colour:
         border |= np.pad(differs, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
     alpha = np.where(border, BORDER_ALPHA, INSIDE_ALPHA) * (labels > 0)
     return np.concatenate([segment_colours(labels), alpha.astype(np.uint8)[..., None]], axis=-1)
+
+
+def code_overlay(codes: Gray) -> Colour:
+    """Transparent picture (Y, X, 4) of artefact codes (Y, X): each in its colour, tissue clear."""
+    palette = np.zeros((len(NAMES), 4), np.uint8)
+    for code, colour in CODE_COLOURS.items():
+        palette[code] = (*colour, CODE_ALPHA)
+    return np.asarray(palette[codes])
 
 
 def composite(a: Gray, b: Gray) -> Colour:

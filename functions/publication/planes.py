@@ -19,7 +19,7 @@ from functions.model.errors import AcquisitionError
 from functions.model.stage import tile_to_stage
 from functions.model.transform import Seam, SectionLayout, Warp
 from functions.publication.facts import Facts
-from functions.publication.omezarr import LABELS
+from functions.publication.omezarr import ARTEFACTS, LABELS
 from functions.publication.pictures import Gray, fit, resize, stretch
 from functions.store.pyramid import Level, plan_levels
 from functions.store.run import Run
@@ -53,6 +53,9 @@ class PublishedLevels:
         self._labels = [
             zarr.open_array(str(volume / "labels" / LABELS / lv.path), mode="r") for lv in self.levels
         ]
+        self._codes = [
+            zarr.open_array(str(volume / "labels" / ARTEFACTS / lv.path), mode="r") for lv in self.levels
+        ]
 
     def middle_row(self) -> int:
         """The row nearest to the middle that has an image."""
@@ -64,10 +67,18 @@ class PublishedLevels:
 
     def row(self, z: int, *, longest_px: int) -> Gray:
         """Row z of the image, its longer side about `longest_px`, from a level that keeps all rows."""
-        flat = [lv for lv in self.levels if lv.factor_zyx[0] == 1]
-        level = _finest(flat, longest_px * 2)
-        plane = np.asarray(self._image[int(level.path)][z])
+        plane = np.asarray(self._image[self._flat(longest_px)][z])
         return np.asarray(resize(plane, fit(plane.shape, min(longest_px, max(plane.shape))), smooth=True))
+
+    def codes(self, z: int, *, longest_px: int) -> Gray:
+        """Artefact codes of row z, as large as `row` gives it."""
+        plane = np.asarray(self._codes[self._flat(longest_px)][z])
+        return np.asarray(resize(plane, fit(plane.shape, min(longest_px, max(plane.shape))), smooth=False))
+
+    def _flat(self, longest_px: int) -> int:
+        """The level that rows are shown from."""
+        flat = [lv for lv in self.levels if lv.factor_zyx[0] == 1]
+        return int(_finest(flat, longest_px * 2).path)
 
     def slices(self) -> Iterator[Slice]:
         """xy, xz and yz through the middle."""

@@ -64,6 +64,7 @@ def render(facts: Facts, *, volume: Path) -> str:
         cards=_cards(facts),
         slices={s.axes: exhibits.orthogonal(s) for s in levels.slices()},
         thumbnails=exhibits.thumbnails(facts, levels, worst_px),
+        artefacts=exhibits.artefacts(facts),
         stitched=exhibits.stitched(facts, worst_px),
         seams=exhibits.worst_seams(facts, worst_px),
         seam_count=sum(len(layout.seams) for layout in facts.layouts),

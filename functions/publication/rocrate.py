@@ -49,6 +49,7 @@ READS: dict[StepName, tuple[str, ...]] = {
 MEDIA = {
     "transforms/index.json": ("What the transforms say, and of which sections", "application/json"),
     "report.html": ("Quality report", "text/html"),
+    "sections.json": ("How good each section is: verdict, residual, coverage, artefacts", "application/json"),
     "registration_gate.json": ("Verdicts on stitching and alignment, with reasons", "application/json"),
     "neuroglancer.json": (
         "Neuroglancer state; {base_url} stands for the bundle's address",
@@ -139,7 +140,7 @@ def _volume(facts: Facts) -> Entity:
     return {
         "@id": "volume.zarr/",
         "@type": "Dataset",
-        "name": "Image and labels",
+        "name": "Image, labels and artefacts",
         "description": f"{'x'.join(map(str, facts.image.shape_zyx))} voxels (z, y, x), "
         f"{facts.count.segments} segments",
         "encodingFormat": "application/vnd.zarr",

@@ -15,13 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from functions.model.artefacts import CHARGING, CRACK, FOLD, OUTSIDE, RESIN, TISSUE
 from functions.registration.masks import CELL_PX, Gray, Image, Mask, noise_std, reduce_all, reduce_mean
 
 Codes = NDArray[np.uint8]
-
-OUTSIDE, TISSUE, RESIN, FOLD, CRACK, CHARGING = range(6)
-NAMES = ("outside", "tissue", "resin", "fold", "crack", "charging")
-"""Name of each code."""
 
 SUB_PX = 4
 LINE_PX = 96

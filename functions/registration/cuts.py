@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from functions.model.artefacts import CRACK, FOLD
 from functions.model.regions import LINE, REGION_CELL_PX, Regions
-from functions.registration.artefacts import CRACK, FOLD, Codes
+from functions.registration.artefacts import Codes
 from functions.registration.masks import enlarge
 from functions.registration.rotation import Level
 

@@ -1,12 +1,15 @@
-"""The artefact codes of a stitched section, beside its image: `artefacts.npz` in the cell of stitch."""
+"""The artefact codes of a stitched section, `artefacts.npz` in the cell of stitch, and of the aligned volume,
+`artefacts.zarr` beside its image."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.model.errors import VolumeError
 from functions.store.run import Run
-from functions.store.transforms import read_arrays, write_arrays
+from functions.store.transforms import aligned_volume_ref, read_arrays, write_arrays
+from functions.store.volumes import Volume
 
 Codes = NDArray[np.uint8]
 FILE = "artefacts.npz"
@@ -25,3 +28,18 @@ def load_artefacts(run: Run, section_id: str) -> Codes:
     """
     (codes,) = read_arrays(run.cell("stitch", section_id).file(FILE), "codes")
     return codes.astype(np.uint8, copy=False)
+
+
+def open_artefacts(run: Run) -> Volume:
+    """The codes of the aligned volume, (Z, Y, X) uint8, written by align_render.
+
+    Raises:
+        VolumeError: they are missing, since an older version drew the volume, or damaged.
+    """
+    ref = aligned_volume_ref(run.aligned, "artefacts")
+    if not (run.work / ref.path).exists():
+        raise VolumeError(
+            f"{run.work / ref.path}: missing; an older version drew this volume",
+            remedy=f"remove {run.cell('align_render').path}, then start the run at align_render",
+        )
+    return Volume.open(run.work, ref)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from functions.model.geometry import ZYX, Box
 
-Pooling = Literal["mean", "mode"]
+Pooling = Literal["mean", "mode", "max"]
 AnyArray = NDArray[np.generic]
 Read = Callable[[Box], Any]
 
@@ -101,6 +101,14 @@ def pool_mode(data: NDArray[np.unsignedinteger], step_zyx: ZYX) -> AnyArray:
     return best
 
 
+def pool_max(data: NDArray[np.unsignedinteger], step_zyx: ZYX) -> AnyArray:
+    """Highest value of blocks of `step_zyx` voxels (z, y, x): a mask of thin things loses none of them."""
+    return np.asarray(np.maximum.reduce(_blocks(data, step_zyx)))
+
+
+POOLS = {"mean": pool_mean, "mode": pool_mode, "max": pool_max}
+
+
 def shard_boxes(shape_zyx: ZYX, shard_zyx: ZYX) -> Iterator[Box]:
     """The shards of an array as boxes, clipped at its end, in z, y, x order."""
     whole = Box(offset_zyx=(0, 0, 0), shape_zyx=shape_zyx)
@@ -163,7 +171,7 @@ def _create(path: Path, shape: ZYX, dtype: str, chunk: ZYX, shard: ZYX) -> zarr.
 
 def _pooled(read: Read, source_shape: ZYX, box: Box, level: Level, pooling: Pooling) -> AnyArray:
     """A box of `level`, pooled from the level before in slabs of bounded size."""
-    pool = pool_mean if pooling == "mean" else pool_mode
+    pool = POOLS[pooling]
     step, shape = level.step_zyx, box.shape_zyx
     thickness = max(1, SLAB_VOXELS // max(1, step[0] * shape[1] * step[1] * shape[2] * step[2]))
     whole = Box(offset_zyx=(0, 0, 0), shape_zyx=source_shape)

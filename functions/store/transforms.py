@@ -23,6 +23,9 @@ from functions.store.volumes import Volume
 CHUNK_PX = 512
 Kind = Literal["image", "mask"]
 KINDS: tuple[Kind, Kind] = ("image", "mask")
+AlignedKind = Literal["image", "mask", "artefacts"]
+ALIGNED_KINDS: tuple[AlignedKind, AlignedKind, AlignedKind] = ("image", "mask", "artefacts")
+"""Arrays of the aligned volume; `artefacts` are codes of `functions.model.artefacts`, 0 where `mask` is."""
 
 
 class TransformHeader(Document):
@@ -201,9 +204,9 @@ def read_section(run: Run, layout: SectionLayout) -> tuple[NDArray[np.uint8], ND
     return planes[0].astype(np.uint8, copy=False), planes[1] > 0
 
 
-def aligned_volume_ref(aligned: AlignedVolume, kind: Kind) -> VolumeRef:
-    """The image (as in `solution.json`) or, beside it, the mask of the aligned volume."""
+def aligned_volume_ref(aligned: AlignedVolume, kind: AlignedKind) -> VolumeRef:
+    """The image (as in `solution.json`) or, beside it, mask or artefact codes of the aligned volume."""
     if kind == "image":
         return aligned.volume
-    path = aligned.volume.path.removesuffix("image.zarr") + "mask.zarr"
-    return aligned.volume.model_copy(update={"path": path, "kind": "mask"})
+    path = aligned.volume.path.removesuffix("image.zarr") + f"{kind}.zarr"
+    return aligned.volume.model_copy(update={"path": path, "kind": kind})

@@ -30,8 +30,8 @@ import torch
 
 from functions import align_pairs, align_render, align_solve, stitch
 from functions.model.acquisition import Acquisition, Section, Tile
+from functions.model.artefacts import CRACK, FOLD, TISSUE
 from functions.model.parameters import Parameters
-from functions.registration.artefacts import CRACK, FOLD, TISSUE
 from functions.registration.masks import CELL_PX, reduce_mean
 from functions.store.artefacts import load_artefacts, save_artefacts
 from functions.store.images import tile_shape

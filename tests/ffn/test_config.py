@@ -65,9 +65,9 @@ def test_integers_serve_as_floats() -> None:
 def test_fast_moves_seven_eighths_of_a_delta() -> None:
     quick = fast(InferenceConfig(move_threshold=0.8), deltas_zyx=(8, 8, 0))
     assert quick.deltas_zyx is None
-    assert quick.min_move_distance == 7
-    assert fast(InferenceConfig(), deltas_zyx=(1, 2, 2)).min_move_distance == 1
-    assert fast(InferenceConfig(), deltas_zyx=(2, 2, 2)).min_move_distance == 2
+    assert quick.min_move_distance == 7.5
+    assert fast(InferenceConfig(), deltas_zyx=(1, 2, 2)).min_move_distance == 15 / 16
+    assert fast(InferenceConfig(), deltas_zyx=(2, 2, 2)).min_move_distance == 15 / 8
     assert quick.seeds.order == "depth"
     assert quick.move_threshold == 0.8
     assert from_json(InferenceConfig, to_json(quick)) == quick

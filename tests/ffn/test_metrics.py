@@ -197,3 +197,15 @@ def test_short_side_branches_are_pruned() -> None:
 
     assert (tips(whole), tips(pruned)) == (4, 3)
     assert nx.is_tree(nx.Graph(pruned.edges.tolist()))
+
+
+def test_skeletons_lose_nodes_with_their_edges() -> None:
+    truth = np.zeros((3, 5, 20), np.int64)
+    truth[1, 2] = 1
+    whole = skeletonise(truth, voxel_size_zyx_nm=(10.0, 10.0, 10.0))
+    keep = (whole.nodes_zyx[:, 2] < 8) | (whole.nodes_zyx[:, 2] > 11)
+    left = whole.restrict(keep)
+    assert len(left.nodes_zyx) == len(whole.nodes_zyx) - 4
+    assert left.total_length_nm == whole.total_length_nm - 50.0
+    assert set(np.abs(np.diff(left.nodes_zyx[left.edges][..., 2])).ravel().tolist()) == {1}
+    assert expected_run_length(left, truth) == left.total_length_nm

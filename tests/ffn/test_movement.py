@@ -79,8 +79,10 @@ def test_moves_near_a_visited_centre_are_left_out() -> None:
     frontier = Frontier((0, 0, 0), deltas_zyx=(4, 4, 4), min_distance=6)
     frontier.pop(lambda _: True)
     frontier.visit((0, 0, 0))
-    frontier.extend((0, 0, 0), [(1.0, (0, 0, 5)), (1.0, (-5, 5, 5)), (1.0, (0, -6, 0))])
+    near = [(1.0, (0, 0, 5)), (1.0, (-3, 4, 3))]  # 5 and 5.8 away
+    frontier.extend((0, 0, 0), [*near, (1.0, (0, -6, 0)), (1.0, (-4, 4, 4))])
     assert frontier.pop(lambda _: True) == (0, -6, 0)
+    assert frontier.pop(lambda _: True) == (-4, 4, 4)
     assert frontier.pop(lambda _: True) is None
 
 

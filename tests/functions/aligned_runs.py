@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ffn.masks import Masks
 from functions import segment
 from functions.model.acquisition import Acquisition
+from functions.model.artefacts import OUTSIDE, TISSUE
 from functions.model.parameters import Parameters
 from functions.model.volume import VolumeRef
 from functions.segment import Flooded
 from functions.store.files import write_bytes, write_json
 from functions.store.run import AlignedVolume, IngestManifest, Run
+from functions.store.transforms import ALIGNED_KINDS, aligned_volume_ref
 from functions.store.volumes import Volume
 from functions.tasks import RunSpec
 
@@ -26,9 +29,13 @@ def make_run(
     image: NDArray[np.uint8],
     *,
     tissue: NDArray[np.bool_] | None = None,
+    codes: NDArray[np.uint8] | None = None,
     **groups: dict[str, object],
 ) -> Run:
-    """A run under `root` whose aligned volume is `image`; `groups` are parameters, e.g. `segment={...}`."""
+    """A run under `root` whose aligned volume is `image`; `groups` are parameters, e.g. `segment={...}`.
+
+    `codes` are artefact codes; without them tissue is nothing else.
+    """
     model = root / "model.safetensors"
     if not model.exists():
         write_bytes(model, b"no weights")
@@ -52,10 +59,10 @@ def make_run(
         run.cell("align_solve").file("solution.json"),
         AlignedVolume(volume=ref, sections=tuple(range(z))).to_json(),
     )
-    mask_ref = ref.model_copy(update={"path": ref.path.replace("image", "mask"), "kind": "mask"})
-    Volume.create(run.work, ref).write(ref.box, image)
     mask = np.ones(image.shape, np.uint8) if tissue is None else tissue.astype(np.uint8)
-    Volume.create(run.work, mask_ref).write(ref.box, mask)
+    planes = (image, mask, np.where(mask, TISSUE, OUTSIDE).astype(np.uint8) if codes is None else codes)
+    for kind, values in zip(ALIGNED_KINDS, planes, strict=True):
+        Volume.create(run.work, aligned_volume_ref(run.aligned, kind)).write(ref.box, values)
     return run
 
 
@@ -64,11 +71,11 @@ class ScrambledTruth:
 
     radius_zyx = (1, 1, 1)
 
-    def __call__(self, image: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> Flooded:
+    def __call__(self, image: NDArray[np.uint8], masks: Masks) -> Flooded:
         """Grey value 0 is background."""
         random = np.random.default_rng(zlib.crc32(image.tobytes()))
         names = np.concatenate([[0], 1 + random.permutation(10_000)[:255]]).astype(np.uint32)
-        labels = names[np.where(tissue, image, 0)]
+        labels = names[image if masks.labels is None else np.where(masks.labels, image, 0)]
         return Flooded(labels=labels, fovs=1, seeds=2, network_seconds=0.5, host_seconds=0.25)
 
 

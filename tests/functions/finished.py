@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from functions.model.acquisition import Acquisition, Finding, Section, Tile
+from functions.model.artefacts import FOLD, OUTSIDE, TISSUE
 from functions.model.geometry import Box
 from functions.model.parameters import FinishParameters, Parameters, SegmentParameters
 from functions.model.transform import (
@@ -24,7 +25,13 @@ from functions.model.volume import VolumeRef
 from functions.store.cells import Mark
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, IngestedSection, IngestManifest, Run
-from functions.store.transforms import load_transform, save_transform, section_volume, write_arrays
+from functions.store.transforms import (
+    aligned_volume_ref,
+    load_transform,
+    save_transform,
+    section_volume,
+    write_arrays,
+)
 from functions.store.volumes import Volume
 from functions.tasks import RunSpec
 
@@ -86,6 +93,13 @@ def finished_run(
         mark(run, "align_pairs", unit, i, figures=figures)
     _volumes(run, frame, image, labels)
     return Run(run.spec)
+
+
+def artefact_codes(image: np.ndarray) -> np.ndarray:
+    """Codes of the volume: tissue where it is not 0, and a fold across section 5."""
+    codes = np.where(image > 0, TISSUE, OUTSIDE).astype(np.uint8)
+    codes[5, 96:128] = FOLD
+    return codes
 
 
 def described_run(root: Path) -> Run:
@@ -239,10 +253,14 @@ def _volumes(run: Run, frame: VolumeRef, image: np.ndarray, labels: np.ndarray) 
     )
     mark(run, "align_solve", "all", 30, figures={"align_residual_px_p95": 0.61})
     volume = Volume.create(work, ref)
+    codes = artefact_codes(image)
+    codes_ref = aligned_volume_ref(run.aligned, "artefacts")
+    Volume.create(work, codes_ref).write(codes_ref.box, codes)
     for i, section in enumerate(run.sections):
         z = section.section.z
         volume.write(Box(offset_zyx=(z, 0, 0), shape_zyx=(1, *SIZE)), image[z : z + 1])
-        mark(run, "align_render", section.section.id, 31 + i)
+        share = float((codes[z] == FOLD).sum() / (codes[z] > 0).sum())
+        mark(run, "align_render", section.section.id, 31 + i, figures={"fold_fraction": round(share, 4)})
     path = run.cell("relabel").file("labels.zarr").relative_to(work).as_posix()
     target = VolumeRef(
         path=path,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions.model.acquisition import Section
+from functions.model.artefacts import TISSUE
 from functions.model.chain import Chain
 from functions.model.transform import (
     SectionLayout,
@@ -21,6 +22,7 @@ from functions.model.transform import (
 )
 from functions.model.volume import VolumeRef
 from functions.registration.blend import PlacedTile, blend
+from functions.store.artefacts import save_artefacts
 from functions.store.drawing import save_usable
 from functions.store.files import write_json
 from functions.store.images import read_tile, write_tile
@@ -114,9 +116,15 @@ def placed_run(
     for layout, transform in solved:
         write_json(run.cell("stitch", layout.section).file("layout.json"), layout.to_json())
         save_usable(run, layout, [usable() for _ in layout.tiles])
+        save_artefacts(run, layout.section, plain_codes())
         save_transform(run, transform)
     _frame(run, zs)
     return run
+
+
+def plain_codes() -> NDArray[np.uint8]:
+    """Codes of a section that shows nothing but tissue."""
+    return np.full((-(-SECTION[0] // 8), -(-SECTION[1] // 8)), TISSUE, np.uint8)
 
 
 def usable() -> NDArray[np.bool_]:

@@ -11,14 +11,26 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from functions import align_render
+from functions.model.artefacts import CHARGING, CRACK, FOLD, OUTSIDE, TISSUE
 from functions.model.errors import AcquisitionError, VolumeError
 from functions.model.regions import LINE, Regions
 from functions.model.transform import CutSheet, SectionTransform, Warp, sheet_shape
 from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.store.artefacts import open_artefacts, save_artefacts
 from functions.store.images import write_tile
 from functions.store.run import Run
 from functions.store.transforms import load_layout, load_transform, read_section, save_transform
-from tests.functions.placed_runs import FRAME, SECTION, TILE, Pattern, placed_run, planes, stitch_given
+from functions.store.volumes import Volume
+from tests.functions.placed_runs import (
+    FRAME,
+    SECTION,
+    TILE,
+    Pattern,
+    placed_run,
+    plain_codes,
+    planes,
+    stitch_given,
+)
 
 
 def through_the_stitched_image(run: Run, section_id: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -128,3 +140,87 @@ def test_the_gap_of_an_opened_fold_stays_empty_and_its_sides_sharp(tmp_path: Pat
     assert np.abs(parted - plain)[rows, : left - 1].max() <= 1
     moved = plain[rows, right + 1 - int(gap) : 270 - int(gap)]
     assert np.abs(parted[rows, right + 1 : 270] - moved).max() <= 1
+
+
+def torn_codes() -> NDArray[np.uint8]:
+    """A fold across the section, a crack beside it, a charged square, and no picture in a corner."""
+    cells = plain_codes()
+    cells[:, 12:14], cells[20:22], cells[28:34, 24:32] = FOLD, CRACK, CHARGING
+    cells[:6, :6] = OUTSIDE
+    return cells
+
+
+def code_plane(run: Run) -> NDArray[np.uint8]:
+    volume = open_artefacts(run)
+    return volume.read(volume.ref.box)[0].astype(np.uint8)
+
+
+def test_artefact_codes_lie_where_the_image_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pixel of the volume has the code of the cell that its own way back leads to."""
+    run = placed_run(tmp_path)
+    cells = torn_codes()
+    save_artefacts(run, "z00000", cells)
+    report = align_render.compute(run, "z00000")
+    codes, (_, mask) = code_plane(run), planes(run)
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in FRAME), indexing="ij"), -1)
+    at = load_transform(run, "z00000").inverse(grid.reshape(-1, 2))
+    cell = np.clip((np.rint(at) // 8).astype(int), 0, np.array(cells.shape) - 1)
+    expected = np.maximum(cells[cell[:, 0], cell[:, 1]].reshape(FRAME), TISSUE)
+    np.testing.assert_array_equal(codes > OUTSIDE, mask[0])
+    assert (codes == expected)[mask[0]].mean() > 0.999  # coordinates are interpolated, to 0.01 px
+    assert set(np.unique(codes[mask[0]])) == {TISSUE, FOLD, CRACK, CHARGING}
+    shares = {name: float((codes[mask[0]] == k).mean()) for name, k in (("fold", FOLD), ("crack", CRACK))}
+    assert report.figures["fold_fraction"] == pytest.approx(shares["fold"], abs=1e-4)
+    assert report.figures["crack_fraction"] == pytest.approx(shares["crack"], abs=1e-4)
+    assert report.figures["resin_fraction"] == 0
+    assert report.figures["covered_fraction"] == pytest.approx(mask.mean(), abs=1e-4)
+    monkeypatch.setattr(align_render, "CHUNK_PX", 48)
+    monkeypatch.setattr("functions.registration.codes.BLOCK_PX", 64)
+    align_render.compute(run, "z00000")
+    assert (code_plane(run) != codes).mean() < 2e-3
+
+
+def test_no_tile_is_read_for_the_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = placed_run(tmp_path)
+    read: list[int] = []
+    reader = align_render.tile_reader(run, run.sections[0])
+    monkeypatch.setattr(reader, "_decode", lambda path, of=reader._decode: read.append(1) or of(path))
+    monkeypatch.setattr(align_render, "tile_reader", lambda *_: reader)
+    save_artefacts(run, "z00000", torn_codes())
+    align_render.compute(run, "z00000")
+    assert len(read) == 4
+
+
+def test_the_code_of_a_cut_fold_stays_on_its_side_and_out_of_the_gap(tmp_path: Path) -> None:
+    run = placed_run(tmp_path)
+    gap, cells = 24.0, np.zeros((-(-SECTION[0] // 8), -(-SECTION[1] // 8)), np.int16)
+    cells[:, 18:], cells[:, 17] = 1, LINE
+    both = np.zeros((2, 2, *sheet_shape(SECTION, 64.0)))
+    both[1, 1] = gap
+    cut = CutSheet(spacing_px=64.0, coefficients=both, regions=Regions(labels=cells))
+    moved = SectionTransform(section="z00000", shape_yx=SECTION, warp=Warp(affine=np.eye(2, 3), sheet=cut))
+    save_transform(run, moved)
+    codes = plain_codes()
+    codes[:, 14] = CHARGING
+    codes[:, 17] = FOLD
+    codes[:, 22] = CRACK
+    save_artefacts(run, "z00000", codes)
+    align_render.compute(run, "z00000")
+    row = code_plane(run)[100]
+    assert (row[14 * 8 : 15 * 8] == CHARGING).all()
+    assert (row == CHARGING).sum() == 8
+    assert (row[22 * 8 + int(gap) : 23 * 8 + int(gap)] == CRACK).all()
+    assert (row == CRACK).sum() == 8
+    line = 17 * 8 + 3.5
+    assert (row[int(line) + 2 : int(line + gap) - 1] == OUTSIDE).all()
+    assert 0 < (row == FOLD).sum() <= 9
+    assert set(np.flatnonzero(row == FOLD)) <= {*range(136, 141), *range(136 + 28, 136 + 33)}
+
+
+def test_codes_of_another_version_are_asked_for(tmp_path: Path) -> None:
+    run = placed_run(tmp_path)
+    with pytest.raises(VolumeError, match=r"artefacts\.zarr: missing; an older version") as caught:
+        open_artefacts(run)
+    assert "start the run at align_render" in caught.value.remedy
+    align_render.compute(run, "z00000")
+    assert isinstance(open_artefacts(run), Volume)

@@ -93,3 +93,86 @@ def test_volumes_are_compared_in_a_box(tmp_path: Path) -> None:
     vast = ref.model_copy(update={"shape_zyx": (4096, 4096, 4096)})
     with pytest.raises(VolumeError, match="too many"):
         evaluate_volumes(tmp_path, vast, vast)
+
+
+def crossed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth of two straight neurites along x, a segmentation that errs in the middle, and a mask of that."""
+    truth = np.zeros((9, 20, 60), np.int64)
+    truth[2:7, 3:8], truth[2:7, 12:17] = 1, 2
+    seen = truth.copy()
+    masked = np.zeros(truth.shape, bool)
+    masked[:, :, 25:35] = True
+    seen[:, :, 25:30][truth[:, :, 25:30] > 0] = 9
+    seen[:, :, 30:35] = 0
+    return truth, seen, masked
+
+
+def test_masked_voxels_are_in_no_figure() -> None:
+    truth, seen, masked = crossed()
+    whole = evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1)
+    left = evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1, excluded=masked)
+    other = np.where(masked, 77, seen)
+    assert left == evaluate(other, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1, excluded=masked)
+    neurites = evaluate(seen, truth, voxel_size_zyx_nm=NM, background_counts=False, excluded=masked)
+    assert neurites.voi_sum_fill == pytest.approx(0, abs=1e-9)
+    assert whole.masked_fraction == 0.0
+    assert left.masked_fraction == pytest.approx(1 / 6)
+    assert left.voxels == 9 * 20 * 50
+    assert left.voi_split_keep == left.voi_merge_keep == left.rand_error_keep == pytest.approx(0, abs=1e-9)
+    assert left.labelled_fraction == 1.0
+    assert (left.objects, left.true_objects) == (2, 2)
+    assert whole.voi_sum_fill > 0.1
+    assert whole.labelled_fraction < 1.0
+    assert left.to_json()["masked_fraction"] == 0.1667
+
+
+def test_nodes_under_a_mask_are_not_scored_and_do_not_cut_a_run() -> None:
+    """Both neurites are followed across the mask: each is one run of what is outside of it."""
+    truth, seen, masked = crossed()
+    right = evaluate(truth, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1)
+    left = evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1, excluded=masked)
+    whole = evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1)
+    assert right.erl_um is not None
+    assert left.erl_um == pytest.approx(right.erl_um - 0.11)  # 9 edges under the mask and the 2 that lead in
+    assert whole.erl_um is not None
+    assert whole.erl_um < left.erl_um  # type: ignore[operator]
+
+
+def test_a_merge_under_a_mask_costs_nothing_and_one_beside_it_does() -> None:
+    truth, _, masked = crossed()
+    merged = truth.copy()
+    merged[masked & (truth > 0)] = 1
+    beside = truth.copy()
+    beside[:, :, 34:36][truth[:, :, 34:36] > 0] = 1
+    free, costly = (
+        evaluate(
+            s,
+            truth,
+            voxel_size_zyx_nm=NM,
+            min_skeleton_voxels=1,
+            background_counts=False,
+            excluded=masked,
+        )
+        for s in (merged, beside)
+    )
+    right = evaluate(truth, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1, excluded=masked)
+    assert free.erl_um == right.erl_um
+    assert costly.erl_um < 0.6 * right.erl_um  # type: ignore[operator]
+    assert free.voi_merge_fill == pytest.approx(0, abs=1e-9)
+    assert costly.voi_merge_fill > 0.01
+
+
+def test_the_rim_is_cut_from_the_mask_too() -> None:
+    truth, seen, masked = crossed()
+    found = evaluate(
+        seen, truth, voxel_size_zyx_nm=NM, rim_zyx_px=(1, 2, 20), min_skeleton_voxels=None, excluded=masked
+    )
+    assert found.masked_fraction == pytest.approx(0.5)
+    assert found.voxels == 7 * 16 * 10
+
+
+def test_a_mask_must_fit_and_leave_something() -> None:
+    with pytest.raises(VolumeError, match=r"mask \(4, 8, 8\), truth \(8, 8, 8\): shapes differ"):
+        evaluate(HALVES, HALVES, voxel_size_zyx_nm=NM, excluded=np.zeros((4, 8, 8), bool))
+    with pytest.raises(VolumeError, match="no voxel to compare"):
+        evaluate(HALVES, HALVES, voxel_size_zyx_nm=NM, excluded=np.ones(HALVES.shape, bool))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import neuroglancer as client
@@ -12,11 +13,14 @@ import zarr
 from ome_zarr_models.v05.image import Image
 
 from functions import finish
-from functions.model.errors import TaskError, UpstreamError
+from functions.model.artefacts import FOLD, NAMES, OUTSIDE, TISSUE
+from functions.model.errors import TaskError, UpstreamError, VolumeError
+from functions.model.gate import GateDocument
 from functions.model.parameters import FinishParameters
 from functions.publication import bundle, neuroglancer
+from functions.publication.sections import SectionsDocument
 from functions.store.run import Run
-from tests.functions.finished import SIZE, described_run, finished_run, mark, truth
+from tests.functions.finished import SECTIONS, SIZE, artefact_codes, described_run, finished_run, mark, truth
 
 
 def _bundle(run: Run) -> Path:
@@ -43,7 +47,45 @@ def test_voxels_are_those_of_the_run(finished: Run) -> None:
     group = zarr.open_group(str(_bundle(finished) / bundle.VOLUME), mode="r")
     np.testing.assert_array_equal(group["0"][:], image)
     np.testing.assert_array_equal(group["labels/segmentation/0"][:], labels)
-    assert Image.from_zarr(group).labels is not None
+    np.testing.assert_array_equal(group["labels/artefacts/0"][:], artefact_codes(image))
+    labels_group = Image.from_zarr(group).labels
+    assert labels_group is not None
+    assert labels_group.label_paths == ["segmentation", "artefacts"]
+
+
+def test_the_codes_are_named_and_every_level_is_made_of_them(finished: Run) -> None:
+    group = zarr.open_group(str(_bundle(finished) / bundle.VOLUME / "labels" / "artefacts"), mode="r")
+    named = {p["label-value"]: p["name"] for p in group.attrs["ome"]["image-label"]["properties"]}
+    assert named == dict(enumerate(NAMES))
+    for dataset in group.attrs["ome"]["multiscales"][0]["datasets"]:
+        level = group[dataset["path"]][:]
+        assert level.dtype == np.uint8
+        assert set(np.unique(level).tolist()) <= {OUTSIDE, TISSUE, FOLD}
+        assert (level == FOLD).any()  # one section thick, and on every level
+
+
+def test_every_section_has_a_row_that_says_how_good_it_is(finished: Run) -> None:
+    table = SectionsDocument.parse((_bundle(finished) / bundle.SECTIONS).read_bytes(), source="table")
+    assert table.missing == (3,)
+    assert [(s.z, s.row) for s in table.sections] == [(z, z) for z in SECTIONS]
+    gate = GateDocument.parse((_bundle(finished) / bundle.GATE).read_bytes(), source="gate")
+    for row, judged in zip(table.sections, gate.sections, strict=True):
+        assert row.section == judged.section
+        assert (row.verdict, row.confidence, row.coverage) == (
+            judged.verdict, judged.confidence, judged.coverage,
+        )  # fmt: skip
+        assert row.residual_px_p95 == judged.residual_px_p95
+        assert list(row.reasons) == [reason.code for reason in judged.reasons]
+        assert row.artefacts == {"fold": 0.128 if row.z == 5 else 0.0}
+        assert row.tiles == 4
+
+
+def test_a_volume_without_codes_is_not_published(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    shutil.rmtree(run.cell("align_render").file("artefacts.zarr"))
+    with pytest.raises(VolumeError, match=r"artefacts\.zarr: missing; an older version") as caught:
+        finish.perform(run)
+    assert "align_render" in caught.value.remedy
 
 
 def test_figures_count_the_labels(finished: Run) -> None:
@@ -103,7 +145,7 @@ def test_the_state_is_one_that_neuroglancer_parses(finished: Run) -> None:
     template = json.loads(text)
     state = client.ViewerState(neuroglancer.at(template, "https://host/data/run-1/"))
     assert [(layer.name, layer.type) for layer in state.layers] == [
-        ("image", "image"), ("segmentation", "segmentation"),
+        ("image", "image"), ("segmentation", "segmentation"), ("artefacts", "segmentation"),
     ]  # fmt: skip
     sources = [layer.source[0].url for layer in state.layers]
     assert sources[0] == "zarr3://https://host/data/run-1/volume.zarr"
@@ -131,4 +173,6 @@ def test_a_stack_that_came_aligned_is_reported_without_alignment(tmp_path: Path)
     assert finish.perform(run).figures["segments"] == 60
     page = (_bundle(run) / "report.html").read_text()
     assert "came as a stack of aligned images" in page
+    table = SectionsDocument.parse((_bundle(run) / bundle.SECTIONS).read_bytes(), source="table")
+    assert {(row.verdict, row.confidence) for row in table.sections} == {(None, None)}
     assert "as the stage placed it" not in page

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ffn.masks import Masks
 from functions import match
 from functions.agglomeration.overlaps import ACCEPTED, NOT_MUTUAL
 from functions.segment import Flooded
@@ -30,8 +31,8 @@ def test_a_false_merger_joins_one_object_and_is_reported(tmp_path: Path) -> None
     class MergesOnTheRight(ScrambledTruth):
         """Calls everything one object where the grey value 9 is in sight."""
 
-        def __call__(self, image: np.ndarray, tissue: np.ndarray) -> Flooded:
-            return super().__call__(np.full_like(image, 1) if (image == 9).any() else image, tissue)
+        def __call__(self, image: np.ndarray, masks: Masks) -> Flooded:
+            return super().__call__(np.full_like(image, 1) if (image == 9).any() else image, masks)
 
     image = np.repeat(np.arange(1, 9, dtype=np.uint8), 2)[None, :, None] * np.ones((8, 16, 24), np.uint8)
     image[:, :, 23] = 9

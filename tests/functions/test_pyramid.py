@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from functions.store.pyramid import plan_levels, pool_mean, pool_mode, shard_boxes, write_levels
+from functions.store.pyramid import plan_levels, pool_max, pool_mean, pool_mode, shard_boxes, write_levels
 
 
 def test_fine_axes_are_halved_until_isotropic() -> None:
@@ -101,3 +101,13 @@ def test_levels_are_equal_to_pooling_in_memory_and_byte_identical(tmp_path: Path
         np.testing.assert_array_equal(array[:], expected)
         assert array.metadata.codecs[0].index_location.value == "start"
         assert array.metadata.dimension_names == ("z", "y", "x")
+
+
+def test_a_mask_of_thin_things_is_pooled_by_its_highest_value() -> None:
+    codes = np.ones((4, 6, 6), np.uint8)
+    codes[1, 2] = 3
+    codes[3, 5, 5] = 0
+    pooled = pool_max(codes, (2, 2, 2))
+    assert pooled.dtype == np.uint8
+    assert pooled[:, :, 0].tolist() == [[1, 3, 1], [1, 1, 1]]
+    assert pooled[1, 2, 2] == 1

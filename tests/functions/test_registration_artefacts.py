@@ -7,13 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from functions.model.artefacts import CHARGING, CRACK, FOLD, OUTSIDE, RESIN, TISSUE
 from functions.registration.artefacts import (
-    CHARGING,
-    CRACK,
-    FOLD,
-    OUTSIDE,
-    RESIN,
-    TISSUE,
     _line_opening,
     _median_of_five,
     classify,

@@ -90,8 +90,9 @@ def test_pictures_are_there(page: tuple[str, Page]) -> None:
         assert source is not None
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
             picture.verify()
-    # 3 slices with labels, 7 sections, 2 stitched, 10 seams of 4, 3 flips of 2, 7 fields, 1 with arrows
-    assert len(sources) == 3 * 2 + 7 + 2 + 10 * 4 + 3 * 2 + 7 + 1
+    # 3 slices with labels, 7 sections, 1 of them torn, 2 stitched, 10 seams of 4, 3 flips of 2, 7 fields,
+    # 1 with arrows
+    assert len(sources) == 3 * 2 + 7 + 1 + 2 + 10 * 4 + 3 * 2 + 7 + 1
     assert text.count('class="seam"') == 8
     # 2 sections by matches and by images, 7 small maps, 6 pairs, 6 plots, arrows
     assert text.count("<svg") == 2 * 2 + 7 + 6 + 6 + 1
@@ -301,3 +302,19 @@ def test_the_worst_place_of_a_seam_is_shown() -> None:
     windows.shift_yx_px[2] = (0.0, 7.0)
     assert registered.worst_place(windows, (1.0, 1.0)) == (0.0, 99.0)
     assert registered.worst_place(NO_WINDOWS, (1.0, 1.0)) == (1.0, 1.0)
+
+
+def test_artefacts_are_drawn_over_their_sections_and_told(finished: Run) -> None:
+    page = (finished.cell("finish").file("bundle") / "report.html").read_text()
+    assert page.count('alt="artefacts of section') == 1
+    assert 'alt="artefacts of section 5"' in page
+    assert 'fold <span class="soft">1.8 %, sections: 1, most in z00005: 13 %' in page
+    assert "crack <span" not in page
+
+
+def test_each_code_has_a_colour_and_tissue_none() -> None:
+    picture = pictures.code_overlay(np.arange(6, dtype=np.uint8)[None])
+    assert picture.shape == (1, 6, 4)
+    assert picture[0, :2].tolist() == [[0, 0, 0, 0]] * 2
+    assert len({tuple(pixel) for pixel in picture[0, 2:].tolist()}) == 4
+    assert (picture[0, 2:, 3] == pictures.CODE_ALPHA).all()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from functions.model.artefacts import CRACK, FOLD, TISSUE
 from functions.model.parameters import AlignParameters
 from functions.model.regions import LINE, Regions
 from functions.model.transform import Warp
-from functions.registration.artefacts import CRACK, FOLD, TISSUE
 from functions.registration.cuts import part_regions
 from functions.registration.overlaps import Matches
 from functions.registration.sections import PairMatch, register_sections

@@ -8,8 +8,10 @@ import torch
 
 from ffn.checkpoint import Model, save_model
 from ffn.config import InferenceConfig, NetworkConfig, Normalisation
+from ffn.masks import Masks
 from ffn.network import FloodFillingNetwork
 from functions import segment
+from functions.model.artefacts import CHARGING, CRACK, FOLD, RESIN
 from functions.model.errors import ModelError, VolumeError
 from functions.runtime import segment_totals
 from functions.segment import Flooded
@@ -19,27 +21,6 @@ from functions.store.run import Run
 from tests.functions.aligned_runs import VOXEL_NM, ScrambledTruth, make_run, segment_all, voronoi
 
 SMALL = {"subvolume_zyx_px": (8, 16, 16), "overlap_zyx_px": (4, 4, 4)}
-
-
-def column(*values: int) -> np.ndarray:
-    return np.array(values, np.uint8).reshape(-1, 1, 1)
-
-
-def test_short_gaps_show_the_nearest_section() -> None:
-    image = column(10, 0, 0, 40, 0, 60)
-    image_before, tissue = image.copy(), image > 0
-    filled, valid = segment.fill_gaps(image, tissue, longest=2)
-    assert filled.ravel().tolist() == [10, 10, 40, 40, 40, 60]
-    assert valid.all()
-    assert (image == image_before).all()
-
-
-def test_long_gaps_and_open_ends_stay_empty() -> None:
-    image = column(0, 10, 0, 0, 40, 0)
-    filled, valid = segment.fill_gaps(image, image > 0, longest=1)
-    assert filled.ravel().tolist() == [0, 10, 0, 0, 40, 0]
-    assert valid.ravel().tolist() == [False, True, False, False, True, False]
-    assert segment.fill_gaps(image, image > 0, longest=0)[0] is image
 
 
 def test_a_missing_section_does_not_cut_an_object(tmp_path: Path) -> None:
@@ -98,9 +79,9 @@ def test_the_border_is_mirrored_only_at_the_volumes_faces(tmp_path: Path) -> Non
     class Watcher(ScrambledTruth):
         radius_zyx = (2, 3, 3)
 
-        def __call__(self, image: np.ndarray, tissue: np.ndarray) -> Flooded:
+        def __call__(self, image: np.ndarray, masks: Masks) -> Flooded:
             seen.append(image.shape)
-            return super().__call__(image, tissue)
+            return super().__call__(image, masks)
 
     image = voronoi((8, 16, 28), 6, seed=1)
     run = make_run(tmp_path, image, segment={**SMALL, "mirror_border": True})
@@ -125,13 +106,18 @@ def network(root: Path, *, voxel_nm: tuple[float, float, float] = VOXEL_NM) -> P
     return path
 
 
-def flooded_run(tmp_path: Path, *, voxel_nm: tuple[float, float, float] = VOXEL_NM, **more: object) -> Run:
+def flooded_run(
+    tmp_path: Path,
+    *,
+    voxel_nm: tuple[float, float, float] = VOXEL_NM,
+    codes: np.ndarray | None = None,
+    **more: object,
+) -> Run:
     image = np.full((8, 16, 16), 190, np.uint8)
     image[:, :, ::8] = 20
     path = network(tmp_path, voxel_nm=voxel_nm)
-    return make_run(
-        tmp_path, image, segment={"model": str(path), "device": "cpu", "labelled_to_look": 0.0, **more}
-    )
+    group = {"model": str(path), "device": "cpu", "labelled_to_look": 0.0, **more}
+    return make_run(tmp_path, image, codes=codes, segment=group)
 
 
 def test_a_real_network_counts_its_fields_of_view(tmp_path: Path) -> None:
@@ -144,6 +130,22 @@ def test_a_real_network_counts_its_fields_of_view(tmp_path: Path) -> None:
     assert report.figures["host_seconds"] > 0
     assert report.figures["calls"] <= report.figures["fovs"]
     assert report.figures["weak"] + report.figures["small"] <= report.figures["attempts"]
+
+
+@pytest.mark.parametrize("code", [RESIN, FOLD, CRACK, CHARGING])
+def test_a_real_network_starts_in_no_artefact(tmp_path: Path, code: int) -> None:
+    run = flooded_run(tmp_path, codes=np.full((8, 16, 16), code, np.uint8))
+    report = segment.compute(run, segment.units(run)[0])
+    assert report.figures["seeds"] == report.figures["fovs"] == report.figures["segments"] == 0
+    assert report.figures["avoided_voxels"] == 8 * 16 * 16
+    assert report.figures["tissue_voxels"] == (0 if code == RESIN else 8 * 16 * 16)
+    (tmp_path / "all").mkdir()
+    codes = np.full((8, 16, 16), code, np.uint8)
+    trusting = flooded_run(tmp_path / "all", codes=codes, avoid=[])
+    plain = flooded_run(tmp_path)
+    figures = [segment.compute(r, segment.units(r)[0]).figures for r in (trusting, plain)]
+    assert [f["avoided_voxels"] for f in figures] == [0, 0]
+    assert figures[0]["fovs"] == figures[1]["fovs"] > 0
 
 
 def test_an_image_of_more_than_8_bits_is_refused(tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 
 def test_tissue_in_which_nothing_is_found_asks_for_a_look(tmp_path: Path) -> None:
     class Blind(ScrambledTruth):
-        def __call__(self, image: np.ndarray, tissue: np.ndarray) -> Flooded:
+        def __call__(self, image: np.ndarray, masks: Masks) -> Flooded:
             return Flooded(labels=np.zeros(image.shape, np.uint32))
 
     run = make_run(tmp_path, np.ones((4, 8, 8), np.uint8))

@@ -10,8 +10,8 @@ import pytest
 
 from functions import stitch
 from functions.model.acquisition import Section
+from functions.model.artefacts import CRACK, FOLD, OUTSIDE, TISSUE
 from functions.model.errors import AcquisitionError
-from functions.registration.artefacts import CRACK, FOLD, OUTSIDE, TISSUE
 from functions.store.artefacts import load_artefacts
 from functions.store.images import read_tile, write_tile
 from functions.store.run import Run

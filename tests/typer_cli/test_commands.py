@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from flows.definition import definition
+from functions.model.artefacts import FOLD, NAMES, RESIN
+from functions.publication.omezarr import write_image, write_labels
 from tests.typer_cli.invoking import petavoxel
 from typer_cli.boundary import ExitCode
 
@@ -147,3 +149,67 @@ def test_evaluate_names_the_file(tmp_path: Path, box: str) -> None:
     assert done.code == ExitCode.PUT_RIGHT
     assert "seg.npy" in done.err
     assert "leaves the shape (4, 4, 4)" in done.err
+
+
+def published(tmp_path: Path, truth: np.ndarray) -> Path:
+    """A bundle with a segmentation that is wrong under a fold, and nowhere else."""
+    labels, codes = truth.astype(np.uint32), np.ones(truth.shape, np.uint8)
+    codes[:, :, 6:10], codes[0] = FOLD, RESIN
+    labels[1:, :, 6:10] = 0
+    volume = tmp_path / "bundle" / "volume.zarr"
+    image = np.full(truth.shape, 120, np.uint8)
+    frame = {"shape_zyx": truth.shape, "voxel_size_zyx_nm": (10.0, 10.0, 10.0)}
+    write_image(volume, read=lambda box: image[box.slices], name="v", **frame)
+    write_labels(volume, read=lambda box: labels[box.slices], dtype="uint32", **frame)
+    write_labels(
+        volume,
+        read=lambda box: codes[box.slices],
+        dtype="uint8",
+        name="artefacts",
+        value_names=NAMES,
+        **frame,
+    )
+    return tmp_path / "bundle"
+
+
+def test_evaluate_leaves_out_what_the_volume_says(tmp_path: Path) -> None:
+    truth = np.zeros((12, 16, 16), np.uint32)
+    truth[:, :8], truth[:, 8:] = 1, 2
+    np.savez(tmp_path / "truth.npz", labels=truth)
+    files = (published(tmp_path, truth), tmp_path / "truth.npz")
+    own = petavoxel("volume", "evaluate", *files, "-o", "json").document
+    fold = 11 * 16 * 4 / truth.size
+    assert own["mask"] == {
+        "path": str(tmp_path / "bundle/volume.zarr/labels/artefacts"),
+        "codes": {"outside": 0.0, "fold": round(fold, 4), "crack": 0.0, "charging": 0.0},
+    }
+    assert own["masked_fraction"] == round(fold, 4)
+    assert own["labelled_fraction"] == 1.0
+    assert own["voi_split_keep"] == own["voi_merge_keep"] == 0
+    whole = petavoxel("volume", "evaluate", *files, "--mask", "none", "-o", "json").document
+    assert (whole["mask"], whole["masked_fraction"]) == (None, 0.0)
+    assert whole["labelled_fraction"] < 0.8
+    assert whole["voi_split_keep"] > 0.5
+    named = petavoxel("volume", "evaluate", files[1], files[1], "--mask", files[0], "-o", "json").document
+    assert named["mask"] == own["mask"]
+    np.save(tmp_path / "mask.npy", (truth == 1).astype(np.uint8))
+    half = petavoxel(
+        "volume", "evaluate", *files, "--mask", tmp_path / "mask.npy", "--rim", "1", "-o", "json"
+    )
+    assert half.document["mask"]["codes"] == {"nonzero": 0.5}
+    assert half.document["true_objects"] == 1
+    text = petavoxel("volume", "evaluate", *files).out
+    assert "masked: fold" in text
+    assert "masked_fraction" in text
+
+
+def test_evaluate_names_a_mask_that_does_not_fit(tmp_path: Path) -> None:
+    np.save(tmp_path / "seg.npy", np.ones((4, 4, 4), np.uint8))
+    np.save(tmp_path / "mask.npy", np.ones((4, 4, 3), np.uint8))
+    files = (tmp_path / "seg.npy", tmp_path / "seg.npy")
+    done = petavoxel("volume", "evaluate", *files, "--mask", tmp_path / "mask.npy")
+    assert done.code == ExitCode.PUT_RIGHT
+    assert "mask (4, 4, 3), truth (4, 4, 4)" in done.err
+    done = petavoxel("volume", "evaluate", *files, "--mask", tmp_path / "gone.npy")
+    assert done.code == ExitCode.PUT_RIGHT
+    assert "gone.npy: no such file" in done.err

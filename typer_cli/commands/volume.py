@@ -63,32 +63,50 @@ def evaluate(
         bool,
         typer.Option("--background/--no-background", help="Whether voxels of the truth's 0 count."),
     ] = True,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|none",
+            help="Voxels left out: folds, cracks, charging and outside of a published volume; or an array, "
+            "where it is not 0. Without it SEGMENTATION's own artefacts, if it has any.",
+        ),
+    ] = None,
     output: Output = Format.TEXT,
 ) -> None:
     """VOI, adapted Rand and run length of a segmentation against ground truth.
 
     Unlabelled voxels are treated in three ways, named in every figure: `keep` (0 is a segment), `labelled`
-    (only voxels that both label), `fill` (0 becomes the nearest segment).
+    (only voxels that both label), `fill` (0 becomes the nearest segment). What a mask leaves out is in no
+    figure; `masked_fraction` and `mask` say how much it is, and why.
 
     Example: petavoxel volume evaluate seg.npz truth.npz --rim 16 --voxel-nm 10
     """
     from rich.console import Console
 
     from functions.evaluation import evaluate as compare
+    from functions.store.exclusions import published_artefacts, read_exclusion
     from functions.store.label_files import read_labels
 
     where = box_zyx(box, "--box")
+    rim_zyx_px = voxels_zyx(rim, "--rim")
+    source = published_artefacts(segmentation) if mask is None else None if mask == "none" else Path(mask)
+    left_out = None if source is None else read_exclusion(source, box=where)
     result = compare(
         read_labels(segmentation, box=where),
         read_labels(ground_truth, box=where),
         voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
-        rim_zyx_px=voxels_zyx(rim, "--rim"),
+        rim_zyx_px=rim_zyx_px,
         background_counts=background,
+        excluded=None if left_out is None else left_out.excluded,
     )
-    document = result.to_json()
+    figures = result.to_json()
+    codes = {} if left_out is None else left_out.shares(rim_zyx_px=rim_zyx_px)
+    masked = None if left_out is None else {"path": str(left_out.path), "codes": codes}
+    document = {**figures, "mask": masked}
 
     def render(screen: Console) -> None:
-        screen.print(table("figure", "value", rows=document.items(), numbers=["value"]))
+        rows = [*figures.items(), *((f"masked: {name}", share) for name, share in codes.items())]
+        screen.print(table("figure", "value", rows=rows, numbers=["value"]))
 
     show(document, output, render)
 
