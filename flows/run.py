@@ -65,18 +65,20 @@ class Runs(RunViews):
             )
             return dict(started.data)
 
-        return self._go("start a run", call, of_run=False, wait=wait, on_event=on_event)
+        return self._go("start a run", call, body=document, wait=wait, on_event=on_event)
 
     def _go(
         self,
         doing: str,
         call: Callable[[], Json],
         *,
-        of_run: bool,
+        body: Json | None,
         wait: bool,
         on_event: Listener | None,
     ) -> RunRecord:
-        """Make a call that sets a run going, and wait for the run if that is wanted."""
+        """Make a call that sets a run going, and wait for the run if that is wanted. `body` is the input of
+        a new run."""
+        of_run = body is None
         here = self._embedded
         if here is not None and wait:
             with told(doing, of_run=of_run), here.here(True):
@@ -84,7 +86,10 @@ class Runs(RunViews):
             here.carry_out(run_id, on_event=on_event)
             return self._whole(run_id)
         with told(doing, of_run=of_run):
-            run_id = call()["run_id"]
+            answer = call()
+        run_id = answer["run_id"]
+        if not wait and body is not None:  # no more calls, which could fail when the run has begun
+            return record_of(answer, self.site, body=body)
         if wait:
             for event in self.follow(run_id):
                 if on_event is not None:
@@ -171,7 +176,7 @@ class Runs(RunViews):
         def call() -> Json:
             return dict(self.service.flow(self.flow_id).resume_run(run_id).data)
 
-        return self._go(f"resume run {run_id}", call, of_run=True, wait=wait, on_event=on_event)
+        return self._go(f"resume run {run_id}", call, body=None, wait=wait, on_event=on_event)
 
     def rerun(
         self,

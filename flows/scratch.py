@@ -37,7 +37,9 @@ def with_marks(step: StepRecord, record: RunRecord) -> StepRecord:
     from functions.store.run import Run
 
     name = next((name for name in FAN_OUTS if name == step.name), None)
-    if name is None or step.status is not StepStatus.ACTIVE or not Path(record.work_path).is_dir():
+    if name is None or step.status is not StepStatus.ACTIVE:
+        return step
+    if not record.input or not Path(record.work_path).is_dir():
         return step
     marked = reusable(Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}")), name)
     if marked.units is None:

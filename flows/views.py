@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,14 @@ class RunViews:
 
     def list(self) -> RunList:
         """All runs of the flow, newest first, as a list shows them: without input and source."""
+        return [*self._listed()]
+
+    def _listed(self) -> Iterator[RunRecord]:
+        """The same, page by page as they are wanted."""
         with told("list the runs"):
             pages = self.service.flows.paginated.list_runs(filter_flow_id=self.flow_id)
-            return [record_of(document, self.site) for document in pages.items()]
+            for document in pages.items():
+                yield record_of(document, self.site)
 
     def tagged(self, tag: str) -> RunList:
         """The runs that carry a tag, newest first."""
@@ -91,10 +97,12 @@ class RunViews:
         """
         if len(beginning) == 36:
             return beginning
-        found = [run.id for run in self.list() if beginning == "last" or run.id.startswith(beginning)]
+        newest = beginning == "last"
+        matching = (run.id for run in self._listed() if newest or run.id.startswith(beginning))
+        found = [*islice(matching, 1 if newest else 2)]
         if not found:
             raise RunError(f"{beginning}: no such run", remedy="see `petavoxel run list`")
-        if len(found) > 1 and beginning != "last":
+        if len(found) > 1:
             raise RunError(f"{beginning}: several runs begin so", remedy="give more of the id")
         return found[0]
 

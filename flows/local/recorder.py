@@ -69,7 +69,7 @@ class Recorder:
     def _moved_on(self, execution: Execution) -> StepRecord | None:
         """End the current step when the execution has left it or ended; remember the step it is in now."""
         name = self._step_of(execution)
-        if name == self._current and execution.status is RunStatus.ACTIVE:
+        if name == self._current and not execution.status.ended:
             return None
         left = self._steps.get(self._current or "")
         if left is not None:

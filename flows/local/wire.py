@@ -16,7 +16,6 @@ import requests
 from globus_sdk.transport import RequestsTransport
 from requests.adapters import BaseAdapter
 from starlette.types import ASGIApp, Message
-from urllib3 import HTTPResponse
 
 from flows.errors import SiteError
 from flows.local.http.faults import LostError
@@ -59,14 +58,11 @@ class WireAdapter(BaseAdapter):
         except LostError as lost:
             kind = requests.ReadTimeout if lost.kind == "timeout" else requests.ConnectionError
             raise kind(f"{request.method} {request.url}: {lost.kind}", request=request) from None
-        raw = HTTPResponse(
-            body=BytesIO(body), headers=headers, status=status, preload_content=False, reason=None
-        )
         response = requests.Response()
         response.status_code = status
         response.headers.update(headers)
         response.encoding = "utf-8"
-        response.raw = raw
+        response.raw = BytesIO(body)
         response.url = str(request.url)
         response.request = request
         return response

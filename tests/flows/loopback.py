@@ -22,9 +22,11 @@ FAKE_STEPS = "tests.flows.fake_steps"
 
 
 @contextmanager
-def served(home: Path, *, port: int = 0, workers: int = 1) -> Iterator[SimpleNamespace]:
+def served(
+    home: Path, *, port: int = 0, workers: int = 1, entry_points: str = FAKE_STEPS
+) -> Iterator[SimpleNamespace]:
     """The loopback of `home`: its `world`, `url`, `variables` and an `app` that is logged in."""
-    site = local_site(home, workers=workers, entry_points=FAKE_STEPS)
+    site = local_site(home, workers=workers, entry_points=entry_points)
     with world_of(home, site) as world, socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(
             HangUp(application(world)), log_level="error", proxy_headers=False, http="h11", ws="none",

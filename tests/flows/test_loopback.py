@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import globus_sdk
@@ -48,6 +50,13 @@ def test_a_flow_is_validated_created_changed_listed_and_deleted(flows):
         flows.validate_flow({"StartAt": "a", "States": {"a": {"Type": "Pass"}}})
     assert (caught.value.http_status, caught.value.code) == (422, "UNPROCESSABLE_ENTITY")
     assert "Next" in caught.value.messages[0]
+    for definition, schema, where in (
+        ({"StartAt": "a", "States": {"a": 3}}, {}, "an object with a Type"),
+        ({"StartAt": "a"}, {}, "States: an object"),
+        (PASS, {"type": "nonsense"}, "'nonsense' is not valid"),
+    ):
+        with pytest.raises(globus_sdk.FlowsAPIError, match=where):
+            flows.validate_flow(definition, schema)
     assert flows.validate_flow(PASS, SCHEMA)["scopes"] == {"User": []}
     made = flows.create_flow("Zebra", PASS, SCHEMA, subtitle="stripes", keywords=["k"])
     assert made.http_status == 201
@@ -226,6 +235,24 @@ def test_functions_run_as_registered_source(loopback, app):
         compute.run(endpoint_id=endpoint, function_id=OWNER_ID)
 
 
+def test_many_callers_at_once(loopback, app, flows):
+    flow_id = flows.create_flow("Busy", PASS, {})["id"]
+    starter = globus_sdk.SpecificFlowClient(flow_id, app=app)
+
+    def work(number: int) -> str:
+        run_id = starter.run_flow({}, label=str(number))["run_id"]
+        assert flows.update_run(run_id, tags=[f"n:{number}"])["tags"] == [f"n:{number}"]
+        assert len(list(flows.list_runs(filter_flow_id=flow_id))) <= 20
+        return str(flows.get_run(run_id)["label"])
+
+    with loopback.world.site.here(True), ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(40))) == [str(number) for number in range(40)]
+    listed = list(flows.paginated.list_runs(filter_flow_id=flow_id).items())
+    assert sorted(int(run["label"]) for run in listed) == list(range(40))
+    for run in listed:
+        loopback.world.site._held.pop(run["run_id"]).release()
+
+
 def test_what_is_not_there_says_so(loopback, app, flows):
     for call in (
         flows.list_registered_apis,
@@ -247,3 +274,21 @@ def test_the_secret_lies_in_a_file_of_its_owner(loopback):
     others = [f for f in loopback.home.rglob("*") if f.is_file() and f != path]
     assert others
     assert not any(secret in f.read_bytes() for f in others)
+
+
+def free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.skipif(not free(5000), reason="port 5000 is taken")
+def test_an_unmodified_compute_client_finds_port_5000(tmp_path, monkeypatch):
+    from globus_compute_sdk import Client
+
+    with served(tmp_path, port=5000) as running:
+        for name, value in running.variables.items():
+            monkeypatch.setenv(name, value)
+        compute = Client(local_compute_services=True, app=client_app(running))
+        assert compute.web_service_address == "http://localhost:5000"
+        assert compute.get_endpoint_status(running.site.compute.endpoint_id)["status"] == "online"
+        assert [e["uuid"] for e in compute.get_endpoints()] == [running.site.compute.endpoint_id]

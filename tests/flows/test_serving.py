@@ -46,6 +46,7 @@ def site(tmp_path_factory):
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
+        assert process.returncode == 0
 
 
 @pytest.mark.skipif(not GLOBUS, reason="PETAVOXEL_TEST_GLOBUS_CLI names no globus-cli")

@@ -121,12 +121,18 @@ def test_an_inactive_run_says_what_it_waits_for_and_goes_on(runs, service, sourc
     run = runs.start(ask(source, "slow", stop_after="stitch"))
     with pytest.raises(RunError, match="does not wait for anything"):
         runs.resume(run.id)
+
+    def stitch() -> StepStatus:
+        return {step.name: step.status for step in runs.show(run.id)[1]}["stitch"]
+
+    wait_until(lambda: stitch() is StepStatus.ACTIVE)
     service.world.site.hold(run.id, scopes=("urn:x",), message="log in with the lab's identity")
     assert [event.run.status for event in runs.follow(run.id, poll_seconds=0.1)][-1] is RunStatus.INACTIVE
+    assert stitch() is StepStatus.ACTIVE
     asked = []
     done = runs.resume(run.id, login=asked.append, wait=True)
     assert (asked[0].message, asked[0].scopes) == ("log in with the lab's identity", ("urn:x",))
-    assert done.status is RunStatus.SUCCEEDED
+    assert (done.status, stitch()) == (RunStatus.SUCCEEDED, StepStatus.SUCCEEDED)
 
 
 def test_a_start_whose_answer_is_lost_is_found_by_its_tag(runs, service, source):

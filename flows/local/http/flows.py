@@ -159,8 +159,12 @@ _KNOWN = (*FLOW_FIELDS, "flow_owner")
 
 def _check(definition: Any, schema: Any) -> None:
     """Refuse what the service refuses of a definition and its input schema."""
-    if not isinstance(definition, dict) or not isinstance(definition.get("States"), dict):
+    states = definition.get("States") if isinstance(definition, dict) else None
+    if not isinstance(states, dict):
         raise refused([(["definition"], "States: an object is needed")])
+    for name, state in states.items():
+        if not isinstance(state, dict) or "Type" not in state:
+            raise refused([(["definition", "States", name], "an object with a Type is needed")])
     try:
         Draft7Validator.check_schema(schema)
     except SchemaError as error:
