@@ -187,11 +187,23 @@ def faulty(root: Path, *, sections: int, kills: int, rate: float, every: int, se
     found = judged(Truth.read(truth), root / "service.sqlite")
     return {
         **found,
+        **slowest(root, folder),
         "every": every,
         "killed": killed,
         "settled": ended,
         "seconds": round(time.monotonic() - began),
     }
+
+
+def slowest(root: Path, folder: Path) -> dict[str, Any]:
+    """The start that took longest from being decided to being made, and what it went through."""
+    ledger = Ledger(Places.of(folder, root / "home").ledger)
+    try:
+        row = max(ledger.starts(), key=lambda s: (s.started or s.created) - s.created)
+        seconds = round((row.started or row.created) - row.created, 2)
+        return {"decided_to_started_s_max": seconds, "its_tag": row.tag, "its_attempts": row.attempts}
+    finally:
+        ledger.close()
 
 
 def _quiet(root: Path, folder: Path) -> bool:
