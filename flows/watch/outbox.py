@@ -76,11 +76,6 @@ class Outbox:
             )
         return target, tuple(names)
 
-    def clear(self, documents: str) -> None:
-        """Remove the images of a start that has moved them; its documents stay."""
-        for path in Path(documents).glob("z*.mrc"):
-            path.unlink(missing_ok=True)
-
     def _section(self, row: SectionRow, partial: Path, name: str) -> tuple[Section, list[str]]:
         """A section as the site sees it, and the files to move for it."""
         moved = self._ledger.moved(row.z) if row.state == "ended" else None
@@ -158,6 +153,12 @@ class Outbox:
         raise InputError(
             f"section {z}: no file states 8 or 16 bits a pixel", remedy="write tiles of one gray plane"
         )
+
+
+def clear(documents: str) -> None:
+    """Remove the images of a start that has moved them; its documents stay."""
+    for path in Path(documents).glob("z*.mrc"):
+        path.unlink(missing_ok=True)
 
 
 def clear_all(root: Path) -> None:

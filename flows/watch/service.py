@@ -17,14 +17,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.errors import RunError, SiteError
+from flows.errors import InputError, RunError, SiteError
 from flows.inputs import acquisition_name
 from flows.site import Site
 from flows.watch.ledger import Ledger
 from flows.watch.mounts import is_remote
-from flows.watch.outbox import Outbox, clear_all
+from flows.watch.outbox import Outbox, clear, clear_all
 from flows.watch.starting import Starter, StartLoop
 from flows.watch.watcher import Watcher, WatchSettings
+from functions.microscopes.common import identifier
 from functions.microscopes.registry import Adapter, adapter_of
 from functions.model.errors import AcquisitionError
 from functions.model.parameters import Parameters
@@ -40,22 +41,29 @@ class Places:
     """Where a watched folder's things lie."""
 
     folder: Path
-    acquisition_id: str
     ledger: Path
     outbox: Path
 
     @classmethod
     def of(cls, folder: Path, home: Path, *, outbox: Path | None = None) -> Places:
-        """Those of a folder; its ledger has its name and a hash of its path."""
+        """Those of a folder; its ledger has its name and a hash of its path, whatever comes to lie in it."""
         real = folder.expanduser().resolve()
-        name = acquisition_name(real)
-        stem = f"{name[:60]}-{hashlib.sha256(str(real).encode()).hexdigest()[:8]}"
+        name = identifier(real.name)[:60]
+        stem = f"{name}-{hashlib.sha256(str(real).encode()).hexdigest()[:8]}"
         return cls(
             folder=real,
-            acquisition_id=name,
             ledger=home / "watch" / f"{stem}.sqlite",
             outbox=(outbox.expanduser().resolve() if outbox else home / "watch" / "outbox") / stem,
         )
+
+    @property
+    def acquisition_id(self) -> str:
+        """Name of the acquisition at the site.
+
+        Raises:
+            InputError: its acquisition.json cannot be read.
+        """
+        return acquisition_name(self.folder)
 
 
 class WatchService:
@@ -130,13 +138,13 @@ class WatchService:
             while not self._stop.is_set():
                 try:
                     adapter = self._adapter()
+                    watcher = self._watcher(ledger, adapter)
                     break
-                except AcquisitionError as error:  # the microscope has not begun
+                except (AcquisitionError, InputError) as error:  # the microscope has not begun
                     ledger.looked([str(error)])
                     self._stop.wait(min(self._settings.scan_seconds, 10.0))
             else:
                 return
-            watcher = self._watcher(ledger, adapter)
             with self._events(adapter):
                 while not self._stop.is_set():
                     self._wake.clear()
@@ -154,16 +162,15 @@ class WatchService:
             self._places.folder,
             adapter=adapter,
             ledger=ledger,
-            outbox=self._outbox(ledger),
+            outbox=Outbox(
+                self._places.outbox,
+                folder=self._places.folder,
+                acquisition_id=self._places.acquisition_id,
+                ledger=ledger,
+            ),
             acquisition_id=self._places.acquisition_id,
             settings=self._settings,
             parameters=self._parameters,
-        )
-
-    def _outbox(self, ledger: Ledger) -> Outbox:
-        places = self._places
-        return Outbox(
-            places.outbox, folder=places.folder, acquisition_id=places.acquisition_id, ledger=ledger
         )
 
     @contextmanager
@@ -207,7 +214,6 @@ class WatchService:
             ledger.close()
 
     def _loop(self, ledger: Ledger) -> StartLoop:
-        outbox = self._outbox(ledger)
         return StartLoop(
             ledger,
             self._starter,
@@ -215,7 +221,7 @@ class WatchService:
             at_most=self._settings.at_most,
             grace_seconds=self._settings.grace_seconds,
             follow_seconds=self._settings.follow_seconds,
-            on_ended=lambda row, succeeded: outbox.clear(row.documents) if succeeded else None,
+            on_ended=lambda row, succeeded: clear(row.documents) if succeeded else None,
         )
 
     def _try(self, step: Callable[[], None]) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MOST_WAIT_SECONDS = 300.0
 REFUSED_SECONDS = 600.0
 QUICK_ATTEMPTS = 4
+MOST_FAILURES = 3
+"""In a row, of looking after runs: then the service is asked again later."""
 Answer = TypeVar("Answer")
 
 
@@ -155,11 +157,18 @@ class StartLoop:
         if self._clock() - self._followed < self._follow_seconds:
             return len(running)
         self._followed = self._clock()
+        failures = 0
         for row in running:
             try:
                 found = self._starter.find(row.tag)
-            except Exception:
-                break  # it does not answer now: the next step asks again
+                failures = 0
+            except (
+                Exception
+            ):  # one bad moment must not hide the runs behind it; a silent service is left alone
+                failures += 1
+                if failures == MOST_FAILURES:
+                    break
+                continue
             if found is not None and found.ended:
                 self._ledger.ended(row.id, succeeded=found.succeeded)
                 self._on_ended(row, found.succeeded)

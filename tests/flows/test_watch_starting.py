@@ -143,3 +143,19 @@ def test_two_watchers_of_one_folder(tmp_path):
         pass
     with folder_lock(ledger):
         pass
+
+
+def test_looking_after_one_run_that_fails_does_not_hide_the_others(tmp_path):
+    world = World(tmp_path)
+    world.acquire("sbemimage", Script(sections=4, tile_px=8), looking=False)
+    world.look()
+    world.starter.find_failures = [ConnectionError()] * 2
+    world.rest(10)
+    assert [start.state for start in world.ledger.starts()] == ["started", "started", "ended", "ended"]
+    world.starter.find_failures = [ConnectionError()] * 3  # a service that is silent is left alone
+    before = world.starter.calls["find"]
+    world.rest(10)
+    assert world.starter.calls["find"] == before + 2
+    world.starter.find_failures = []
+    world.rest(10)
+    assert {start.state for start in world.ledger.starts()} == {"ended"}

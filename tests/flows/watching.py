@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flows.inputs import RunRequest
 from flows.watch.ledger import Ledger
-from flows.watch.outbox import Outbox
+from flows.watch.outbox import Outbox, clear
 from flows.watch.starting import FoundRun, StartLoop
 from flows.watch.watcher import Watcher, WatchSettings
 from functions.microscopes.registry import adapter_of
@@ -69,7 +69,6 @@ class World:
         self.ledger.close()
         self.ledger = Ledger(self.ledger.path, clock=lambda: self.now)
         self.watcher = None
-        outbox = self._outbox()
         self.loop = StartLoop(
             self.ledger,
             self.starter,
@@ -77,7 +76,7 @@ class World:
             at_most=self.settings.at_most,
             grace_seconds=self.settings.grace_seconds,
             follow_seconds=0.0,
-            on_ended=lambda row, ok: outbox.clear(row.documents) if ok else None,
+            on_ended=lambda row, ok: clear(row.documents) if ok else None,
             clock=lambda: self.now,
         )
 
