@@ -110,6 +110,12 @@ def finish(root: Path, folder: Path) -> None:
     ledger.close()
 
 
+def over(root: Path, folder: Path) -> bool:
+    """Say so again, since a watcher that lags behind takes it back with each tile; and whether all has ended."""
+    finish(root, folder)
+    return settled(root, folder)
+
+
 def until(condition: Any, *, seconds: float = PATIENCE_SECONDS) -> bool:
     """Wait for a condition; False when it does not come."""
     deadline = time.monotonic() + seconds
@@ -182,8 +188,7 @@ def faulty(root: Path, *, sections: int, kills: int, rate: float, every: int, se
         with watcher(root, folder, port, every=every):
             microscope.join()
             until(lambda: _quiet(root, folder), seconds=60)
-            finish(root, folder)
-            ended = until(lambda: settled(root, folder))
+            ended = until(lambda: over(root, folder))
     found = judged(Truth.read(truth), root / "service.sqlite")
     return {
         **found,
@@ -228,8 +233,7 @@ def idle(root: Path, *, tiles: int, seconds: float) -> dict[str, Any]:
         while time.monotonic() - began < 3 * PATIENCE_SECONDS and not finished:
             time.sleep(1.0)
             if time.monotonic() - began > 2:
-                finish(root, folder)
-            finished = settled(root, folder)
+                finished = over(root, folder)
         taken, busy = time.monotonic() - began, probe.cpu_times()
         time.sleep(3.0)
         before, started = probe.cpu_times(), time.monotonic()
@@ -270,8 +274,7 @@ def burst(root: Path, *, rate: float, seconds: float) -> dict[str, Any]:
         acquire("multisem", folder, script, truth, rate).join()
         wrote = time.monotonic() - began
         until(lambda: _quiet(root, folder), seconds=60)
-        finish(root, folder)
-        until(lambda: settled(root, folder))
+        until(lambda: over(root, folder))
         caught_up = time.monotonic() - began - wrote
         used = psutil.Process(child.pid).cpu_times()
     found = judged(Truth.read(truth), root / "service.sqlite")
