@@ -111,7 +111,7 @@ def finish(root: Path, folder: Path) -> None:
 
 
 def over(root: Path, folder: Path) -> bool:
-    """Say so again, since a watcher that lags behind takes it back with each tile; and whether all has ended."""
+    """Say so again, as a watcher that lags takes it back with each tile; and whether all has ended."""
     finish(root, folder)
     return settled(root, folder)
 
