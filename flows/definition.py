@@ -120,16 +120,21 @@ def _done(step: str, following: str) -> State:
 
 
 def _transfer_in(following: str) -> States:
+    """Move what `input.files` names, or all of it (`/`), and the documents that describe it.
+
+    PROVISIONAL: that the service's expressions take slices of text and sums of lists, as simpleeval does, and
+    that Transfer takes an empty list of filter rules.
+    """
     parameters = {
         "source_endpoint.$": "$.input.source.id",
         "destination_endpoint.$": "$.input.raw.id",
-        "DATA": [
-            {
-                "source_path.$": "$.input.source.path",
-                "destination_path.$": "$.input.raw.path",
-                "recursive": True,
-            }
-        ],
+        "DATA.=": (
+            "[{'source_path': input.source.path + name, 'destination_path': input.raw.path + name,"
+            " 'recursive': name[-1:] == '/'} for name in input.files]"
+            " + [{'source_path': d['source'], 'destination_path': d['destination'], 'recursive': True}"
+            " for d in input.documents]"
+        ),
+        "filter_rules.$": "$.input.filter_rules",
         "verify_checksum": True,
         "sync_level": 3,
     }

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from flows.errors import InputError
 from flows.records import FLOW_STEPS, TRANSFER
@@ -28,6 +28,15 @@ CollectionPath = Annotated[str, Field(pattern=rf"^/({_PART}/)*{_PART}?$", max_le
 
 
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+FileName = Annotated[str, Field(pattern=rf"^/({_PART}/)*{_PART}?$", max_length=1024)]
+"""A file of the acquisition's folder, or (ending in /) a folder below it; begins with /."""
+ALL_FILES = ("/",)
+OWN_FILES = "files:own"
+"""Tag of a run that moves named files, not the whole folder."""
+MAX_FILES_BYTES = 100_000
+"""Of the names of a run's files: half of what a flow's state may hold."""
+IMAGE_PATTERNS = ("*.tif", "*.tiff", "*.bmp", "*.png", "*.jpg", "*.jpeg", "*.mrc", "*.st")
+DOCUMENT_PATTERNS = ("acquisition.json", "tiles.csv")
 
 
 class RunRequest(Document):
@@ -49,6 +58,19 @@ class RunRequest(Document):
     """Name of the acquisition at the site; by default `id` of acquisition.json, else the folder's name."""
     tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
     """Further tags of the run, beside those that every run carries (`tags_of`)."""
+    files: tuple[FileName, ...] = ALL_FILES
+    """What the transfer moves. Folders other than the whole are moved without what is no image."""
+    documents: str | None = None
+    """Folder on the instrument collection with an acquisition.json and tiles.csv that describe the
+    acquisition to the site instead of what the microscope wrote. Paths in them begin with raw/ (what `files`
+    become there) or documents/<this folder's name>/."""
+
+    @field_validator("files")
+    @classmethod
+    def _fits_a_state(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        if sum(len(name.encode()) + 4 for name in files) > MAX_FILES_BYTES:
+            raise ValueError(f"names of more than {MAX_FILES_BYTES} bytes; name folders, or fewer sections")
+        return files
 
     @property
     def all_parameters(self) -> Parameters:
@@ -105,6 +127,21 @@ class PermissionInput(Document):
     principal_type: Literal["identity", "group"]
 
 
+class DocumentsInput(Document):
+    """Where the documents of a run come from and go to, as paths of the two collections."""
+
+    source: CollectionPath
+    destination: CollectionPath
+
+
+class FilterRule(Document):
+    """A rule of Transfer about names inside the folders that it moves; the first that matches counts."""
+
+    method: Literal["include", "exclude"]
+    type: Literal["file"]
+    name: str
+
+
 class FlowInput(Document):
     """The flow's input document, under `$.input`."""
 
@@ -118,6 +155,10 @@ class FlowInput(Document):
     source: Place
     raw: Place
     """The acquisition's copy on scratch."""
+    files: tuple[FileName, ...]
+    """Below `source.path`, and then below `raw.path`."""
+    filter_rules: tuple[FilterRule, ...]
+    documents: Annotated[tuple[DocumentsInput, ...], Field(max_length=1)]
     work: Place
     """The work root on scratch, as Transfer sees it; `run.work` is the same folder as the workers see it."""
     publication: Place
@@ -145,6 +186,7 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
         raise InputError(f"{source}: not a folder", remedy="give the folder that the microscope wrote")
     name = request.acquisition_id or acquisition_name(source)
     scratch = Path(site.scratch.base_path) / name
+    documents, described = _documents(request, site, scratch)
     publication = Path(site.publication.base_path) / name
     search = (
         SearchInput(index=site.search_index, visible_to=site.search_visible_to) if site.search_index else None
@@ -158,10 +200,16 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
         on_gate_fail=request.on_gate_fail,
         shards=site.shards,
         run=RunSpec(
-            work=str(scratch / "work"), acquisition=str(scratch / "raw"), parameters=request.all_parameters
+            work=str(scratch / "work"),
+            acquisition=str(scratch / "raw" if described is None else scratch),
+            documents=described,
+            parameters=request.all_parameters,
         ),
         source=Place(id=site.instrument.id, path=site.instrument.collection_path(source)),
         raw=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "raw")),
+        files=request.files,
+        filter_rules=_filter_rules(request.files),
+        documents=documents,
         work=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "work")),
         publication=Place(id=site.publication.id, path=site.publication.collection_path(publication)),
         compute=ComputeInput(
@@ -180,6 +228,36 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
     return {"input": {key: value for key, value in payload.items() if key not in absent}}
 
 
+def _documents(
+    request: RunRequest, site: Site, scratch: Path
+) -> tuple[tuple[DocumentsInput, ...], str | None]:
+    """The way of a request's documents, and where the workers find them."""
+    if request.documents is None:
+        return (), None
+    source = Path(request.documents).resolve()
+    if request.start_at == TRANSFER and not source.is_dir():
+        raise InputError(f"documents: {source}: not a folder", remedy="write them, or leave them out")
+    here = scratch / "documents" / source.name
+    way = DocumentsInput(
+        source=site.instrument.collection_path(source) + "/",
+        destination=site.scratch.collection_path(here) + "/",
+    )
+    return (way,), str(here)
+
+
+def _filter_rules(files: tuple[str, ...]) -> tuple[FilterRule, ...]:
+    """Only images leave with a folder: what else a microscope keeps there may name people.
+
+    PROVISIONAL: that the rules leave alone the files that a transfer names itself; so far no request names
+    both folders and files.
+    """
+    if not any(name.endswith("/") and name != "/" for name in files):
+        return ()
+    patterns = (*IMAGE_PATTERNS, *DOCUMENT_PATTERNS)
+    wanted = [FilterRule(method="include", type="file", name=pattern) for pattern in patterns]
+    return (*wanted, FilterRule(method="exclude", type="file", name="*"))
+
+
 def tags_of(request: RunRequest, acquisition_id: str) -> tuple[str, ...]:
     """What a run can be filtered by in the Globus web app: its acquisition, sections, stage, the run it
     repeats, and its own tags."""
@@ -188,6 +266,7 @@ def tags_of(request: RunRequest, acquisition_id: str) -> tuple[str, ...]:
         f"acquisition:{acquisition_id}",
         *([f"sections:{sections[0]}-{sections[1]}"] if sections else []),
         f"stage:{request.start_at}-{request.stop_after}",
+        *([OWN_FILES] if request.files != ALL_FILES else []),
         *([f"parent:{request.parent}"] if request.parent else []),
         *request.tags,
     )
@@ -201,7 +280,8 @@ def parent_of(tags: tuple[str, ...]) -> str | None:
 def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -> RunRequest:
     """What was asked for, from the input and the tags of the run that came of it."""
     facts = FlowInput.parse(document["input"], source="run input")
-    common = ("acquisition:", "sections:", "stage:", "parent:")
+    common = ("acquisition:", "sections:", "stage:", "files:", "parent:")
+    documents = [site.instrument.file_path(way.source) for way in facts.documents]
     return RunRequest(
         source=str(site.instrument.file_path(facts.source.path)),
         start_at=facts.start_at,
@@ -211,6 +291,8 @@ def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -
         label=facts.label,
         parent=parent_of(tags),
         acquisition_id=facts.acquisition_id,
+        files=facts.files,
+        documents=str(documents[0]) if documents else None,
         tags=tuple(tag for tag in tags if not tag.startswith(common)),
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.company import may_share
 from flows.errors import InputError, RunError
 from flows.inputs import RunRequest, build_input, tags_of
 from flows.local.engines import check_engine
@@ -100,8 +101,9 @@ class Runs(RunViews):
         return self._whole(run_id)
 
     def _refuse_company(self, record: RunRecord) -> None:
-        """Runs of one acquisition share a work root and its copy of the tiles: one at a time. And two folders
-        under one acquisition id would mix there: the newest run tells whose it is."""
+        """Runs of one acquisition share a work root and its copy of the tiles: one at a time, but for those
+        of disjoint sections that stop at stitch. And two folders under one acquisition id would mix there:
+        the newest run tells whose it is."""
         name = record.acquisition_id
         others = [run for run in self.list() if run.acquisition_id == name and run.id != record.id]
         if others and not record.id:
@@ -112,7 +114,7 @@ class Runs(RunViews):
                     remedy="give one of them another acquisition id",
                 )
         for run in others:
-            if run.status is RunStatus.ACTIVE:
+            if run.status is RunStatus.ACTIVE and not may_share(record, run):
                 raise RunError(
                     f"acquisition {name}: run {run.id} is at work on it",
                     remedy="follow that run, or cancel it first",

@@ -19,8 +19,8 @@ from functions.model.acquisition import Acquisition, Finding, Section, Tile
 from functions.model.base import Document
 from functions.model.errors import AcquisitionError, TaskError, UnsafePathError, safe_join
 from functions.model.parameters import IngestParameters
-from functions.store.files import fingerprint, sha256_file, write_json
-from functions.store.images import TilePixels, read_tile
+from functions.store.files import fingerprint, write_json
+from functions.store.images import TilePixels, read_tile, tile_sha256
 from functions.store.run import IngestedSection, IngestManifest, Run
 from functions.tasks import MAX_PROBLEMS, Problem, StepResult
 
@@ -64,7 +64,7 @@ def perform(run: Run) -> StepResult:
     Raises:
         AcquisitionError: the metadata cannot be read, a path leaves the folder, or nothing is usable.
     """
-    read = read_acquisition(run.acquisition_folder)
+    read = read_acquisition(run.acquisition_folder, documents=run.documents)
     acquisition = select(read.acquisition, run.parameters.ingest)
     tally = Tally(dtype=acquisition.dtype, seen={}, findings=[*read.findings, *section_findings(acquisition)])
     tally.findings += _lone_tiles(acquisition)
@@ -113,9 +113,9 @@ def check_tile(folder: Path, section: Section, tile: Tile, parameters: IngestPar
     """
     path = safe_join(folder, tile.path, field=f"section {section.z} tile {tile.id}: path")
     try:
-        pixels = read_tile(path)
-        digest = sha256_file(path)
-        size = path.stat().st_size
+        pixels = read_tile(path, tile.plane)
+        digest = tile_sha256(path, tile.plane)
+        size = path.stat().st_size if tile.plane is None else pixels.nbytes
     except UnsafePathError:
         raise
     except AcquisitionError as error:

@@ -36,6 +36,9 @@ class RunSpec(Document):
     """Work root on the site's scratch: cells of all steps lie under it."""
     acquisition: str
     """The acquisition's folder on scratch."""
+    documents: str | None = None
+    """Folder with the acquisition.json and tiles.csv to read instead of what the microscope wrote; paths in
+    them are relative to `acquisition`. None: the acquisition's folder describes itself."""
     parameters: Parameters = Parameters()
     sentinel: Annotated[str, Field(pattern=r"^CANCEL(-[0-9a-f-]{36})?$")] = "CANCEL"
     """File of the work root that asks this run's shards to stop; other runs of the acquisition go on."""

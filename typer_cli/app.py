@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from typer_cli.boundary import BoundaryGroup
-from typer_cli.commands import acquisition, demo, flow, model, plan, run, serving, site, volume
+from typer_cli.commands import (
+    acquisition,
+    demo,
+    flow,
+    microscope,
+    model,
+    plan,
+    run,
+    serving,
+    site,
+    volume,
+    watch,
+)
 from typer_cli.options import state_of
 
 EPILOG = (
@@ -26,11 +38,13 @@ app = typer.Typer(
 )
 app.add_typer(acquisition.app, name="acquisition")
 app.add_typer(run.app, name="run")
+app.add_typer(watch.app, name="watch")
 app.add_typer(flow.app, name="flow")
 site.app.command("serve")(serving.serve)
 app.add_typer(site.app, name="site")
 app.add_typer(volume.app, name="volume")
 app.add_typer(model.app, name="model")
+app.add_typer(microscope.app, name="microscope")
 app.command("plan")(plan.plan)
 app.command("demo")(demo.demo)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from flows.errors import ActionError
@@ -83,7 +84,8 @@ def transfer(collections: Collections, body: Json, progress: Progress) -> Json:
         for i, entry in enumerate(body["DATA"])
     ]
     tally = _Tally()
-    listings = [list(_files(item)) for item in items]
+    rules = body.get("filter_rules", [])
+    listings = [[file for file in _files(item) if _wanted(file.name, rules)] for item in items]
     progress.total = sum(len(files) for files in listings)
     for item, files in zip(items, listings, strict=True):
         _copy_item(item, files, tally, progress)
@@ -120,6 +122,15 @@ def _files(item: _Item) -> Iterator[Path]:
                 raise ActionError(f"{path}: a link to a folder", remedy="put the folder itself there")
             if path.is_file():
                 yield path.relative_to(root)
+
+
+def _wanted(name: str, rules: Sequence[Json]) -> bool:
+    """Whether Transfer's filter rules let a file of a folder through: the first rule that matches its name
+    says so. A file that is named itself (here `.`, without a name) is always wanted."""
+    for rule in rules:
+        if name and rule.get("type", "file") == "file" and fnmatchcase(name, rule["name"]):
+            return bool(rule["method"] == "include")
+    return True
 
 
 def _copy_item(item: _Item, files: list[Path], tally: _Tally, progress: Progress) -> None:

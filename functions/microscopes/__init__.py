@@ -1,4 +1,5 @@
-"""One adapter per acquisition layout: one file with `NAME`, `detect(folder)` and `read(folder)`."""
+"""One adapter per acquisition layout: one file with `NAME`, `detect(folder)`, `read(folder)` and, for who
+watches it grow, `observe(folder, memory)` and `places(folder)`. The registry lists them."""
 
 from __future__ import annotations
 

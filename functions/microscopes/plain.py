@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
 from functions.microscopes.common import PathGuard, ReadAcquisition, build, missing_between, read_text
+from functions.microscopes.observing import Facts, Observed, SeenTile, tail
 from functions.model.acquisition import Acquisition, Identifier, Positive, Section, Tile
 from functions.model.base import Document, describe
 from functions.model.errors import AcquisitionError
@@ -25,7 +26,8 @@ TILES = "tiles.csv"
 REQUIRED = ("section", "row", "column", "path", "stage_y_nm", "stage_x_nm", "height_px", "width_px")
 OPTIONAL = ("sha256", "grid")
 TURNED = ("rotation_deg", "pixel_nm")
-"""Columns that are written only where a tile needs them."""
+PLANE = ("plane",)
+"""These and `TURNED` are columns that are written only where a tile needs them."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_INDEX = 10_000_000
 
@@ -59,16 +61,16 @@ def detect(folder: Path) -> bool:
     return (folder / HEADER).is_file()
 
 
-def read(folder: Path) -> ReadAcquisition:
-    """Read `acquisition.json` and `tiles.csv`; no image is opened.
+def read(folder: Path, *, documents: Path | None = None) -> ReadAcquisition:
+    """Read `acquisition.json` and `tiles.csv`, of `documents` where that is given; no image is opened.
 
     Raises:
         AcquisitionError: a file is missing or does not fit; names file, row and field.
         UnsafePathError: a tile's path leaves the folder.
     """
-    header = read_header(folder / HEADER)
+    header = read_header((documents or folder) / HEADER)
     sections: dict[int, dict[tuple[int, int, int], Row]] = {}
-    for row in read_rows(folder):
+    for row in read_rows(folder, documents=documents):
         tiles = sections.setdefault(row.z, {})
         key = (row.tile.grid, row.tile.row, row.tile.column)
         if key in tiles:
@@ -97,6 +99,66 @@ def read(folder: Path) -> ReadAcquisition:
     return ReadAcquisition(acquisition=acquisition)
 
 
+def observe(folder: Path, memory: dict[str, JsonValue]) -> Observed:
+    """Rows of `tiles.csv` behind those seen before; all of them when the file is another one.
+
+    A tile is known by its checksum: without one, a retake under the same name is not noticed.
+
+    Raises:
+        AcquisitionError: the header, or a row, does not fit.
+    """
+    header = read_header(folder / HEADER)
+    path = folder / TILES
+    try:
+        identity = path.stat().st_ino
+        lines, offset = tail(path, int(str(memory.get("offset", 0))) if memory.get("file") == identity else 0)
+        with open(path, encoding="utf-8-sig", errors="replace") as handle:
+            first = handle.readline()
+    except OSError:  # not written yet
+        return Observed(memory=memory)
+    if not first.endswith("\n"):
+        return Observed(memory=memory)
+    columns, guard = _columns(next(csv.reader([first]))), PathGuard(folder)
+    rows = lines[1:] if offset and lines and lines[0].strip() == first.strip() else lines
+    seen = []
+    for number, cells in enumerate(csv.reader(rows), start=2):
+        if cells:
+            row = _row(number, columns, cells, guard)
+            seen.append(_seen(row))
+    facts = Facts(
+        instrument=header.instrument,
+        layout=NAME,
+        voxel_size_zyx_nm=header.voxel_size_zyx_nm,
+        stage_uncertainty_px=header.stage_uncertainty_px,
+        dtype=header.dtype,
+        planned=header.sections,
+    )
+    return Observed(memory={"file": identity, "offset": offset}, tiles=seen, facts=facts)
+
+
+def places(folder: Path) -> tuple[Path, ...]:
+    """Where the tile list grows."""
+    return (folder,)
+
+
+def _seen(row: Row) -> SeenTile:
+    tile = row.tile
+    return SeenTile(
+        z=row.z,
+        key=tile.id,
+        path=tile.path,
+        stamp=tile.sha256 or "listed",
+        row=tile.row,
+        column=tile.column,
+        stage_yx_nm=tile.stage_yx_nm,
+        shape_yx=tile.shape_yx,
+        grid=tile.grid,
+        rotation_deg=tile.rotation_deg,
+        pixel_nm=None if tile.pixel_size_yx_nm is None else tile.pixel_size_yx_nm[0],
+        plane=tile.plane,
+    )
+
+
 def read_header(path: Path) -> Header:
     """`acquisition.json` as a value.
 
@@ -116,13 +178,13 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def read_rows(folder: Path) -> Iterator[Row]:
-    """The rows of `tiles.csv` one by one, in file order.
+def read_rows(folder: Path, *, documents: Path | None = None) -> Iterator[Row]:
+    """The rows of `tiles.csv` one by one, in file order; their paths lie below `folder`.
 
     Raises:
         AcquisitionError: naming the row and the field.
     """
-    path = folder / TILES
+    path = (documents or folder) / TILES
     guard = PathGuard(folder)
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
@@ -164,14 +226,16 @@ def write(folder: Path, acquisition: Acquisition, *, sections: tuple[int, int] |
         source=HEADER,
     )
     turned = any(t.rotation_deg or t.pixel_size_yx_nm for s in acquisition.sections for t in s.tiles)
+    planes = any(t.plane is not None for s in acquisition.sections for t in s.tiles)
     with atomic_path(folder / TILES) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(REQUIRED + OPTIONAL + (TURNED if turned else ()))
+        writer.writerow(REQUIRED + OPTIONAL + (TURNED if turned else ()) + (PLANE if planes else ()))
         for section in acquisition.sections:
             for tile in section.tiles:
                 place = (section.z, tile.row, tile.column, tile.path, *tile.stage_yx_nm, *tile.shape_yx)
-                more = (tile.rotation_deg, _pixel_nm(tile)) if turned else ()
-                writer.writerow((*place, tile.sha256 or "", tile.grid, *more))
+                more: tuple[object, ...] = (tile.rotation_deg, _pixel_nm(tile)) if turned else ()
+                plane = ("" if tile.plane is None else tile.plane,) if planes else ()
+                writer.writerow((*place, tile.sha256 or "", tile.grid, *more, *plane))
     write_json(folder / HEADER, header.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
@@ -196,7 +260,7 @@ def _columns(header: list[str]) -> dict[str, int]:
         if name not in names:
             raise AcquisitionError(f"{TILES}: row 1: {name}: column is missing", remedy="add the column")
     for name in names:
-        if name not in REQUIRED + OPTIONAL + TURNED:
+        if name not in REQUIRED + OPTIONAL + TURNED + PLANE:
             raise AcquisitionError(f"{TILES}: row 1: {name[:80]}: unknown column", remedy="remove the column")
         if names.count(name) > 1:
             raise AcquisitionError(
@@ -247,6 +311,7 @@ def _row(number: int, columns: dict[str, int], cells: list[str], guard: PathGuar
         grid=whole("grid", 0) if "grid" in columns else 0,
         rotation_deg=real("rotation_deg") if given("rotation_deg") else 0.0,
         pixel_size_yx_nm=None if pixel_nm is None else (pixel_nm, pixel_nm),
+        plane=whole("plane", 0) if given("plane") else None,
     )
     return Row(number=number, z=whole("section", 0), tile=tile)
 

@@ -1,16 +1,21 @@
-"""Which adapter reads a folder, and what a person wants to know about it before starting a run."""
+"""Which adapter reads a folder, and what a person wants to know about it before starting a run.
+
+A microscope's computer imports this without an array library: those are loaded where images are opened.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol, cast
 
-from functions.microscopes import plain, sbemimage
+from pydantic import JsonValue
+
+from functions.microscopes import multisem, plain, sbemimage, serialem
 from functions.microscopes.common import ReadAcquisition
+from functions.microscopes.observing import Observed
 from functions.model.acquisition import Acquisition, Finding, Section, Tile
 from functions.model.base import Document
 from functions.model.errors import AcquisitionError, UnsafePathError, safe_join
-from functions.store.images import TileReadError, tile_header
 
 
 class Adapter(Protocol):
@@ -24,8 +29,16 @@ class Adapter(Protocol):
     def read(self, folder: Path) -> ReadAcquisition:
         """Read the metadata; raises AcquisitionError naming file and field."""
 
+    def observe(self, folder: Path, memory: dict[str, JsonValue]) -> Observed:
+        """What is new since `memory`, which an earlier look returned ({} at first)."""
 
-ADAPTERS: tuple[Adapter, ...] = (cast(Adapter, plain), cast(Adapter, sbemimage))
+    def places(self, folder: Path) -> tuple[Path, ...]:
+        """The few folders in which something happens whenever the microscope goes on."""
+
+
+ADAPTERS: tuple[Adapter, ...] = tuple(
+    cast(Adapter, module) for module in (plain, sbemimage, serialem, multisem)
+)
 
 
 class AcquisitionCheck(Document):
@@ -44,17 +57,28 @@ class AcquisitionCheck(Document):
     findings: tuple[Finding, ...]
 
 
-def read_acquisition(folder: Path) -> ReadAcquisition:
-    """Read a folder with the adapter that recognises it. No image is opened.
+def read_acquisition(folder: Path, *, documents: Path | None = None) -> ReadAcquisition:
+    """Read a folder with the adapter that recognises it, or as `documents` describe it. No image is opened.
 
     Raises:
         AcquisitionError: no adapter recognises the folder, or its metadata do not fit.
+    """
+    if documents is not None:
+        return plain.read(folder, documents=documents)
+    return adapter_of(folder).read(folder)
+
+
+def adapter_of(folder: Path) -> Adapter:
+    """The adapter that recognises a folder.
+
+    Raises:
+        AcquisitionError: none does.
     """
     if not folder.is_dir():
         raise AcquisitionError(f"{folder}: no such folder", remedy="give the acquisition's folder")
     for adapter in ADAPTERS:
         if adapter.detect(folder):
-            return adapter.read(folder)
+            return adapter
     names = ", ".join(adapter.NAME for adapter in ADAPTERS)
     raise AcquisitionError(
         f"{folder}: not an acquisition of a known layout ({names})",
@@ -135,14 +159,20 @@ def tile_finding(section: Section, tile: Tile, code: str, field: str, what: str,
 
 def read_error_finding(section: Section, tile: Tile, error: AcquisitionError) -> Finding:
     """The finding for a tile image that cannot be read."""
+    from functions.store.images import TileReadError
+
     if isinstance(error, TileReadError):
         return tile_finding(section, tile, error.reason, "image", error.what, error.remedy)
     return tile_finding(section, tile, error.code, "path", str(error), error.remedy)
 
 
 def _check_tile(folder: Path, section: Section, tile: Tile) -> Finding | None:
+    from functions.store.images import tile_header
+
     try:
-        header = tile_header(safe_join(folder, tile.path, field=f"section {section.z} tile {tile.id}"))
+        header = tile_header(
+            safe_join(folder, tile.path, field=f"section {section.z} tile {tile.id}"), tile.plane
+        )
     except UnsafePathError:
         raise
     except AcquisitionError as error:

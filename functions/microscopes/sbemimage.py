@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from functions.microscopes.common import PathGuard, ReadAcquisition, build, identifier, missing_between
+from functions.microscopes.observing import Memory, Observed
 from functions.microscopes.sbemimage_logs import Config, RunLog, TileRecord, read_runs
+from functions.microscopes.sbemimage_tail import MAX_SCALE, observe_logs
 from functions.model.acquisition import Acquisition, Finding, Section, Tile
 from functions.model.errors import AcquisitionError
 
@@ -24,8 +26,6 @@ LOGS = Path("meta") / "logs"
 TileKey = tuple[int, int]
 Frame = tuple[float, tuple[float, float] | None]
 """Rotation (degrees) of a grid, and its pixel size (nm) where it is not that of the acquisition."""
-MAX_SCALE = 4.0
-"""Grids whose pixels are more times larger or smaller than those of most tiles are no part of one picture."""
 
 
 @dataclass(slots=True)
@@ -36,6 +36,16 @@ class Slice:
     expected: set[TileKey] = field(default_factory=set)
     configured: bool = False
     confirmed: bool = False
+
+
+def observe(folder: Path, memory: Memory) -> Observed:
+    """What the logs say that they did not before; see `sbemimage_tail`."""
+    return observe_logs(folder / LOGS, folder, memory, name=NAME)
+
+
+def places(folder: Path) -> tuple[Path, ...]:
+    """The logs: every tile that counts gets a line there."""
+    return (folder / LOGS,)
 
 
 def detect(folder: Path) -> bool:

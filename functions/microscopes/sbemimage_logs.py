@@ -7,7 +7,7 @@ import configparser
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,7 @@ MAX_SLICE = 10_000_000
 END_OF_LOG = "*** END OF LOG ***"
 NUMPY_SCALAR = re.compile(r"\bnp\.(?:float|int|uint)\d+\(([-+0-9.e]+)\)")
 TILE_ID = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,7})")
+SLICE_COUNTER = re.compile(r"^slice_counter *= *(\d{1,9})\s*$", re.MULTILINE)
 IMAGE_NAME = re.compile(r"_g(\d{1,6})_t(\d{1,6})_s(\d{1,7})\.[A-Za-z.]+$")
 
 Count = Annotated[int, Field(ge=0, le=MAX_SLICE)]
@@ -36,7 +37,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class _TileLine(_Line):
+class TileLine(_Line):
     tileid: Annotated[str, Field(pattern=rf"^{TILE_ID.pattern}$")]
     filename: Annotated[str, Field(min_length=1, max_length=4096)]
     tile_width: Extent
@@ -134,14 +135,31 @@ class RunLog:
 
 
 def read_runs(logs: Path) -> list[RunLog]:
-    """The runs of a folder `meta/logs`, in time order.
+    """The runs of a folder `meta/logs`, in the order in which they were made.
 
     Raises:
         AcquisitionError: a line does not parse; names file, line and field.
     """
     name = re.compile(r"(?:metadata|imagelist|config)_(\d+)\.txt")
     times = {match[1] for path in logs.iterdir() if (match := name.fullmatch(path.name))}
-    return [_read_run(logs, time) for time in sorted(times)]
+    return [_read_run(logs, time) for time in in_order(logs, times)]
+
+
+def in_order(logs: Path, times: Iterable[str]) -> list[str]:
+    """Runs in the order in which they were made: by the slice counter that each started with, since a
+    clock may have been set back between two of them, then by name; by name alone where a configuration
+    does not say."""
+    counters: dict[str, int] = {}
+    names = sorted(times)
+    for time in names:
+        try:
+            match = SLICE_COUNTER.search((logs / f"config_{time}.txt").read_text("utf-8", errors="replace"))
+        except OSError:
+            match = None
+        if match is None:
+            return names
+        counters[time] = int(match[1])
+    return sorted(names, key=lambda time: counters[time])
 
 
 def _read_run(logs: Path, time: str) -> RunLog:
@@ -149,7 +167,7 @@ def _read_run(logs: Path, time: str) -> RunLog:
     config, metadata = logs / f"config_{time}.txt", logs / f"metadata_{time}.txt"
     imagelist, log = logs / f"imagelist_{time}.txt", logs / f"log_{time}.txt"
     if config.exists():
-        run.config = _read_config(config)
+        run.config = read_config(config)
     if metadata.exists():
         _read_metadata(metadata, run)
     if imagelist.exists():
@@ -174,22 +192,22 @@ def _lines(path: Path, run: RunLog) -> Iterator[tuple[str, str]]:
 
 
 def _read_metadata(path: Path, run: RunLog) -> None:
-    """TILE lines, and SLICE COMPLETE for the slice of the tile above it."""
-    open_slice: int | None = None
+    """TILE lines, and SLICE COMPLETE for the slices of all tiles since the last such line."""
+    open_slices: set[int] = set()
     for source, line in _lines(path, run):
         kind, _, body = line.partition(": ")
         if kind == "SESSION":
-            run.session = build(Session, _literal(body, source), source=f"{source}: SESSION")
+            run.session = build(Session, literal(body, source), source=f"{source}: SESSION")
         elif kind == "TILE":
-            tile = build(_TileLine, _literal(body, source), source=f"{source}: TILE")
-            run.tiles.append(_record(tile, source))
-            open_slice = tile.slice_counter
-        elif kind == "SLICE COMPLETE" and open_slice is not None:
-            run.confirmed.add(open_slice)
-            open_slice = None
+            tile = build(TileLine, literal(body, source), source=f"{source}: TILE")
+            run.tiles.append(tile_record(tile, source))
+            open_slices.add(tile.slice_counter)
+        elif kind == "SLICE COMPLETE":
+            run.confirmed |= open_slices
+            open_slices = set()
 
 
-def _record(line: _TileLine, source: str) -> TileRecord:
+def tile_record(line: TileLine, source: str) -> TileRecord:
     grid, tile, z = (int(part) for part in line.tileid.split("."))
     if z != line.slice_counter:
         raise AcquisitionError(
@@ -211,39 +229,46 @@ def _read_imagelist(path: Path, run: RunLog) -> None:
     """Tiles that the metadata file does not list: it is missing, or ends earlier."""
     known = {(record.grid, record.tile, record.slice) for record in run.tiles}
     for source, line in _lines(path, run):
-        cells = line.split(";")
-        name = IMAGE_NAME.search(cells[0])
-        if len(cells) != 5 or name is None:
-            raise AcquisitionError(
-                f"{source}: path: not a tile with x, y, z and slice", remedy="transfer the file again"
-            )
-        grid, tile, z = (int(part) for part in name.groups())
-        try:
-            x, y, counter = int(cells[1]), int(cells[2]), int(cells[4])
-        except ValueError:
-            raise AcquisitionError(
-                f"{source}: x, y, slice: not whole numbers", remedy="transfer the file again"
-            ) from None
-        if counter != z or max(abs(x), abs(y)) > 10**12:
-            raise AcquisitionError(
-                f"{source}: slice: {counter} does not fit the path", remedy="transfer the file again"
-            )
-        if (grid, tile, z) not in known:
-            place = (float(y), float(x))
-            run.tiles.append(
-                TileRecord(
-                    grid=grid,
-                    tile=tile,
-                    slice=z,
-                    path=cells[0],
-                    place_yx_nm=place,
-                    shape_yx=None,
-                    source=source,
-                )
-            )
+        record = listed_record(line, source)
+        if (record.grid, record.tile, record.slice) not in known:
+            run.tiles.append(record)
 
 
-def _literal(body: str, source: str) -> dict[str, object]:
+def listed_record(line: str, source: str) -> TileRecord:
+    """A line of an image list: path;x;y;z;slice, in nm.
+
+    Raises:
+        AcquisitionError: it is not such a line.
+    """
+    cells = line.split(";")
+    name = IMAGE_NAME.search(cells[0])
+    if len(cells) != 5 or name is None:
+        raise AcquisitionError(
+            f"{source}: path: not a tile with x, y, z and slice", remedy="transfer the file again"
+        )
+    grid, tile, z = (int(part) for part in name.groups())
+    try:
+        x, y, counter = int(cells[1]), int(cells[2]), int(cells[4])
+    except ValueError:
+        raise AcquisitionError(
+            f"{source}: x, y, slice: not whole numbers", remedy="transfer the file again"
+        ) from None
+    if counter != z or max(abs(x), abs(y)) > 10**12:
+        raise AcquisitionError(
+            f"{source}: slice: {counter} does not fit the path", remedy="transfer the file again"
+        )
+    return TileRecord(
+        grid=grid,
+        tile=tile,
+        slice=z,
+        path=cells[0],
+        place_yx_nm=(float(y), float(x)),
+        shape_yx=None,
+        source=source,
+    )
+
+
+def literal(body: str, source: str) -> dict[str, object]:
     """A dictionary from its Python repr. The text stays out of messages: it may name people."""
     try:
         with warnings.catch_warnings():
@@ -256,7 +281,7 @@ def _literal(body: str, source: str) -> dict[str, object]:
     return value
 
 
-def _read_config(path: Path) -> Config:
+def read_config(path: Path) -> Config:
     """`[grids]` and the slice thickness; everything else (folders, addresses) is not looked at."""
     parser = configparser.RawConfigParser(strict=False)
     try:

@@ -13,7 +13,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Tile(Document):
-    """One image file. `stage_yx_nm` is its upper-left corner, before it is turned about its centre; y grows
+    """One image. `stage_yx_nm` is its upper-left corner, before it is turned about its centre; y grows
     downwards."""
 
     row: int
@@ -27,6 +27,8 @@ class Tile(Document):
     """By which the tile was turned, from +x towards +y: clockwise as it is seen."""
     pixel_size_yx_nm: tuple[Positive, Positive] | None = None
     """None: that of the acquisition."""
+    plane: Annotated[int, Field(ge=0)] | None = None
+    """Which plane of a file of several (an MRC stack) it is; None: the file is the tile."""
 
     @property
     def id(self) -> str:

@@ -1,7 +1,9 @@
-"""Tile images: TIFF, PNG and JPEG files of one gray plane, read whole or refused with a reason."""
+"""Tile images: TIFF, PNG, JPEG and BMP files of one gray plane, and planes of MRC stacks; read whole or
+refused with a reason."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from functions.model.errors import AcquisitionError
-from functions.store.files import atomic_path
+from functions.store.files import atomic_path, sha256_file
+from functions.store.mrc import MrcError, MrcHeader, is_mrc, read_header, read_plane
 
 MAX_TILE_PIXELS = 2**29
 """Largest tile that is decoded (e.g. 23,170 x 23,170): a small file must not unpack into all memory."""
@@ -31,6 +34,7 @@ MAGIC: dict[bytes, str] = {
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
+    b"BM": "BMP",
 }
 END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 TAIL_BYTES = 4096
@@ -39,7 +43,7 @@ MINISWHITE, PALETTE = 0, 3
 REMEDIES: dict[Reason, str] = {
     "missing": "transfer the file again or correct the path",
     "truncated": "transfer the file again",
-    "format": "write tiles as one 8- or 16-bit gray plane in TIFF, PNG or JPEG",
+    "format": "write tiles as one 8- or 16-bit gray plane in TIFF, PNG, JPEG, BMP or MRC",
     "damaged": "transfer the file again",
     "too_large": f"write tiles of at most {MAX_TILE_PIXELS} pixels",
 }
@@ -64,19 +68,32 @@ class TileHeader:
     shape_yx: tuple[int, int]
 
 
-def read_tile(path: Path) -> TilePixels:
+def read_tile(path: Path, plane: int | None = None) -> TilePixels:
     """Pixels of a tile, (y, x), uint8 or uint16; colour becomes gray, black is 0.
+
+    `plane` is that of an MRC stack; its rows come from the top down, and its negative values become 0.
 
     Raises:
         TileReadError: an AcquisitionError that names the file and what is wrong: missing, truncated, another
             format, damaged, or more than `MAX_TILE_PIXELS` pixels.
     """
     kind = _format(path)
+    if plane is not None or kind == "MRC":
+        with _reading(path):
+            return read_plane(path, _mrc_header(path, plane or 0), plane or 0)
     with _reading(path):
         return _read_tiff(path) if kind == "TIFF" else _read_picture(path, kind)
 
 
-def tile_header(path: Path) -> TileHeader:
+def tile_sha256(path: Path, plane: int | None = None) -> str:
+    """SHA-256 of a tile's file; of a plane of a stack, which may grow, of its shape and pixels."""
+    if plane is None:
+        return sha256_file(path)
+    pixels = read_tile(path, plane)
+    return hashlib.sha256(str((pixels.shape, str(pixels.dtype))).encode() + pixels.tobytes()).hexdigest()
+
+
+def tile_header(path: Path, plane: int | None = None) -> TileHeader:
     """Format and shape of a tile from its header; also refuses a file whose end is not there.
 
     Raises:
@@ -84,6 +101,8 @@ def tile_header(path: Path) -> TileHeader:
     """
     kind = _format(path)
     with _reading(path):
+        if plane is not None or kind == "MRC":
+            return TileHeader(format="MRC", shape_yx=_mrc_header(path, plane or 0).shape_yx)
         if kind == "TIFF":
             with tifffile.TiffFile(path) as tiff:
                 page = _checked_page(path, tiff)
@@ -126,7 +145,9 @@ def _format(path: Path) -> str:
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
             return kind
-    raise TileReadError(path, "format", f"not a TIFF, PNG or JPEG file (starts with {head[:4]!r})")
+    if is_mrc(path):
+        return "MRC"
+    raise TileReadError(path, "format", f"not a TIFF, PNG, JPEG, BMP or MRC file (starts with {head[:4]!r})")
 
 
 @contextmanager
@@ -149,9 +170,30 @@ def _check_size(path: Path, height: int, width: int) -> None:
         raise TileReadError(path, "too_large", f"{height} x {width} px, more than {MAX_TILE_PIXELS} pixels")
 
 
+def _mrc_header(path: Path, plane: int) -> MrcHeader:
+    """The header of a stack, once the whole plane is known to be in the file."""
+    try:
+        header = read_header(path)
+    except MrcError as error:
+        raise TileReadError(path, "format", str(error)) from None
+    _check_size(path, *header.shape_yx)
+    if plane >= header.planes:
+        raise TileReadError(path, "missing", f"plane {plane} of {header.planes}")
+    size = path.stat().st_size
+    if header.plane_end(plane) > size:
+        end = header.plane_end(plane)
+        raise TileReadError(path, "truncated", f"plane {plane} ends at byte {end}, the file at {size}")
+    return header
+
+
 def _check_end(path: Path, kind: str) -> None:
-    """Look for the end mark of a PNG or JPEG; some writers pad behind it."""
+    """Look for the end mark of a PNG or JPEG, some writers pad behind it; a BMP says how long it is."""
     with open(path, "rb") as handle:
+        if kind == "BMP":
+            stated, size = int.from_bytes(handle.read(6)[2:], "little"), path.stat().st_size
+            if stated > size:
+                raise TileReadError(path, "truncated", f"{size} of {stated} bytes")
+            return
         handle.seek(max(0, path.stat().st_size - TAIL_BYTES))
         if END_MARKS[kind] not in handle.read():
             raise TileReadError(path, "truncated", f"the {kind} end mark is not there")

@@ -71,6 +71,7 @@ class Run:
         self.spec = spec
         self.work = Path(spec.work)
         self.acquisition_folder = Path(spec.acquisition)
+        self.documents = Path(spec.documents) if spec.documents is not None else None
         self.parameters: Parameters = spec.parameters
 
     # -- ingest ---------------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ from functions.model.shading import Shading
 from functions.registration.contrast import histogram, percentile_range, to_eight_bit
 from functions.registration.masks import reduce_mean
 from functions.registration.shading import factors, flattened, usual_shape
-from functions.store.files import sha256_file
-from functions.store.images import TilePixels, read_tile
+from functions.store.images import TilePixels, read_tile, tile_sha256
 
 CACHE_BYTES = 400 << 20
+ImagePlace = tuple[Path, int | None]
+"""A file, and which of its planes."""
 Number = TypeVar("Number", bound=np.generic)
 
 
@@ -41,11 +42,11 @@ class TileReader:
         flat: Shading | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self._paths = [
-            safe_join(folder, tile.path, field=f"sections[{section.id}].tiles[{k}].path")
+        self._images = [
+            (safe_join(folder, tile.path, field=f"sections[{section.id}].tiles[{k}].path"), tile.plane)
             for k, tile in enumerate(section.tiles)
         ]
-        self._accepted = dict(zip(self._paths, sha256, strict=False))
+        self._accepted = dict(zip(self._images, sha256, strict=False))
         self._kept: Recent[np.uint8] = Recent(cache_bytes)
         self._range: tuple[float, float] | None = None
         self._factors: NDArray[np.float32] | None = None
@@ -53,7 +54,7 @@ class TileReader:
             self._factors = factors(flat, usual_shape([tile.shape_yx for tile in section.tiles]))
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._images)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Tile `index` (Y, X).
@@ -61,10 +62,10 @@ class TileReader:
         Raises:
             AcquisitionError: its file cannot be decoded, or is not the one that ingest accepted.
         """
-        return self._kept.get(index, lambda: self._decode(self._paths[index]))
+        return self._kept.get(index, lambda: self._decode(self._images[index]))
 
-    def _decode(self, path: Path) -> NDArray[np.uint8]:
-        raw = self._read(path)
+    def _decode(self, place: ImagePlace) -> NDArray[np.uint8]:
+        raw = self._read(place)
         if raw.dtype == np.uint16:
             image = to_eight_bit(raw.astype(np.uint16), *self._gray_range())
         else:
@@ -73,21 +74,22 @@ class TileReader:
             return image
         return flattened(image, self._factors)
 
-    def _read(self, path: Path) -> TilePixels:
-        accepted = self._accepted.pop(path, None)
-        if accepted is not None and path.is_file() and sha256_file(path) != accepted:
+    def _read(self, image: ImagePlace) -> TilePixels:
+        path, plane = image
+        accepted = self._accepted.pop(image, None)
+        if accepted is not None and path.is_file() and tile_sha256(path, plane) != accepted:
             raise AcquisitionError(
                 f"{path}: not the file that ingest accepted (its SHA-256 differs)",
                 remedy="start the run at ingest: it takes the new file and redoes what depends on it",
             )
-        return read_tile(path)
+        return read_tile(path, plane)
 
     def _gray_range(self) -> tuple[float, float]:
         """Grey values that become 1 and 255, from all 16-bit tiles of the section."""
         if self._range is None:
             counts = np.zeros(1 << 16, dtype=np.int64)
-            for path in self._paths:
-                raw = self._read(path)
+            for image in self._images:
+                raw = self._read(image)
                 if raw.dtype == np.uint16:
                     counts += histogram(raw)
             self._range = percentile_range(counts)

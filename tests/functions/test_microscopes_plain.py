@@ -191,7 +191,7 @@ def test_unreadable_manifests(tmp_path: Path) -> None:
 def test_no_folder_and_unknown_layout(tmp_path: Path) -> None:
     with pytest.raises(AcquisitionError, match="no such folder"):
         read_acquisition(tmp_path / "none")
-    with pytest.raises(AcquisitionError, match=r"known layout \(plain, sbemimage\)"):
+    with pytest.raises(AcquisitionError, match=r"known layout \(plain, sbemimage, serialem, multisem\)"):
         read_acquisition(tmp_path)
 
 

@@ -1,0 +1,57 @@
+"""The systemd unit that keeps a watcher running: restarted when it ends, stopped gently, able to do
+little."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+_UNIT = """\
+[Unit]
+Description=Petavoxel: start flows for {folder}
+After=network-online.target remote-fs.target
+Wants=network-online.target
+RequiresMountsFor={folder}
+
+[Service]
+Type=exec
+ExecStart={command}
+Environment=PETAVOXEL_HOME={home}
+Restart=always
+RestartSec=10
+KillSignal=SIGTERM
+TimeoutStopSec=120
+Nice=10
+UMask=0077
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+ReadOnlyPaths={folder}
+ReadWritePaths={writable}
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def systemd_unit(folder: Path, *, site: str, home: Path, outbox: Path | None, more: list[str]) -> str:
+    """The text of a unit that watches a folder, as `systemctl edit --force --full` takes it.
+
+    Secrets come from the site's 0600 file or from `systemctl set-environment`, never from this text.
+    """
+    words = [sys.executable, "-m", "typer_cli", "watch", "run", str(folder), "--site", site, *more]
+    if outbox is not None:
+        words += ["--outbox", str(outbox)]
+    return _UNIT.format(
+        folder=_escaped(folder),
+        command=" ".join(shlex.quote(word.replace("%", "%%")) for word in words),
+        home=_escaped(home),
+        writable=" ".join(_escaped(path) for path in (home, outbox) if path is not None),
+    )
+
+
+def _escaped(path: Path) -> str:
+    """A path as unit files want it."""
+    return str(path).replace("%", "%%").replace(" ", "\\x20")
