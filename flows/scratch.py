@@ -10,6 +10,7 @@ from functions.model.errors import PetavoxelError
 from functions.tasks import FAN_OUTS, RunSpec, StepName
 
 if TYPE_CHECKING:
+    from functions.comparison import Compared
     from functions.store.run import Run
 
 
@@ -28,6 +29,18 @@ def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
         return replace(step, figures={**step.figures, **totals})
     except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
         return step
+
+
+def against_plan(record: RunRecord) -> tuple[Compared, ...]:
+    """What was planned for the run's segment step against what it took; empty without a plan."""
+    from functions import comparison
+    from functions.store.run import Run
+
+    try:
+        run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+        return comparison.against_plan(run)
+    except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
+        return ()
 
 
 def reusable(run: Run, step: StepName) -> Reuse:
