@@ -316,13 +316,13 @@ class Ledger:
 
 def _reopen(db: sqlite3.Connection, z: int, *, seq: int, now: float) -> None:
     """A tile of a section is new: it is `seen` again, as the next version if it was on its way already."""
-    row = db.execute("SELECT state, version FROM sections WHERE z = ?", (z,)).fetchone()
-    if row is None:
+    if db.execute("SELECT 1 FROM sections WHERE z = ?", (z,)).fetchone() is None:
         db.execute(
             "INSERT INTO sections VALUES (?, 1, ?, '', '', 0, NULL, ?, ?, NULL, '[]')", (z, SEEN, seq, now)
         )
         return
-    version = row[1] + (row[0] not in (SEEN, COMPLETE))
+    # behind all that were started: a section whose tiles came back to an older version has its number
+    (version,) = db.execute("SELECT 1 + coalesce(max(version), 0) FROM versions WHERE z = ?", (z,)).fetchone()
     db.execute(
         "UPDATE sections SET state = ?, version = ?, rule = '', marker = 0, seq = ?, changed = ?,"
         " completed = NULL, left_out = '[]' WHERE z = ?",

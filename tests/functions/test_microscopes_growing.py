@@ -23,6 +23,7 @@ from functions.microscopes import (
 )
 from functions.microscopes.observing import tail
 from functions.microscopes.wholeness import file_facts
+from functions.model.errors import AcquisitionError
 from functions.store.images import TileReadError, read_tile
 from functions.testing.microscopes import KINDS, Script, faults_of, simulate
 from tests.functions.sbem import SbemRun
@@ -204,6 +205,16 @@ def test_multisem_images_without_coordinates_wait(tmp_path):
     third = multisem.observe(tmp_path / "w", second.memory)
     assert third.tiles == []
     assert multisem.observe(tmp_path / "w", third.memory).memory == third.memory
+
+
+@pytest.mark.parametrize("word", ["here", "nan"])
+def test_multisem_a_damaged_coordinate_is_told_with_file_and_line(tmp_path, word):
+    simulate("multisem", tmp_path / "w", Script(sections=1, rows=1, columns=1, tile_px=8))
+    (listed,) = (tmp_path / "w").glob("*/*/000001/image_coordinates.txt")
+    first, second, *rest = listed.read_text().split("\n")
+    listed.write_text("\n".join([first, " ".join([second.split()[0], word, "0", "0"]), *rest]))
+    with pytest.raises(AcquisitionError, match=r"image_coordinates.txt: line 2: x, y: not two numbers"):
+        multisem.observe(tmp_path / "w", {})
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -103,7 +103,7 @@ def run_watcher(
     places = Places.of(folder, home, outbox=outbox)
     service = WatchService(
         places,
-        RunsStarter(runs_of(site, workers=workers, role="trigger")),
+        RunsStarter(runs_of(site, workers=workers, role="trigger"), mark=places.mark),
         site=load_site(site, home=home, workers=workers),
         settings=WatchSettings(
             every=every,
