@@ -1,4 +1,4 @@
-"""What an adapter noticed at the microscope, as a file beside the documents that go in its metadata's stead."""
+"""What an adapter noticed at the microscope, as a file beside the documents that go in its logs' stead."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.watch.mounts import is_remote
+from flows.watch.unit import systemd_unit
 from tests.typer_cli.invoking import petavoxel
 
 ROOT = Path(__file__).parents[2]
@@ -116,3 +117,9 @@ def test_shares_are_polled(tmp_path, folder, remote):
         "/dev/sda1 / ext4 rw 0 0\nserver:/x /data/nfs nfs4 rw 0 0\n//pc/x /media/my\\040share cifs rw 0 0\n"
     )
     assert is_remote(Path(folder), mounts=mounts) is remote
+
+
+def test_the_unit_takes_a_folder_of_any_name(tmp_path):
+    folder = Path("/data/it's 5 $HOME 100% a\\b")
+    text = systemd_unit(folder, site="local", home=tmp_path, outbox=None, more=[])
+    assert 'watch run "/data/it\'s 5 $$HOME 100%% a\\\\b" --site local\n' in text
