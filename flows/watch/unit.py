@@ -17,7 +17,7 @@ RequiresMountsFor={folder}
 [Service]
 Type=exec
 ExecStart={command}
-Environment=PETAVOXEL_HOME={home}
+Environment={variable}
 Restart=always
 RestartSec=10
 KillSignal=SIGTERM
@@ -47,7 +47,7 @@ def systemd_unit(folder: Path, *, site: str, home: Path, outbox: Path | None, mo
     return _UNIT.format(
         folder=_escaped(folder),
         command=" ".join(_quoted(word) for word in words),
-        home=_escaped(home),
+        variable=_escaped(f"PETAVOXEL_HOME={home}"),
         writable=" ".join(_escaped(path) for path in (home, outbox) if path is not None),
     )
 
@@ -61,6 +61,6 @@ def _quoted(word: str) -> str:
     return f'"{text}"'
 
 
-def _escaped(path: Path) -> str:
-    """A path as unit files want it."""
-    return str(path).replace("%", "%%").replace(" ", "\\x20")
+def _escaped(path: Path | str) -> str:
+    """A word of a list of paths or assignments, where there are no variables."""
+    return _quoted(str(path)).replace("$$", "$")

@@ -47,9 +47,9 @@ def test_the_unit_can_be_installed(stack, tmp_path):
     lines = done.out.splitlines()
     (command,) = [line for line in lines if line.startswith("ExecStart=")]
     assert command.endswith(
-        f"-m typer_cli watch run {stack} --site local --every 4 --outbox '{tmp_path}/my box'"
+        f'-m typer_cli watch run {stack} --site local --every 4 --outbox "{tmp_path}/my box"'
     )
-    assert f"ReadWritePaths={tmp_path}/home {tmp_path}/my\\x20box" in lines
+    assert f'ReadWritePaths={tmp_path}/home "{tmp_path}/my box"' in lines
     assert "Restart=always" in lines
 
 
@@ -121,5 +121,7 @@ def test_shares_are_polled(tmp_path, folder, remote):
 
 def test_the_unit_takes_a_folder_of_any_name(tmp_path):
     folder = Path("/data/it's 5 $HOME 100% a\\b")
-    text = systemd_unit(folder, site="local", home=tmp_path, outbox=None, more=[])
-    assert 'watch run "/data/it\'s 5 $$HOME 100%% a\\\\b" --site local\n' in text
+    text = systemd_unit(folder, site="local", home=tmp_path / "a b", outbox=None, more=[])
+    assert r"""watch run "/data/it's 5 $$HOME 100%% a\\b" --site local""" in text
+    assert r"""RequiresMountsFor="/data/it's 5 $HOME 100%% a\\b""" in text
+    assert f'Environment="PETAVOXEL_HOME={tmp_path}/a b"\n' in text
