@@ -20,6 +20,7 @@ from flows.inputs import RunRequest
 from flows.records import RunStatus
 from flows.watch.ledger import Ledger
 from flows.watch.rows import STARTED, STARTING, StartRow
+from functions.model.errors import TaskError
 
 if TYPE_CHECKING:
     from flows.run import Runs
@@ -199,16 +200,16 @@ class StartLoop:
         except Exception as error:  # whatever the service's client raises
             self._later(row, error, unsure=True)
             return False
-        self._ledger.attempt(row.id)
-        request = RunRequest.parse(row.request, source=f"start {row.tag}")
         try:
+            request = RunRequest.parse(row.request, source=f"start {row.tag}")
+            self._ledger.attempt(row.id)
             run_id = self._quickly(lambda: self._starter.start(request))
+        except TaskError as error:  # of an older release: it must not keep those behind it
+            self._refused(row, error)
         except BusyError as error:
             self._ledger.postpone(row.id, seconds=self._follow_seconds, unsure=row.unsure, error=str(error))
         except RefusedError as error:
-            self._ledger.postpone(
-                row.id, seconds=REFUSED_SECONDS, unsure=row.unsure, error=f"refused: {error}"
-            )
+            self._refused(row, error)
         except NotCarriedOutError as error:
             self._later(row, error, unsure=row.unsure)
         except Exception as error:  # it may have been carried out
@@ -217,6 +218,9 @@ class StartLoop:
             self._ledger.started(row.id, run_id)
             return True
         return False
+
+    def _refused(self, row: StartRow, error: Exception) -> None:
+        self._ledger.postpone(row.id, seconds=REFUSED_SECONDS, unsure=row.unsure, error=f"refused: {error}")
 
     def _later(self, row: StartRow, error: Exception, *, unsure: bool) -> None:
         seconds = min(MOST_WAIT_SECONDS, 0.5 * 2.0 ** min(row.attempts, 10))

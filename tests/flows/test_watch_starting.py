@@ -156,6 +156,20 @@ def test_after_an_outage_no_more_runs_are_at_work_than_allowed(tmp_path):
     assert {len(runs) for runs in world.starter.runs.values()} == {1}
 
 
+def test_a_start_that_this_release_cannot_read_does_not_keep_the_others(tmp_path):
+    world = World(tmp_path)
+    world.acquire("sbemimage", Script(sections=2, tile_px=8), looking=False)
+    world.look(start=False)
+    first, second = world.ledger.starts()
+    with world.ledger.transaction() as db:
+        db.execute(
+            "UPDATE starts SET request = replace(request, '{', '{\"gone\": 1, ') WHERE id = ?", (first.id,)
+        )
+    world.look()
+    assert list(world.starter.runs) == [second.tag]
+    assert world.ledger.starts()[0].error.startswith(f"refused: start {first.tag}: ")
+
+
 class ManyFolders:
     """Runs of a site, of which `tagged` tells what several folders have started."""
 
