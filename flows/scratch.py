@@ -11,6 +11,7 @@ from functions.model.errors import PetavoxelError
 from functions.tasks import FAN_OUTS, RunSpec, StepName
 
 if TYPE_CHECKING:
+    from functions.comparison import Compared
     from functions.store.run import Run
 
 
@@ -45,6 +46,18 @@ def with_marks(step: StepRecord, record: RunRecord) -> StepRecord:
     if marked.units is None:
         return step
     return replace(step, units=marked.units, units_done=marked.reusable)
+
+
+def against_plan(record: RunRecord) -> tuple[Compared, ...]:
+    """What was planned for the run's segment step against what it took; empty without a plan."""
+    from functions import comparison
+    from functions.store.run import Run
+
+    try:
+        run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+        return comparison.against_plan(run)
+    except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
+        return ()
 
 
 def reusable(run: Run, step: StepName) -> Reuse:

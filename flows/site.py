@@ -90,6 +90,8 @@ class Site(Document):
     publication_reader: str | None = None
     """UUID of the Globus group that may read what is published; None leaves the collection's permissions."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    gpus_per_node: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """What `petavoxel plan --site` counts node-hours by."""
     shards: Annotated[int, Field(ge=1, le=200)] = 200
     """At most this many tasks a fan-out."""
     entry_points: str = "functions.entrypoints"

@@ -12,32 +12,11 @@ so 256³ with overlap 32 computes every voxel 1.49 times, 512³ with overlap 32 
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from functions.model.errors import TaskError
+from functions.footprint import LOCAL_LABEL_BYTES, Footprint
 from functions.model.geometry import ZYX
-
-HOURS_PER_YEAR = 8766.0
-"""365.25 days."""
-
-RAW_LABEL_BYTES = 8
-IMAGE_BYTES = 1
-
-_CUBIC = {"nm3": 1.0, "um3": 1e9, "mm3": 1e18, "cm3": 1e21}
-"""Cubic nanometres in a volume unit."""
-_PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-_NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One planned quantity with the formula that gives it."""
-
-    name: str
-    value: float
-    unit: str
-    formula: str
+from functions.model.quantities import Figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +49,11 @@ class Tiling:
         """How many subvolumes cover a volume (`functions.model.geometry.tile_box` lays them so)."""
         return math.prod(n for n, _ in self._axes(shape_zyx))
 
+    def neighbours(self, shape_zyx: ZYX) -> int:
+        """How many pairs of them share a face of the grid."""
+        z, y, x = (n for n, _ in self._axes(shape_zyx))
+        return (z - 1) * y * x + z * (y - 1) * x + z * y * (x - 1)
+
     def voxels(self, shape_zyx: ZYX) -> int:
         """Voxels computed in a volume of that shape, overlaps counted again."""
         return math.prod(n * size for n, size in self._axes(shape_zyx))
@@ -91,6 +75,8 @@ KNOWN_TILINGS = (
     Tiling(size_zyx=(64, 256, 256), overlap_zyx=(16, 32, 32)),
 )
 """Choices worth comparing, cheapest first; the last is HappyNeuron's real job."""
+NOMINAL = KNOWN_TILINGS[0]
+"""Counts subvolumes where only an overlap factor is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +117,20 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A request to plan: `rate` in voxels per GPU and hour, overlap either by tiling or by its factor."""
+    """A request to plan: `rate` in voxels per GPU and hour, overlap either by tiling or by its factor.
+
+    `rate_low` and `rate_high`: the interval of a measured rate; figures that depend on it then have one, too.
+    """
 
     extent: Extent
     rate: float
     gpus: tuple[int, ...] = ()
+    gpus_per_node: int = 4
     tiling: Tiling | None = None
     overlap_factor: float = 1.0
+    rate_low: float | None = None
+    rate_high: float | None = None
+    local_label_bytes: float = LOCAL_LABEL_BYTES
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
@@ -146,6 +139,8 @@ class Plan:
             raise ValueError(f"overlap_factor: {self.overlap_factor} must be at least 1")
         if any(n < 1 for n in self.gpus):
             raise ValueError(f"gpus: {self.gpus} must be positive")
+        if self.gpus_per_node < 1:
+            raise ValueError(f"gpus_per_node: {self.gpus_per_node} must be positive")
 
     @property
     def factor(self) -> float:
@@ -156,123 +151,134 @@ class Plan:
             return self.tiling.factor
         return self.tiling.voxels(self.extent.shape_zyx) / self.extent.voxels
 
+    @property
+    def subvolumes(self) -> float:
+        """How many there are; not whole where the volume's shape is not known."""
+        if self.tiling is not None and self.extent.shape_zyx is not None:
+            return self.tiling.count(self.extent.shape_zyx)
+        return max(1.0, self.extent.voxels * self.factor / self.subvolume_voxels)
+
+    @property
+    def subvolume_voxels(self) -> float:
+        """Voxels of one subvolume."""
+        if self.tiling is not None and self.extent.shape_zyx is not None:
+            return self.tiling.voxels(self.extent.shape_zyx) / self.tiling.count(self.extent.shape_zyx)
+        return float(math.prod((self.tiling or NOMINAL).size_zyx))
+
     def figures(self) -> tuple[Figure, ...]:
         """Every figure of the plan in the order in which one follows from another."""
-        voxels = self.extent.voxels
-        plain = voxels / self.rate
-        work = plain * self.factor
-        rows = [
-            Figure(name="voxels", value=voxels, unit="voxels", formula=self.extent.formula),
-            Figure(name="image", value=voxels * IMAGE_BYTES, unit="bytes", formula="voxels * 1 byte (uint8)"),
-            Figure(
-                name="raw_labels",
-                value=voxels * RAW_LABEL_BYTES,
-                unit="bytes",
-                formula="voxels * 8 byte (uint64, before compression)",
-            ),
+        shape = self.extent.shape_zyx
+        neighbours = self.tiling.neighbours(shape) if self.tiling and shape else 3 * self.subvolumes
+        footprint = Footprint(
+            voxels=self.extent.voxels,
+            computed=self.extent.voxels * self.factor,
+            subvolumes=self.subvolumes,
+            neighbours=neighbours,
+            local_label_bytes=self.local_label_bytes,
+        )
+        return (
+            Figure(name="voxels", value=self.extent.voxels, unit="voxels", formula=self.extent.formula),
             *self._tiling_figures(),
+            *(self._with_interval(figure) for figure in self._time_figures()),
+            *footprint.figures(),
+        )
+
+    def _time_figures(self) -> list[Figure]:
+        """What the rate decides."""
+        plain = self.extent.voxels / self.rate
+        work = plain * self.factor
+        nodes = work / self.gpus_per_node
+        rows = [
             Figure(
                 name="gpu_hours_without_overlap",
                 value=plain,
                 unit="GPU-h",
                 formula=f"voxels / ({self.rate:.3g} voxels per GPU-hour)",
             ),
-            Figure(
-                name="gpu_hours",
-                value=work,
-                unit="GPU-h",
-                formula="GPU-hours without overlap * overlap factor",
-            ),
+            _figure("gpu_hours", work, "GPU-h", "GPU-hours without overlap * overlap factor"),
+            _figure("node_hours", nodes, "node-h", f"GPU-hours / {self.gpus_per_node} GPUs of a node"),
         ]
+        if self.gpus:
+            first = self.gpus[0]
+            rows.append(
+                _figure("wall_hours", work / first, "h", f"GPU-hours / {first:,} GPUs, none of them idle")
+            )
         for gpus in self.gpus:
             rows += [
-                Figure(
-                    name=f"hours_on_{gpus}_gpus_without_overlap",
-                    value=plain / gpus,
-                    unit="h",
-                    formula=f"GPU-hours without overlap / {gpus:,}",
+                _figure(
+                    f"hours_on_{gpus}_gpus_without_overlap",
+                    plain / gpus,
+                    "h",
+                    f"GPU-hours without overlap / {gpus:,}",
                 ),
-                Figure(
-                    name=f"hours_on_{gpus}_gpus", value=work / gpus, unit="h", formula=f"GPU-hours / {gpus:,}"
-                ),
+                _figure(f"hours_on_{gpus}_gpus", work / gpus, "h", f"GPU-hours / {gpus:,}"),
             ]
-        return tuple(rows)
+        return rows
+
+    def _with_interval(self, figure: Figure) -> Figure:
+        if self.rate_low is None or self.rate_high is None:
+            return figure
+        return replace(
+            figure,
+            low=figure.value * self.rate / self.rate_high,
+            high=figure.value * self.rate / self.rate_low,
+        )
 
     def _tiling_figures(self) -> list[Figure]:
         tiling, shape = self.tiling, self.extent.shape_zyx
         if tiling is None:
-            return [Figure(name="overlap_factor", value=self.factor, unit="x", formula="as given")]
+            size = " * ".join(map(str, NOMINAL.size_zyx))
+            return [
+                _figure("overlap_factor", self.factor, "x", "as given"),
+                _figure(
+                    "subvolumes",
+                    self.subvolumes,
+                    "subvolumes",
+                    f"voxels * overlap factor / ({size}), assumed",
+                ),
+            ]
         steps = " * ".join(
             f"{s}/{s - o}" for s, o in zip(tiling.size_zyx, tiling.overlap_zyx, strict=True)
         )  # fmt: skip
         if shape is None:
             return [
-                Figure(name="overlap_factor", value=self.factor, unit="x", formula=steps),
-                Figure(
-                    name="subvolumes",
-                    value=self.extent.voxels * self.factor / math.prod(tiling.size_zyx),
-                    unit="subvolumes",
-                    formula="voxels * overlap factor / subvolume",
-                ),
+                _figure("overlap_factor", self.factor, "x", steps),
+                _figure("subvolumes", self.subvolumes, "subvolumes", "voxels * overlap factor / subvolume"),
             ]
-        count = tiling.count(shape)
         return [
-            Figure(
-                name="subvolumes", value=count, unit="subvolumes", formula=f"{tiling.label}, spread evenly"
-            ),
-            Figure(
-                name="overlap_factor",
-                value=self.factor,
-                unit="x",
-                formula=f"subvolumes * their voxels / voxels (unbounded: {steps} = {tiling.factor:.3f})",
+            _figure("subvolumes", self.subvolumes, "subvolumes", f"{tiling.label}, spread evenly"),
+            _figure(
+                "overlap_factor",
+                self.factor,
+                "x",
+                f"subvolumes * their voxels / voxels (unbounded: {steps} = {tiling.factor:.3f})",
             ),
         ]
 
 
-def parse_volume(text: str) -> float:
-    """Cubic nanometres of `1mm3`, `0.5 mm3`, `1000um3` or `1mm^3`.
-
-    Raises:
-        TaskError: the text is not a positive number with one of the units.
-    """
-    match = re.fullmatch(rf"{_NUMBER}\s*(nm|um|µm|mm|cm)\^?[3³]", text.strip())
-    if not match:
-        raise TaskError(
-            f"volume: {text!r} is not a number with a unit",
-            remedy="write it like 1mm3, with nm3, um3, mm3 or cm3",
-        )
-    volume = float(match[1]) * _CUBIC[match[2].replace("µ", "u") + "3"]
-    if not 0 < volume < math.inf:
-        raise TaskError(f"volume: {text!r} is not a finite positive volume", remedy="write it like 1mm3")
-    return volume
+def _figure(name: str, value: float, unit: str, formula: str) -> Figure:
+    return Figure(name=name, value=value, unit=unit, formula=formula)
 
 
-def parse_rate(text: str) -> float:
-    """Voxels an hour of `80MVx/h`, `1GVx/h`, `250kVx/s`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """Node-hours that there are against those that a plan needs; `surely`: at its interval's upper end."""
 
-    Raises:
-        TaskError: the text is not a positive rate.
-    """
-    match = re.fullmatch(rf"{_NUMBER}\s*([kMGTPE]?)[Vv]x/(s|h|d)", text.strip())
-    if not match:
-        raise TaskError(f"rate: {text!r} is not a rate", remedy="write it like 80MVx/h, 1GVx/h or 20kVx/s")
-    rate = float(match[1]) * _PREFIX[match[2]] * {"s": 3600.0, "h": 1.0, "d": 1 / 24}[match[3]]
-    if not 0 < rate < math.inf:
-        raise TaskError(f"rate: {text!r} is not a finite positive rate", remedy="write it like 1GVx/h")
-    return rate
+    granted: float
+    needed: float
+    needed_high: float | None = None
 
+    @property
+    def spare(self) -> float:
+        """What is left, in node-hours; negative: what is missing."""
+        return self.granted - self.needed
 
-def scaled(value: float, unit: str) -> str:
-    """A figure for people: `12.5 M GPU-h`, `24.0 h`, `2.74 years`, `1.00 PB`.
+    @property
+    def enough(self) -> bool:
+        """Whether it suffices, by the plan's own figure."""
+        return self.spare >= 0
 
-    Hours from 90 days on become years.
-    """
-    if unit == "h":
-        if value >= 90 * 24:
-            return f"{value / HOURS_PER_YEAR:.2f} years"
-        return f"{value / 24:.1f} days" if value > 48 else f"{value:.3g} h"
-    if unit == "x":
-        return f"{value:.3f} x"
-    symbol, size = max(((p, s) for p, s in _PREFIX.items() if s <= max(value, 1.0)), key=lambda item: item[1])
-    short = {"bytes": "B", "voxels": "Vx"}.get(unit, f" {unit}")
-    return f"{value / size:.3g} {symbol}{short}".replace("  ", " ")
+    @property
+    def surely(self) -> bool:
+        """Whether it suffices at the upper end of the interval too."""
+        return self.granted >= (self.needed if self.needed_high is None else self.needed_high)

@@ -240,7 +240,7 @@ def config_of(model: Model, parameters: SegmentParameters) -> InferenceConfig:
 
     own, p = model.inference, parameters
     if p.mode == "fast":
-        own = fast(own, deltas_zyx=model.network.config.deltas_zyx)
+        own = fast(own, model.network.config)
     return replace(
         own,
         min_segment_size=_either(p.min_segment_voxels, own.min_segment_size),

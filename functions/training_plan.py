@@ -24,7 +24,7 @@ import math
 from dataclasses import dataclass, field
 
 from ffn.config import NetworkConfig
-from functions.planning import Figure
+from functions.model.quantities import Figure
 
 FORWARD_AND_BACKWARD = 3
 """Backward computes the gradients of activations and of weights, each as dear as forward."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flows.records import Reuse, RunRecord, StepRecord
+    from functions.comparison import Compared
 
 
 FEW_FIGURES = 6
@@ -31,6 +32,31 @@ def run_document(record: RunRecord) -> dict[str, Any]:
 def step_document(step: StepRecord) -> dict[str, Any]:
     """A step with its problems as plain objects."""
     return {**asdict(step), "problems": [problem.to_json() for problem in step.problems]}
+
+
+def compared_document(compared: Sequence[Compared]) -> list[dict[str, Any]]:
+    """Planned and actual figures; `inside` tells whether the actual one lies in the planned interval."""
+    return [{**asdict(c), "ratio": c.ratio, "inside": c.inside} for c in compared]
+
+
+def draw_compared(screen: Console, compared: Sequence[Compared]) -> None:
+    """Plan against actual, where there is a plan."""
+    from functions.model.quantities import interval, scaled
+
+    if not compared:
+        return
+    rows = [
+        (
+            c.name.replace("_", " "),
+            scaled(c.planned, c.unit),
+            interval(c.low, c.high, c.unit),
+            scaled(c.actual, c.unit),
+            f"{c.ratio:.2f}",
+        )
+        for c in compared
+    ]
+    columns = ("segment", "planned", "interval", "actual", "actual / planned")
+    screen.print(table(*columns, rows=rows, numbers=columns[1:]))
 
 
 def reuse_document(reuse: Sequence[Reuse]) -> list[dict[str, Any]]:

@@ -174,8 +174,9 @@ class SegmentParameters(Document):
     """With a batch: objects of a subvolume flooded at once; same result, 5 bytes of its memory per voxel."""
     compile: bool = False
     """With a batch: have torch compile the network, on accelerators."""
-    mode: Literal["model", "fast"] = "model"
-    """`model`: the network's own settings. `fast`: no moves near visited centres, deepest seeds first."""
+    mode: Literal["fast", "model"] = "fast"
+    """`fast`: no moves near visited centres, deepest seeds first (`ffn.config.fast`): half the work, at no
+    worse VOI on FIB-25 (`tests.benchmarks.ffn`, `fib25`). `model`: the network's own settings."""
     precision: Precision = "fp32"
     """Numbers the network computes in; below fp32 only with a passing verdict of `petavoxel model gate`."""
     allow_ungated: bool = False

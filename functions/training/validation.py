@@ -62,7 +62,7 @@ class Validation:
         settings = self._training.inference
         if not self._config.fast:
             return settings
-        return fast(settings, deltas_zyx=self._training.network.deltas_zyx)
+        return fast(settings, self._training.network)
 
 
 def model_of(

@@ -25,10 +25,11 @@ except SystemExit as end:
         (["--help"], (*HEAVY, "functions.tasks", "flows.run")),
         (["run", "start", "--help"], (*HEAVY, "functions.tasks", "flows.run")),
         (["plan", "--volume", "1mm3", "--output", "json"], HEAVY),
+        (["plan", "--shape-zyx", "600", "--gpus", "2", "--simulate", "--output", "json"], HEAVY),
         (["flow", "show"], HEAVY),
         (["site", "show", "local"], HEAVY),
     ],
-    ids=["help", "command-help", "plan", "flow-show", "site-show"],
+    ids=["help", "command-help", "plan", "plan-simulate", "flow-show", "site-show"],
 )
 def test_start_up_is_lazy(arguments: list[str], forbidden: tuple[str, ...]) -> None:
     done = subprocess.run(

@@ -49,7 +49,7 @@ def measure(data: Path, box: Box, modes: list[str], *, reference: bool = True) -
     configs = {
         "reference": model.inference,
         "exact": model.inference,
-        "fast": fast(model.inference, deltas_zyx=model.network.config.deltas_zyx),
+        "fast": fast(model.inference, model.network.config),
     }
     document: dict[str, Any] = {"box": [list(box.offset_zyx), list(box.shape_zyx)], "machine": machine(model)}
     for mode in ["reference"] * reference + modes:

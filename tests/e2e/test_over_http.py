@@ -13,7 +13,7 @@ from flows.local.compute import function_ids
 from flows.records import RunStatus, StepStatus
 from flows.run import Runs
 from flows.service import Service, start_retries
-from flows.site import local_site
+from flows.site import EngineName, local_site
 from functions.model.parameters import Parameters
 from tests.e2e.site import tree_digest
 from tests.e2e.worlds import SMALL, write_small_acquisition
@@ -23,9 +23,12 @@ ROOT = Path(__file__).parents[2]
 ENTRY_POINTS = "functions.entrypoints"
 
 
+@pytest.mark.parametrize("engine", [None, pytest.param("globus-compute", marks=pytest.mark.slow)])
 def test_over_http_the_published_volume_is_the_same_to_the_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: EngineName | None
 ) -> None:
+    if engine is not None:
+        pytest.importorskip("globus_compute_endpoint")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     asked = RunRequest(
@@ -34,7 +37,7 @@ def test_over_http_the_published_volume_is_the_same_to_the_byte(
     here = Runs(local_site(tmp_path / "here", workers=1), home=tmp_path / "here").start(asked, wait=True)
     assert here.published_path is not None
 
-    with served(tmp_path / "served", entry_points=ENTRY_POINTS) as loopback:
+    with served(tmp_path / "served", entry_points=ENTRY_POINTS, engine=engine) as loopback:
         for name, value in loopback.variables.items():
             monkeypatch.setenv(name, value)
         app = client_app(loopback)

@@ -9,6 +9,7 @@ from ffn.config import (
     InferenceConfig,
     NetworkConfig,
     Normalisation,
+    Triple,
     fast,
     from_json,
     reach,
@@ -62,12 +63,17 @@ def test_integers_serve_as_floats() -> None:
     assert from_json(Normalisation, {"mean": 128, "std": 33}) == Normalisation(mean=128.0, std=33.0)
 
 
-def test_fast_moves_seven_eighths_of_a_delta() -> None:
-    quick = fast(InferenceConfig(move_threshold=0.8), deltas_zyx=(8, 8, 0))
+def test_fast_moves_lead_nearly_a_delta_but_not_half_of_the_field_of_view() -> None:
+    def least(fov: Triple, deltas: Triple) -> float:
+        network = NetworkConfig(fov_zyx=fov, deltas_zyx=deltas)
+        return fast(InferenceConfig(), network).min_move_distance
+
+    assert least((33, 33, 33), (8, 8, 0)) == 7.5
+    assert least((33, 33, 33), (1, 2, 2)) == 15 / 16
+    assert least((17, 17, 17), (6, 6, 6)) == 3.75
+    assert least((7, 7, 7), (2, 2, 2)) == 1.5 * 15 / 16
+    quick = fast(InferenceConfig(move_threshold=0.8), NetworkConfig())
     assert quick.deltas_zyx is None
-    assert quick.min_move_distance == 7.5
-    assert fast(InferenceConfig(), deltas_zyx=(1, 2, 2)).min_move_distance == 15 / 16
-    assert fast(InferenceConfig(), deltas_zyx=(2, 2, 2)).min_move_distance == 15 / 8
     assert quick.seeds.order == "depth"
     assert quick.move_threshold == 0.8
     assert from_json(InferenceConfig, to_json(quick)) == quick

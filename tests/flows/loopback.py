@@ -16,17 +16,22 @@ import uvicorn
 from flows.local.http.app import application, world_of
 from flows.local.http.control import control_token
 from flows.local.http.serving import SERVICES, HangUp
-from flows.site import local_site
+from flows.site import EngineName, local_site
 
 FAKE_STEPS = "tests.flows.fake_steps"
 
 
 @contextmanager
 def served(
-    home: Path, *, port: int = 0, workers: int = 1, entry_points: str = FAKE_STEPS
+    home: Path,
+    *,
+    port: int = 0,
+    workers: int = 1,
+    entry_points: str = FAKE_STEPS,
+    engine: EngineName | None = None,
 ) -> Iterator[SimpleNamespace]:
     """The loopback of `home`: its `world`, `url`, `variables` and an `app` that is logged in."""
-    site = local_site(home, workers=workers, entry_points=entry_points)
+    site = local_site(home, workers=workers, entry_points=entry_points).model_copy(update={"engine": engine})
     with world_of(home, site) as world, socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(
             HangUp(application(world)), log_level="error", proxy_headers=False, http="h11", ws="none",

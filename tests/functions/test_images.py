@@ -113,12 +113,12 @@ def test_headers_show_that_the_end_is_not_there(tmp_path: Path, kind: str) -> No
 
 def test_missing_folder_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "text.tif").write_text("hello, tile")
-    Image.fromarray(GRAY8).save(tmp_path / "tile.bmp")
+    Image.fromarray(GRAY8).save(tmp_path / "tile.gif")
     for name, reason in (
         ("none.tif", "missing"),
         (".", "missing"),
         ("text.tif", "format"),
-        ("tile.bmp", "format"),
+        ("tile.gif", "format"),
     ):
         for read in (read_tile, tile_shape):
             with pytest.raises(AcquisitionError) as caught:

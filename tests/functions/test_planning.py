@@ -8,18 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from functions.footprint import ALIGNED_CHUNK_PX, Footprint
 from functions.model.errors import TaskError
 from functions.model.geometry import tile_box
-from functions.planning import (
-    HOURS_PER_YEAR,
-    KNOWN_TILINGS,
-    Extent,
-    Plan,
-    Tiling,
-    parse_rate,
-    parse_volume,
-    scaled,
-)
+from functions.model.quantities import HOURS_PER_YEAR, interval, parse_rate, parse_volume, scaled
+from functions.model.subvolumes import SubvolumeGrid
+from functions.planning import KNOWN_TILINGS, Allocation, Extent, Plan, Tiling
+from functions.store.transforms import CHUNK_PX
 
 CUBIC_MM = Extent.of_volume(parse_volume("1mm3"), (10.0, 10.0, 10.0))
 
@@ -47,6 +42,10 @@ def test_the_golden_table() -> None:
     assert goal["hours_on_50000_gpus"] == 24.0
     assert round(big["hours_on_50000_gpus"] / HOURS_PER_YEAR, 2) == 2.74
     assert round(big["hours_on_63744_gpus"] / HOURS_PER_YEAR, 2) == 2.15
+    assert goal["wall_hours"] == 24.0
+    assert goal["gpu_hours"] == 1.2e6
+    assert goal["node_hours"] == 0.3e6
+    assert big["wall_hours"] == big["hours_on_50000_gpus"]
     assert goal["image"] == 1e15
     assert goal["raw_labels"] == 8e15
 
@@ -154,7 +153,56 @@ def test_impossible_requests() -> None:
         (1.7415, "x", "1.742 x"),
         (8, "subvolumes", "8 subvolumes"),
         (0, "bytes", "0 B"),
+        (0.0123, "GPU-h", "0.0123 GPU-h"),
     ],
 )
 def test_figures_for_people(value: float, unit: str, text: str) -> None:
     assert scaled(value, unit) == text
+
+
+def test_storage_tasks_and_files_by_hand() -> None:
+    found = {
+        f.name: f.value
+        for f in Footprint(voxels=1e15, computed=1.2e15, subvolumes=9e6, neighbours=2.7e7).figures()
+    }
+    assert found["image"] == 1e15
+    assert found["raw_labels"] == 8e15
+    assert found["intermediate"] == pytest.approx(2e15 + 0.12e15)
+    assert (found["tasks"], found["subvolumes_per_task"]) == (200, 45_000)
+    assert found["fullest_folder"] == 2.7e7
+    aligned, global_labels, published = 3e15 / 2**18, 1e15 / 2**20, 2 * 8 / 7 * 1e15 / 2**24
+    assert found["files"] == pytest.approx(aligned + 7.2e7 + global_labels + published)
+    few = {f.name: f.value for f in Footprint(voxels=8, computed=8, subvolumes=1, neighbours=0).figures()}
+    assert (few["tasks"], few["files"]) == (1, 5)
+
+
+def test_the_aligned_volume_is_written_in_the_chunks_that_are_counted() -> None:
+    assert ALIGNED_CHUNK_PX == CHUNK_PX
+
+
+def test_neighbours_are_those_that_are_matched() -> None:
+    shape, size, overlap = (40, 50, 60), (16, 20, 24), (4, 6, 8)
+    grid = SubvolumeGrid(shape_zyx=shape, size_zyx=size, overlap_zyx=overlap)
+    tiling = Tiling(size_zyx=size, overlap_zyx=overlap)
+    assert tiling.neighbours(shape) == len(list(grid.neighbours())) > 20
+
+
+def test_subvolumes_without_a_tiling_are_nominal() -> None:
+    plan = Plan(extent=CUBIC_MM, rate=1e9, overlap_factor=1.2)
+    assert plan.subvolumes == pytest.approx(1.2e15 / 512**3)
+    assert Plan(extent=Extent.of_shape((2, 2, 2)), rate=1).subvolumes == 1
+    whole = Plan(extent=Extent.of_shape((128, 128, 128)), rate=1e6, tiling=cube(80, 32))
+    assert (whole.subvolumes, whole.subvolume_voxels) == (8, 80**3)
+
+
+def test_an_allocation_is_enough_or_not() -> None:
+    enough = Allocation(granted=100, needed=80, needed_high=120)
+    assert (enough.enough, enough.surely, enough.spare) == (True, False, 20)
+    short = Allocation(granted=100, needed=130)
+    assert (short.enough, short.surely, short.spare) == (False, False, -30)
+    assert Allocation(granted=80, needed=80).surely
+
+
+def test_intervals_for_people() -> None:
+    assert interval(1.0, 24000.0, "h") == "1 h to 2.74 years"
+    assert interval(None, 1.0, "h") == "-"

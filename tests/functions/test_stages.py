@@ -66,7 +66,7 @@ def test_units_tell_their_stages_and_runs_add_them_up(tmp_path: Path) -> None:
     assert set(totals["stitch"]) == {
         "read_seconds", "correlation_seconds", "solve_seconds", "render_seconds"
     }  # fmt: skip
-    assert set(totals["align_pairs"]) == {"read_seconds", "correlation_seconds"}
+    assert set(totals["align_pairs"]) == {"open_seconds", "correlation_seconds"}
     assert set(totals["align_render"]) >= {"render_seconds"}
     marks = [run.cell("stitch", unit).mark(unit) for unit in stitch.units(run)]
     for name, total in totals["stitch"].items():

@@ -49,7 +49,7 @@ def test_the_parameters_of_a_run_apply(model: Path) -> None:
         model, slabs(), parameters=SegmentParameters(device="cpu", min_segment_voxels=10**6)
     )
     assert none.evaluation.objects == 0
-    fewer = evaluate_model(model, slabs(), parameters=SegmentParameters(device="cpu", mode="fast"))
+    fewer = evaluate_model(model, slabs(), parameters=SegmentParameters(device="cpu", min_move_distance_px=3))
     assert fewer.counters.fovs < evaluate_model(model, slabs(), parameters=CPU).counters.fovs
     reduced = evaluate_model(model, slabs(), parameters=SegmentParameters(device="cpu", precision="int8"))
     assert reduced.precision == "int8"  # ungated: nothing is kept of it

@@ -48,7 +48,11 @@ def test_an_incomplete_acquisition_ends_with_3(acquisition: Path) -> None:
 
 def test_plan_as_json_and_as_a_table() -> None:
     arguments = ["plan", "--volume", "1mm3", "--voxel-nm", "10", "--gpus", "50000", "--overlap-factor", "1.2"]
-    figures = {f["name"]: f["value"] for f in petavoxel(*arguments, "-o", "json").document["figures"]}
+    document = petavoxel(*arguments, "-o", "json").document
+    figures = {f["name"]: f["value"] for f in document["figures"]}
+    assert all(document[name] == value for name, value in figures.items())
+    assert (document["gpu_hours_without_overlap"], document["gpu_hours"]) == (1e6, 1.2e6)
+    assert document["wall_hours"] == 24.0
     assert figures["voxels"] == 1e15
     assert figures["hours_on_50000_gpus"] == 24.0
     text = petavoxel(*arguments).out
@@ -63,6 +67,62 @@ def test_plan_by_shape_and_tiling() -> None:
     figures = {f["name"]: f["value"] for f in done.document["figures"]}
     assert figures["subvolumes"] == 8
     assert figures["overlap_factor"] == pytest.approx(8 * 80**3 / 128**3)
+
+
+def test_plan_against_an_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["plan", "--volume", "1mm3", "--rate", "1GVx/h", "--gpus", "50000", "--overlap-factor", "1.2"]
+    done = petavoxel(*arguments, "--allocation-node-hours", "300000", "-o", "json")
+    assert done.code == 0
+    assert done.document["allocation"] == {
+        "granted_node_hours": 300_000, "needed_node_hours": 300_000, "spare_node_hours": 0,
+        "enough": True, "surely_enough": True,
+    }  # fmt: skip
+    short = petavoxel(*arguments, "--allocation-node-hours", "250000")
+    assert short.code == ExitCode.NO
+    assert "not enough, 50 k node-h are missing" in short.out
+
+    monkeypatch.setenv("PETAVOXEL_HOME", str(tmp_path))
+    place = '{ id = "6f3b1d1c-5f1e-5b43-9a6e-0d1f5d0c7a11", base_path = "/data" }'
+    profile = tmp_path / "six.toml"
+    profile.write_text(
+        f'name = "six"\ngpus_per_node = 6\ninstrument = {place}\nscratch = {place}\npublication = {place}\n'
+        'compute = { endpoint_id = "6f3b1d1c-5f1e-5b43-9a6e-0d1f5d0c7a11" }\n'
+    )
+    six = petavoxel(*arguments, "--site", profile, "--allocation-node-hours", "250000", "-o", "json")
+    assert six.code == 0
+    assert six.document["node_hours"] == pytest.approx(200_000)
+    own = petavoxel(*arguments, "--site", profile, "--gpus-per-node", "8", "-o", "json").document
+    assert own["node_hours"] == pytest.approx(150_000)
+
+
+def test_plan_simulated(tmp_path: Path) -> None:
+    figures = tmp_path / "site.toml"
+    figures.write_text("queue_wait_hours = 0\nledger_ops_per_s = 2.0\n")
+    arguments = [
+        "plan", "--shape-zyx", "1000", "--subvolume", "100", "--overlap", "10", "--rate", "10MVx/h",
+        "--gpus", "50", "--simulate", "--sim-file", figures, "--set-sim", "ledger_ops_per_s=3",
+    ]  # fmt: skip
+    document = petavoxel(*arguments, "-o", "json").document
+    found = document["simulation"]
+    for dispatch in ("claiming", "static"):
+        assert found[dispatch]["gpus"] == 50
+        assert found[dispatch]["subvolumes"] == document["subvolumes"] == 11**3
+        assert sum(found[dispatch]["shares"].values()) == pytest.approx(1)
+        assert found[dispatch]["wall_hours"] > document["wall_hours"]
+    parameters = {row["name"]: row for row in found["parameters"]}
+    assert parameters["ledger_ops_per_s"]["value"] == 3
+    assert (parameters["ledger_ops_per_s"]["source"], parameters["queue_wait_hours"]["source"]) == (
+        "--set-sim", "site.toml",
+    )  # fmt: skip
+    assert found["breaks_first"]["resource"] == "ledger"
+    text = petavoxel(*arguments).out
+    assert "of these, the first to break: ledger is full at" in text
+    assert petavoxel(*arguments, "--set-sim", "tasks").code == ExitCode.PUT_RIGHT
+    assert "no such figure" in petavoxel(*arguments, "--set-sim", "task=1").err
+    stalled = petavoxel(*arguments, "--set-sim", "walltime_hours=0.09", "--set-sim", "worker_start_s=0",
+                        "--set-sim", "checkpoint_seconds=0")  # fmt: skip
+    assert stalled.code == ExitCode.PUT_RIGHT
+    assert "work is lost as it is done" in stalled.err
 
 
 def test_plan_of_training() -> None:
@@ -90,7 +150,11 @@ def test_plan_of_training() -> None:
         ["--volume", "1mm3", "--voxel-nm", "0"],
         ["--volume", "1mm3", "--voxel-nm", "1,2"],
         ["--shape-zyx", "0,1,1"],
+        ["--volume", "1mm3", "--calibrate"],
+        ["--run", "last", "--calibrate", "--rate", "1GVx/h"],
+        ["--volume", "1mm3", "--set-sim", "tasks=1"],
         ["--training", "--volume", "1mm3"],
+        ["--training", "--simulate"],
         ["--training", "--network", "12,32"],
         ["--training", "--network", "12,32,32"],
         ["--training", "--gpus", "0"],

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from typer_cli.numbers import sizes_nm, voxels_zyx
+from typer_cli import planning, simulating
+from typer_cli.boundary import ExitCode
 from typer_cli.options import Format, Output
-from typer_cli.output import show, table
+from typer_cli.output import show
 
 if TYPE_CHECKING:
-    from ffn.config import NetworkConfig
-    from functions.planning import Extent, Tiling
-    from functions.training_plan import TrainingPlan
+    from functions.planning import Plan
+    from typer_cli.planning import Measured
+    from typer_cli.simulating import GivenMachine
 
 REFERENCE_GPUS = (50_000, 63_744)
 """Without --gpus: a round number, and Aurora."""
 TRAINING_GPUS = (1, 4, 16, 64, 256, 1024, 4096)
 """Without --gpus: where training still pays is what the plan is to show."""
 TRAINING = "With --training"
+CALIBRATE = "With --run"
+SIMULATE = "With --simulate"
 
 
 def plan(
@@ -33,12 +38,54 @@ def plan(
         list[int] | None, typer.Option(min=1, help="GPUs at work; several times to compare.")
     ] = None,
     rate: Annotated[
-        str, typer.Option(help="Of one GPU; 80MVx/h is fp32, 1GVx/h the goal of 8 to 16 bit.")
-    ] = "1GVx/h",
+        str | None,
+        typer.Option(help="Of one GPU; 80MVx/h is fp32, 1GVx/h (taken by default) the goal of 8 to 16 bit."),
+    ] = None,
     subvolume: Annotated[str | None, typer.Option(metavar="Z,Y,X", help="Size of the subvolumes.")] = None,
     overlap: Annotated[str | None, typer.Option(metavar="Z,Y,X", help="Their overlap.")] = None,
     overlap_factor: Annotated[
         float | None, typer.Option(min=1.0, help="Instead of --subvolume and --overlap: their factor.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="Profile that tells the GPUs of a node; of --run, too.")
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of a node; by default the site's, else 4.")
+    ] = None,
+    allocation_node_hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Node-hours granted: enough? Ends with 3 if not.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Plan this run's volume, and keep the plan for `run show`.",
+            rich_help_panel=CALIBRATE,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure the rate on its subvolumes.", rich_help_panel=CALIBRATE),
+    ] = False,
+    subvolumes: Annotated[
+        int, typer.Option(min=2, help="So many; they stay the run's results.", rich_help_panel=CALIBRATE)
+    ] = 3,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate", help="Simulate the segment step: where GPUs wait.", rich_help_panel=SIMULATE
+        ),
+    ] = False,
+    set_sim: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="A figure of the simulation; several times.", rich_help_panel=SIMULATE
+        ),
+    ] = None,
+    sim_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Several of them: NAME = VALUE.", rich_help_panel=SIMULATE),
     ] = None,
     training: Annotated[
         bool, typer.Option("--training", help="Instead of a volume: how training a network scales.")
@@ -51,7 +98,6 @@ def plan(
     tflops: Annotated[
         float, typer.Option(min=1e-3, help="TFLOP/s of one GPU in use.", rich_help_panel=TRAINING)
     ] = 20.0,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node.", rich_help_panel=TRAINING)] = 4,
     node_gbytes: Annotated[
         float, typer.Option(min=1e-3, help="GB/s from node to node.", rich_help_panel=TRAINING)
     ] = 25.0,
@@ -70,145 +116,79 @@ def plan(
 
     Example: petavoxel plan --volume 1mm3 --voxel-nm 10 --gpus 50000 --rate 1GVx/h --overlap-factor 1.2
 
+    Example: petavoxel plan --run last --calibrate --subvolumes 3 --volume 1mm3 --gpus 1000
+
+    Example: petavoxel plan --volume 1mm3 --subvolume 512 --overlap 32 --gpus 50000 --simulate
+
     Example: petavoxel plan --training --gpus 64 --gpus 1024 --batch-per-gpu 4 --tflops 20
     """
     if training:
         from functions.training_plan import Learning, Machine, TrainingPlan
+        from typer_cli.training_plan import network_of, show_training
 
-        if shape_zyx is not None or volume is not None:
+        if shape_zyx is not None or volume is not None or run is not None or simulate:
             raise typer.BadParameter("training is planned without a volume", param_hint="--training")
         machine = Machine(
             flops=tflops * 1e12,
-            gpus_per_node=gpus_per_node,
+            gpus_per_node=planning.gpus_of_node(site, gpus_per_node),
             node_bandwidth=node_gbytes * 1e9,
             latency_s=latency_us * 1e-6,
         )
         learning = Learning(batch_per_gpu=batch_per_gpu, examples=examples, critical_batch=critical_batch)
-        request = TrainingPlan(network=_network(network), machine=machine, learning=learning)
-        _show_training(request, tuple(gpus or TRAINING_GPUS), output)
+        training_plan = TrainingPlan(network=network_of(network), machine=machine, learning=learning)
+        show_training(training_plan, tuple(gpus or TRAINING_GPUS), output)
         return
-    _show_volume(
-        _extent(shape_zyx, volume, voxel_nm),
+    if calibrate and (run is None or rate is not None):
+        raise typer.BadParameter("it measures the rate of a --run; give no --rate", param_hint="--calibrate")
+    if (set_sim or sim_file) and not simulate:
+        raise typer.BadParameter("goes with --simulate", param_hint="--set-sim")
+    tiling = planning.tiling_of(subvolume, overlap, overlap_factor)
+    extent = planning.extent_of(shape_zyx, volume, voxel_nm, needed=run is None)
+    measured = None
+    if run is not None:
+        measured = planning.measure(run, site or "local", subvolumes=subvolumes if calibrate else None)
+    request = planning.request_of(
+        extent,
+        tiling,
+        measured,
+        overlap_factor=overlap_factor,
         rate=rate,
-        gpus=tuple(gpus or REFERENCE_GPUS),
-        tiling=_tiling(subvolume, overlap, overlap_factor),
-        overlap_factor=overlap_factor or 1.0,
-        output=output,
+        gpus=tuple(gpus or ((measured.gpus,) if measured else REFERENCE_GPUS)),
+        gpus_per_node=planning.gpus_of_node(site, gpus_per_node),
     )
+    given = simulating.machine_of(request, measured, sim_file, set_sim or []) if simulate else None
+    _show_volume(request, measured, given, allocation_node_hours, output)
 
 
 def _show_volume(
-    extent: Extent,
-    *,
-    rate: str,
-    gpus: tuple[int, ...],
-    tiling: Tiling | None,
-    overlap_factor: float,
+    plan: Plan,
+    measured: Measured | None,
+    machine: GivenMachine | None,
+    granted: float | None,
     output: Format,
 ) -> None:
-    """The figures of a volume, and what other tilings would cost."""
+    """Figures, and below them whatever else was asked for; ends with 3 where an allocation is too small."""
     from rich.console import Console
 
-    from functions.planning import KNOWN_TILINGS, Plan, parse_rate, scaled
-
-    request = Plan(
-        extent=extent, rate=parse_rate(rate), gpus=gpus, tiling=tiling, overlap_factor=overlap_factor
-    )
-    figures = request.figures()
-    hours = extent.voxels / request.rate
-    choices = [
-        {"tiling": t.label, "overlap_factor": round(t.factor, 4), "gpu_hours": hours * t.factor}
-        for t in KNOWN_TILINGS
-    ]
-
-    def render(screen: Console) -> None:
-        rows = [(f.name.replace("_", " "), scaled(f.value, f.unit), f.formula) for f in figures]
-        screen.print(table("quantity", "value", "formula", rows=rows, numbers=["value"]))
-        known = [(t.label, f"{t.factor:.3f} x", scaled(hours * t.factor, "GPU-h")) for t in KNOWN_TILINGS]
-        screen.print(
-            table("subvolume zyx", "factor", "GPU-hours", title="Overlap is the lever", rows=known,
-                  numbers=["factor", "GPU-hours"])
-        )  # fmt: skip
-
-    show({"figures": [asdict(f) for f in figures], "choices": choices}, output, render)
-
-
-def _show_training(plan: TrainingPlan, gpus: tuple[int, ...], output: Format) -> None:
-    """What every number of GPUs reaches, and on which assumptions."""
-    from rich.console import Console
-
-    from functions.planning import scaled
-    from functions.training_plan import FORMULAS
-
-    figures = plan.figures()
-    reached = [plan.scaling(count) for count in gpus]
+    document: dict[str, Any] = planning.document(plan)
+    drawings: list[Callable[[Console], None]] = [partial(planning.draw, plan=plan)]
+    calibration = measured.calibration if measured else None
+    if calibration is not None:
+        document["calibration"] = planning.calibration_document(calibration)
+        drawings.append(partial(planning.draw_calibration, calibration=calibration))
+    allocation = None if granted is None else planning.allocation_of(plan, granted)
+    if allocation is not None:
+        document["allocation"] = planning.allocation_document(allocation)
+        drawings.append(partial(planning.draw_allocation, allocation=allocation))
+    if machine is not None:
+        simulated = simulating.simulated(plan, machine)
+        document["simulation"] = simulated.to_json()
+        drawings.append(partial(simulating.draw, simulated=simulated))
 
     def render(screen: Console) -> None:
-        rows = [(f.name.replace("_", " "), scaled(f.value, f.unit), f.formula) for f in figures]
-        screen.print(table("quantity", "value", "formula", rows=rows, numbers=["value"]))
-        names = ("GPUs", "batch", "step", "examples/s", "efficiency", "rate", "time")
-        cells = [
-            (
-                f"{s.gpus:,}",
-                f"{s.batch:,}",
-                scaled(s.step_s, "s"),
-                f"{s.examples_per_s:,.0f}",
-                f"{s.efficiency:.1%}",
-                f"{s.rate:.2g}",
-                scaled(s.hours, "h"),
-            )
-            for s in reached
-        ]
-        screen.print(table(*names, title="Scaling, by this model", rows=cells, numbers=names))
-        screen.print(table("quantity", "formula", rows=[(n.replace("_", " "), f) for n, f in FORMULAS]))
+        for drawing in drawings:
+            drawing(screen)
 
-    document = {
-        "figures": [asdict(f) for f in figures],
-        "scaling": [asdict(s) for s in reached],
-        "formulas": dict(FORMULAS),
-    }
     show(document, output, render)
-
-
-def _network(text: str) -> NetworkConfig:
-    from ffn.config import ConfigError, NetworkConfig
-
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise typer.BadParameter(f"{text!r} is not three numbers like 12,32,33", param_hint="--network")
-    modules, features, fov = (int(part) for part in parts)
-    try:
-        return NetworkConfig(modules=modules, features=features, fov_zyx=(fov,) * 3, deltas_zyx=(1, 1, 1))
-    except ConfigError as error:
-        raise typer.BadParameter(str(error), param_hint="--network") from None
-
-
-def _extent(shape_zyx: str | None, volume: str | None, voxel_nm: str) -> Extent:
-    from functions.planning import Extent, parse_volume
-
-    if (shape_zyx is None) == (volume is None):
-        raise typer.BadParameter("give either --shape-zyx or --volume", param_hint="--shape-zyx")
-    try:
-        if shape_zyx is not None:
-            return Extent.of_shape(voxels_zyx(shape_zyx, "--shape-zyx"))
-        return Extent.of_volume(parse_volume(volume or ""), sizes_nm(voxel_nm, "--voxel-nm"))
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--volume" if volume else "--shape-zyx") from None
-
-
-def _tiling(subvolume: str | None, overlap: str | None, overlap_factor: float | None) -> Tiling | None:
-    from functions.planning import Tiling
-
-    if (subvolume is None) != (overlap is None):
-        raise typer.BadParameter("--subvolume and --overlap belong together", param_hint="--overlap")
-    if subvolume is None or overlap is None:
-        return None
-    if overlap_factor is not None:
-        raise typer.BadParameter(
-            "give either a factor or a subvolume and its overlap", param_hint="--overlap-factor"
-        )
-    size, shared = voxels_zyx(subvolume, "--subvolume"), voxels_zyx(overlap, "--overlap")
-    try:
-        return Tiling(size_zyx=size, overlap_zyx=shared)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--overlap") from None
+    if allocation is not None and not allocation.enough:
+        raise typer.Exit(ExitCode.NO)

@@ -92,16 +92,29 @@ def list_runs(site: options.SiteName = "local", output: Output = Format.TEXT) ->
 
 @app.command("show")
 def show_run(run: options.RunId, site: options.SiteName = "local", output: Output = Format.TEXT) -> None:
-    """A run's steps, figures and problems.
+    """A run's steps, figures and problems; plan against actual where `petavoxel plan --run` made one.
 
     Example: petavoxel run show last
     """
-    from typer_cli.documents import draw_run, run_document, step_document
+    from rich.console import Console
+
+    from flows.scratch import against_plan
+    from typer_cli.documents import compared_document, draw_compared, draw_run, run_document, step_document
     from typer_cli.facade import runs_of
 
     record, steps = runs_of(site).show(run)
-    document = {**run_document(record), "steps": [step_document(s) for s in steps]}
-    show(document, output, lambda screen: draw_run(screen, record, steps))
+    compared = against_plan(record)
+
+    def render(screen: Console) -> None:
+        draw_run(screen, record, steps)
+        draw_compared(screen, compared)
+
+    document = {
+        **run_document(record),
+        "steps": [step_document(s) for s in steps],
+        "plan": compared_document(compared),
+    }
+    show(document, output, render)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""The segment step of a large volume as a discrete-event simulation: pure, seeded, without arrays."""

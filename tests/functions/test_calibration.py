@@ -1,0 +1,141 @@
+"""A rate measured on real subvolumes, its interval, and the plan set against what the run took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions import segment
+from functions.calibration import Calibration, Sample, calibrate, mean_interval
+from functions.comparison import against_plan
+from functions.model.errors import TaskError
+from functions.planning import Extent, Plan
+from functions.store.plans import PlannedFigure, StoredPlan, plan_path, read_plan, write_plan
+from functions.store.run import Run
+from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi
+
+SHAPE = (16, 48, 48)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(
+        tmp_path,
+        voronoi(SHAPE, 12, seed=3),
+        segment={"subvolume_zyx_px": (16, 32, 32), "overlap_zyx_px": (0, 16, 16)},
+    )
+
+
+def samples(*seconds: float) -> tuple[Sample, ...]:
+    return tuple(
+        Sample(unit=f"u{i}", voxels=1000, seconds=s, overhead_s=0.5, label_bytes=100, fresh=True)
+        for i, s in enumerate(seconds)
+    )
+
+
+def test_measured_subvolumes_are_results_of_the_run(run: Run) -> None:
+    found = calibrate(run, 2, segmenter=ScrambledTruth())
+    assert [sample.fresh for sample in found.samples] == [True, True]
+    for sample in found.samples:
+        mark = run.cell("segment").mark(sample.unit)
+        assert sample.voxels == 16 * 32 * 32 == mark.figures["voxels"]
+        assert sample.seconds == pytest.approx(mark.seconds, abs=1e-4)
+    rest = calibrate(run, 4, segmenter=ScrambledTruth())
+    assert sorted(sample.fresh for sample in rest.samples) == [False, False, True, True]
+    assert run.cell("segment").attempts() == {sample.unit: 1 for sample in rest.samples}
+    size = sum(path.stat().st_size for path in run.cell("segment").file("subvolumes").iterdir())
+    assert rest.label_bytes_per_voxel == pytest.approx(size / (4 * 16 * 32 * 32))
+
+
+def test_too_few_or_too_many(run: Run) -> None:
+    for count in (1, 5):
+        with pytest.raises(TaskError, match=f"{count} of the run's 4"):
+            calibrate(run, count, segmenter=ScrambledTruth())
+    with pytest.raises(ValueError, match="at least 2"):
+        Calibration(samples=samples(1.0), start_s=0.0)
+
+
+def test_rate_and_spread_by_hand() -> None:
+    found = Calibration(samples=samples(1.0, 2.0, 3.0), start_s=0.0)
+    assert found.rate == pytest.approx(3600 * 1000 / 2.0)
+    logs = np.log([1.0, 2.0, 3.0])
+    assert found.sigma == pytest.approx(logs.std(ddof=1))
+    assert found.overhead_s == 0.5
+    assert found.few
+    low, high = mean_interval([1.0, 2.0, 3.0])
+    s2 = logs.var(ddof=1)
+    half = 4.302653 * math.sqrt(s2 / 3 + s2**2 / 4)  # t(0.975, 2)
+    assert math.log(high) == pytest.approx(logs.mean() + s2 / 2 + half, rel=1e-5)
+    assert math.log(low) == pytest.approx(logs.mean() + s2 / 2 - half, rel=1e-5)
+
+
+def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
+    """4 samples of a log-normal of sigma 0.3, 2,000 times: 95 % within what 2,000 trials can tell."""
+    draws = np.random.default_rng(11).lognormal(-(0.3**2) / 2, 0.3, (2000, 4))
+    inside = sum(low <= 1.0 <= high for low, high in (mean_interval(list(row)) for row in draws))
+    assert 0.94 <= inside / 2000 <= 0.985
+
+
+@settings(deadline=None)
+@given(seconds=st.lists(st.floats(1e-3, 1e6), min_size=2, max_size=9))
+def test_the_rate_lies_in_its_interval(seconds: list[float]) -> None:
+    found = Calibration(samples=samples(*seconds), start_s=0.0)
+    low, high = found.rate_interval
+    assert 0 <= low <= found.rate * (1 + 1e-9)
+    assert found.rate * (1 - 1e-9) <= high < math.inf
+
+
+def test_figures_that_depend_on_a_measured_rate_have_intervals() -> None:
+    plan = Plan(extent=Extent.of_shape((100, 100, 100)), rate=1e5, gpus=(2,), rate_low=5e4, rate_high=2e5)
+    figures = {figure.name: figure for figure in plan.figures()}
+    for name in ("gpu_hours_without_overlap", "gpu_hours", "node_hours", "wall_hours", "hours_on_2_gpus"):
+        figure = figures[name]
+        assert (figure.low, figure.high) == (pytest.approx(figure.value / 2), pytest.approx(figure.value * 2))
+    assert figures["gpu_hours"].value == 10.0
+    assert figures["image"].low is None
+    bare = {figure.name: figure for figure in replace(plan, rate_low=None).figures()}
+    assert bare["gpu_hours"].low is None
+
+
+def test_a_plan_is_kept_and_set_against_the_marks(run: Run) -> None:
+    assert read_plan(run) is None
+    assert against_plan(run) == ()
+    plan = StoredPlan(
+        made="2026-01-01T00:00:00+00:00",
+        rate=4 * 16 * 32 * 32 * 100.0,
+        gpus=2,
+        samples=3,
+        figures=(
+            PlannedFigure(name="gpu_hours", value=0.01, unit="GPU-h", formula="f", low=0.005, high=0.02),
+        ),
+    )
+    write_plan(run, plan)
+    assert read_plan(run) == plan
+    assert [row.name for row in against_plan(run)] == ["subvolumes"]
+
+    segment_all(run, ScrambledTruth(), order=segment.units(run)[:2])
+    rows = {row.name: row for row in against_plan(run)}
+    assert (rows["subvolumes"].planned, rows["subvolumes"].actual) == (4, 2)
+    hours = rows["gpu_hours"]
+    took = sum(mark.seconds for mark in run.cell("segment").marks()) / 3600
+    assert hours.planned == 0.005  # half of the subvolumes are done
+    assert (hours.low, hours.high) == (0.0025, 0.01)
+    assert hours.actual == pytest.approx(took)
+    assert hours.inside is (0.0025 <= took <= 0.01)
+    assert hours.ratio == pytest.approx(took / 0.005)
+    rate = rows["voxels_per_gpu_hour"]
+    assert rate.actual == pytest.approx(2 * 16 * 32 * 32 / took)
+    assert (rate.low, rate.high) == (pytest.approx(plan.rate / 2), pytest.approx(plan.rate * 2))
+
+
+def test_a_damaged_plan_is_named(run: Run) -> None:
+    plan_path(run).parent.mkdir(parents=True)
+    plan_path(run).write_text("{")
+    with pytest.raises(TaskError, match="figures-"):
+        read_plan(run)

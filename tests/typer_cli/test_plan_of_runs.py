@@ -1,0 +1,93 @@
+"""`plan --run` and `--calibrate` on the real embedded site, and `run show` with plan against actual."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from functions.microscopes.importing import import_stack
+from functions.planning import Tiling
+from tests.typer_cli.invoking import petavoxel
+from typer_cli.boundary import ExitCode
+
+SHAPE = (18, 48, 48)
+TILING = Tiling(size_zyx=(18, 32, 32), overlap_zyx=(16, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has its aligned volume, four subvolumes of it not segmented."""
+    tmp_path = tmp_path_factory.mktemp("aligned")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PETAVOXEL_HOME", str(tmp_path / "home"))
+        _align(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def aligned(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETAVOXEL_HOME", str(home))
+
+
+def _align(tmp_path: Path) -> None:
+    stack = np.random.default_rng(5).integers(40, 220, SHAPE, dtype=np.uint8)
+    np.save(tmp_path / "stack.npy", stack)
+    folder = import_stack(tmp_path / "stack.npy", tmp_path / "sample", voxel_size_zyx_nm=(16.0, 16.0, 16.0))
+    done = petavoxel(
+        "run", "start", folder, "--stop-after", "align_render", "--workers", "1", "--wait", "-o", "json",
+        "--set", "segment.subvolume_zyx_px=18,32,32", "--set", "segment.overlap_zyx_px=16,16,16",
+        "--set", "segment.device=cpu",
+    )  # fmt: skip
+    assert done.code == ExitCode.DONE, done.err
+
+
+@pytest.mark.usefixtures("aligned")
+def test_a_runs_volume_at_a_given_rate() -> None:
+    assert petavoxel("run", "show", "last", "-o", "json").document["plan"] == []
+    document = petavoxel("plan", "--run", "last", "--rate", "1MVx/h", "-o", "json").document
+    assert document["voxels"] == 18 * 48 * 48
+    assert document["subvolumes"] == 4
+    assert document["gpu_hours"] == pytest.approx(4 * 18 * 32 * 32 / 1e6)
+    assert "calibration" not in document
+    (row,) = petavoxel("run", "show", "last", "-o", "json").document["plan"]
+    assert (row["planned"], row["actual"]) == (4, 0)
+
+
+@pytest.mark.usefixtures("aligned")
+def test_calibrate_then_set_plan_against_actual() -> None:
+    done = petavoxel(
+        "plan", "--run", "last", "--calibrate", "--subvolumes", "2", "--gpus", "8",
+        "--volume", "1mm3", "-o", "json",
+    )  # fmt: skip
+    assert done.code == ExitCode.DONE, done.err
+    found = done.document["calibration"]
+    assert [sample["fresh"] for sample in found["samples"]] == [True, True]
+    assert found["low"] <= found["voxels_per_gpu_hour"] <= found["high"]
+    assert found["few_samples"] is True
+    assert done.document["voxels"] == 1e15  # the volume asked for, at the run's rate and tiling
+    assert done.document["overlap_factor"] == pytest.approx(TILING.factor)
+    figures = {figure["name"]: figure for figure in done.document["figures"]}
+    expected = 1e15 / found["voxels_per_gpu_hour"] * TILING.factor
+    assert figures["gpu_hours"]["value"] == pytest.approx(expected)
+    assert figures["wall_hours"]["value"] == pytest.approx(expected / 8)
+    assert figures["wall_hours"]["high"] == pytest.approx(1e15 / found["low"] * TILING.factor / 8)
+
+    shown = petavoxel("run", "show", "last", "-o", "json").document["plan"]
+    rows = {row["name"]: row for row in shown}  # of the run's own volume, not of the 1 mm3
+    assert (rows["subvolumes"]["planned"], rows["subvolumes"]["actual"]) == (4, 2)
+    assert rows["gpu_hours"]["ratio"] == pytest.approx(1, rel=1e-3)  # the two that are done made the plan
+    assert rows["gpu_hours"]["inside"] is True
+    text = petavoxel("run", "show", "last").out
+    assert "actual / planned" in text
+    again = petavoxel("plan", "--run", "last", "--calibrate", "--subvolumes", "5", "-o", "json")
+    assert again.code == ExitCode.PUT_RIGHT
+    assert "5 of the run's 4" in again.document["error"]["message"]
+
+
+def test_no_such_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETAVOXEL_HOME", str(tmp_path))
+    done = petavoxel("plan", "--run", "last", "-o", "json")
+    assert done.code == ExitCode.PUT_RIGHT
+    assert "no such run" in done.document["error"]["message"]
