@@ -169,26 +169,6 @@ def authorization_for(details: object) -> GlobusAuthorizationParameters | None:
     return gare.authorization_parameters if gare else None
 
 
-def resume(site: Site, run_id: str, home: Path) -> dict[str, Any]:
-    """Log in as an INACTIVE run asks, let it go on, and return its document.
-
-    Raises:
-        RunError: the run is not INACTIVE, or does not say what it needs.
-        AuthError: it needs a person, and this is the service.
-    """
-    return resume_with(connect(site, "operator", home), run_id)
-
-
-def resume_with(service: Service, run_id: str) -> dict[str, Any]:
-    """`resume` by clients that `connect` made."""
-    assert service.app
-    run = service.flows.get_run(run_id).data
-    flow = service.flow(run["flow_id"])  # before the login, so that it asks for the flow's own scope, too
-    authorise(service.app, dict(run))
-    resumed: dict[str, Any] = dict(flow.resume_run(run_id).data)
-    return resumed
-
-
 def authorise(app: GlobusApp, run: dict[str, Any]) -> None:
     """Log in as the document of an INACTIVE run asks.
 

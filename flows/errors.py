@@ -23,6 +23,7 @@ class FlowsError(Exception):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(f"{message}; {remedy}" if remedy else message)
+        self.message = message
         self.remedy = remedy
 
 
@@ -52,11 +53,6 @@ class ServiceError(FlowsError):
     def __init__(self, message: str, *, remedy: str = "", http_status: int | None = None) -> None:
         super().__init__(message, remedy=remedy)
         self.http_status = http_status
-
-    @property
-    def unsure(self) -> bool:
-        """Whether the call may have been carried out all the same."""
-        return self.http_status is None or self.http_status >= 500
 
 
 class DefinitionError(FlowsError):

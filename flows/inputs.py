@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from flows.errors import InputError
+from flows.errors import InputError, SiteError
 from flows.records import FLOW_STEPS, TRANSFER
 from flows.site import Site
 from functions.model.base import Document
@@ -36,7 +36,7 @@ OWN_FILES = "files:own"
 MAX_FILES_BYTES = 100_000
 """Of the names of a run's files: half of what a flow's state may hold."""
 IMAGE_PATTERNS = ("*.tif", "*.tiff", "*.bmp", "*.png", "*.jpg", "*.jpeg", "*.mrc", "*.st")
-DOCUMENT_PATTERNS = ("acquisition.json", "tiles.csv")
+DOCUMENT_PATTERNS = ("acquisition.json", "tiles.csv", "findings.json")
 
 
 class RunRequest(Document):
@@ -59,7 +59,8 @@ class RunRequest(Document):
     tags: Annotated[tuple[Tag, ...], Field(max_length=16)] = ()
     """Further tags of the run, beside those that every run carries (`tags_of`)."""
     files: tuple[FileName, ...] = ALL_FILES
-    """What the transfer moves. Folders other than the whole are moved without what is no image."""
+    """What the transfer moves. Of folders nothing but images is moved, unless it is the whole one and its
+    documents are the microscope's."""
     documents: str | None = None
     """Folder on the instrument collection with an acquisition.json and tiles.csv that describe the
     acquisition to the site instead of what the microscope wrote. Paths in them begin with raw/ (what `files`
@@ -208,7 +209,7 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
         source=Place(id=site.instrument.id, path=site.instrument.collection_path(source)),
         raw=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "raw")),
         files=request.files,
-        filter_rules=_filter_rules(request.files),
+        filter_rules=_filter_rules(request),
         documents=documents,
         work=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "work")),
         publication=Place(id=site.publication.id, path=site.publication.collection_path(publication)),
@@ -238,22 +239,28 @@ def _documents(
     if request.start_at == TRANSFER and not source.is_dir():
         raise InputError(f"documents: {source}: not a folder", remedy="write them, or leave them out")
     here = scratch / "documents" / source.name
+    try:
+        place = site.instrument.collection_path(source)
+    except SiteError as error:
+        remedy = "give --outbox a folder that the instrument collection shows"
+        raise SiteError(f"documents: {error}", remedy=remedy) from None
     way = DocumentsInput(
-        source=site.instrument.collection_path(source) + "/",
+        source=place + "/",
         destination=site.scratch.collection_path(here) + "/",
     )
     return (way,), str(here)
 
 
-def _filter_rules(files: tuple[str, ...]) -> tuple[FilterRule, ...]:
+def _filter_rules(request: RunRequest) -> tuple[FilterRule, ...]:
     """Only images leave with a folder: what else a microscope keeps there may name people.
 
     PROVISIONAL: that the rules leave alone the files that a transfer names itself; so far no request names
     both folders and files.
     """
-    if not any(name.endswith("/") and name != "/" for name in files):
+    described = request.documents is not None
+    if not any(name.endswith("/") and (name != "/" or described) for name in request.files):
         return ()
-    patterns = (*IMAGE_PATTERNS, *DOCUMENT_PATTERNS)
+    patterns = (*IMAGE_PATTERNS, *(pattern.upper() for pattern in IMAGE_PATTERNS), *DOCUMENT_PATTERNS)
     wanted = [FilterRule(method="include", type="file", name=pattern) for pattern in patterns]
     return (*wanted, FilterRule(method="exclude", type="file", name="*"))
 

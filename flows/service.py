@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import FlowsError, InputError, RunError, ServiceError
+from flows.remote import explain
 from flows.site import Site, local_site
 
 if TYPE_CHECKING:
@@ -141,26 +142,20 @@ def told(doing: str, *, of_run: bool = True) -> Iterator[None]:
 
     try:
         yield
-    except globus_sdk.GlobusAPIError as error:
-        raise _explained(doing, error, of_run=of_run) from error
     except globus_sdk.GlobusError as error:
-        raise ServiceError(
-            f"{doing}: no answer from Globus ({error})",
-            remedy="it may have been carried out: look before you try again",
-        ) from error
+        raise _told(doing, explain(error), of_run=of_run) from error
 
 
-def _explained(doing: str, error: Any, *, of_run: bool) -> FlowsError:
-    """A service's refusal in our words."""
-    status = error.http_status
-    message = f"{doing}: {error.message or error.http_reason}"
-    if error.code == "FLOW_INPUT_ERROR" or status == 422:
+def _told(doing: str, error: ServiceError, *, of_run: bool) -> FlowsError:
+    """What an answer means to who did this."""
+    message, status = f"{doing}: {error.message}", error.http_status
+    if status == 422:
         return InputError(message, remedy="correct the named fields")
     if of_run and status in (404, 409):
         return RunError(message, remedy="see `petavoxel run list`")
-    remedy = "try again; status.globus.org tells more"
-    if status in (401, 403):
-        remedy = "log in again, with the consents that are asked for"
+    remedy = error.remedy
+    if status is None:
+        remedy = "it may have been carried out: look before you try again"
     if status == 404:
         remedy = "deploy the flow again, or ask for a role in it"
-    return ServiceError(f"{message} ({status})", remedy=remedy, http_status=status)
+    return ServiceError(message, remedy=remedy, http_status=status)

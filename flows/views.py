@@ -181,10 +181,11 @@ class RunViews:
         document = self._document(self.find(run_id))
         if document["status"] != RunStatus.INACTIVE:
             return None
-        from globus_sdk.gare import to_gare
+        from flows.auth import authorization_for
 
-        needed = to_gare(document["details"])
-        if needed is None:
-            return Blocked(message=str(document["details"].get("description", "")), scopes=())
-        asked = needed.authorization_parameters
+        details = document.get("details")
+        asked = authorization_for(details)
+        if asked is None:
+            said = details.get("description", "") if isinstance(details, dict) else ""
+            return Blocked(message=str(said), scopes=())
         return Blocked(message=asked.session_message or "", scopes=tuple(asked.required_scopes or ()))

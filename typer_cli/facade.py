@@ -100,12 +100,16 @@ def request_of(
     settings: list[str] | None,
     label: str = "",
     on_gate_fail: str | None = None,
+    outbox: Path | None = None,
 ) -> RunRequest:
-    """What the user asks for, parsed once."""
+    """What the user asks for, parsed once, with documents instead of a microscope's own."""
     from flows.inputs import RunRequest
+    from flows.scrub import scrubbed
+    from flows.site import home_folder
+    from flows.watch.service import Places
 
     words = {"start_at": start_at, "stop_after": stop_after, "on_gate_fail": on_gate_fail}
-    return RunRequest.parse(
+    request = RunRequest.parse(
         {
             "source": str(folder),
             "label": label,
@@ -115,6 +119,7 @@ def request_of(
         },
         source="run start",
     )
+    return scrubbed(request, outbox=Places.of(folder, home_folder(), outbox=outbox).outbox)
 
 
 def visit_of(name: str, *, limit_s: float) -> Visit:

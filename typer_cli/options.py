@@ -108,3 +108,11 @@ EngineConfig = Annotated[
         help="A Compute endpoint's rendered YAML for --engine globus-compute: Slurm, PBS, accelerators.",
     ),
 ]
+Outbox = Annotated[
+    Path | None,
+    typer.Option(
+        "--outbox",
+        metavar="FOLDER",
+        help="Where documents wait to be moved; the instrument collection must show it. Default: home.",
+    ),
+]

@@ -60,7 +60,7 @@ def _asked(check: Check, visit: Visit) -> Answer:
         return check.run(visit)
     except GlobusError as error:
         told = explain(error)
-        return failed(str(told).removesuffix(f"; {told.remedy}"), told.remedy)
+        return failed(told.message, told.remedy)
     except (FlowsError, PetavoxelError) as error:
         return failed(str(error).removesuffix(f"; {error.remedy}"), error.remedy)
     except Exception as error:

@@ -38,9 +38,9 @@ _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS acquisition (
-  id INTEGER PRIMARY KEY CHECK (id = 1), memory TEXT, facts TEXT, ended INTEGER, finished_seq INTEGER,
+  id INTEGER PRIMARY KEY CHECK (id = 1), memory TEXT, facts TEXT, finished_seq INTEGER,
   problems TEXT, looked REAL, seq INTEGER);
-INSERT OR IGNORE INTO acquisition VALUES (1, '{}', NULL, NULL, NULL, '[]', 0, 0);
+INSERT OR IGNORE INTO acquisition VALUES (1, '{}', NULL, NULL, '[]', 0, 0);
 CREATE TABLE IF NOT EXISTS sections (
   z INTEGER PRIMARY KEY, version INTEGER, state TEXT, rule TEXT, waits TEXT, marker INTEGER, expected TEXT,
   seq INTEGER, changed REAL, completed REAL, left_out TEXT);
@@ -87,13 +87,12 @@ class Ledger:
     # -- what is seen ---------------------------------------------------------------------------------------
     def acquisition(self) -> AcquisitionRow:
         """What holds for the whole acquisition."""
-        memory, facts, ended, finished, problems, looked, seq = self._db.execute(
-            "SELECT memory, facts, ended, finished_seq, problems, looked, seq FROM acquisition"
+        memory, facts, finished, problems, looked, seq = self._db.execute(
+            "SELECT memory, facts, finished_seq, problems, looked, seq FROM acquisition"
         ).fetchone()
         return AcquisitionRow(
             memory=json.loads(memory),
             facts=facts_of(facts),
-            ended=None if ended is None else bool(ended),
             finished=finished == seq,
             problems=tuple(json.loads(problems)),
             looked=looked,
@@ -122,12 +121,11 @@ class Ledger:
                 db.execute("UPDATE sections SET expected = ? WHERE z = ?", (json.dumps(expected), z))
             db.executemany("UPDATE sections SET marker = 1 WHERE z = ?", [(z,) for z in observed.markers])
             db.execute(
-                "UPDATE acquisition SET memory = ?, facts = coalesce(facts, ?), ended = coalesce(?, ended),"
+                "UPDATE acquisition SET memory = ?, facts = coalesce(facts, ?),"
                 " problems = ?, looked = ?, seq = ?",
                 (
                     json.dumps(observed.memory),
                     None if observed.facts is None else json.dumps(asdict(observed.facts)),
-                    observed.ended,
                     json.dumps(observed.problems[:20]),
                     now,
                     seq,
@@ -316,13 +314,13 @@ class Ledger:
 
 def _reopen(db: sqlite3.Connection, z: int, *, seq: int, now: float) -> None:
     """A tile of a section is new: it is `seen` again, as the next version if it was on its way already."""
-    row = db.execute("SELECT state, version FROM sections WHERE z = ?", (z,)).fetchone()
-    if row is None:
+    if db.execute("SELECT 1 FROM sections WHERE z = ?", (z,)).fetchone() is None:
         db.execute(
             "INSERT INTO sections VALUES (?, 1, ?, '', '', 0, NULL, ?, ?, NULL, '[]')", (z, SEEN, seq, now)
         )
         return
-    version = row[1] + (row[0] not in (SEEN, COMPLETE))
+    # behind all that were started: a section whose tiles came back to an older version has its number
+    (version,) = db.execute("SELECT 1 + coalesce(max(version), 0) FROM versions WHERE z = ?", (z,)).fetchone()
     db.execute(
         "UPDATE sections SET state = ?, version = ?, rule = '', marker = 0, seq = ?, changed = ?,"
         " completed = NULL, left_out = '[]' WHERE z = ?",

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from flows.errors import InputError
 from flows.inputs import MAX_FILES_BYTES
@@ -28,7 +28,7 @@ from functions.microscopes.observing import Facts, SeenTile
 from functions.microscopes.wholeness import file_facts
 from functions.model.acquisition import Acquisition, Section, Tile
 from functions.store.files import atomic_path
-from functions.store.mrc import read_header, without_labels
+from functions.store.mrc import MrcHeader, read_header, without_labels
 
 COPY_BYTES = 1 << 22
 NAME_BYTES = 4
@@ -85,7 +85,8 @@ class Outbox:
         if any(seen.plane is not None for seen in tiles):
             stack = f"z{row.z:05d}.mrc"
             if moved is None:
-                self._copy_planes(tiles, partial / stack)
+                planes = [(seen.path, seen.plane) for seen in tiles if seen.plane is not None]
+                copy_planes(self._folder, planes, partial / stack)
             place = f"documents/{Path(moved).name if moved else name}/{stack}"
             for plane, seen in enumerate(tiles):
                 placed.append(seen.tile(shape_yx=self._shape(seen), path=place, plane=plane))
@@ -115,23 +116,6 @@ class Outbox:
             return names
         return [f"/{folder}/" for folder in folders]
 
-    def _copy_planes(self, tiles: Sequence[SeenTile], target: Path) -> None:
-        """The planes of a section as a stack of its own, in the order of the tiles."""
-        source = self._folder / tiles[0].path
-        header = read_header(source)
-        with open(source, "rb") as reader, open(target, "wb") as writer:
-            writer.write(without_labels(reader.read(1024), planes=len(tiles), order=header.order))
-            for seen in tiles:
-                assert seen.plane is not None
-                left = header.plane_bytes
-                reader.seek(header.plane_end(seen.plane) - left)
-                while left:
-                    chunk = reader.read(min(left, COPY_BYTES))
-                    if not chunk:
-                        raise InputError(f"{source}: became shorter", remedy="look at the microscope")
-                    writer.write(chunk)
-                    left -= len(chunk)
-
     def _acquisition(self, sections: Sequence[Section], facts: Facts) -> Acquisition:
         values: dict[str, object] = {
             "id": self._acquisition_id,
@@ -145,14 +129,54 @@ class Outbox:
         return build(Acquisition, values, source=str(self._folder))
 
     def _dtype(self, z: int) -> Literal["uint8", "uint16"]:
-        """The pixel type that the first readable tile of a section states."""
-        for seen in self._ledger.tiles(z):
-            bits = file_facts(self._folder / seen.path, plane=seen.plane).bits
-            if bits in (8, 16):
-                return "uint8" if bits == 8 else "uint16"
-        raise InputError(
-            f"section {z}: no file states 8 or 16 bits a pixel", remedy="write tiles of one gray plane"
-        )
+        return stated_dtype(self._folder, self._ledger.tiles(z), what=f"section {z}")
+
+
+def stated_dtype(folder: Path, tiles: Iterable[SeenTile | Tile], *, what: str) -> Literal["uint8", "uint16"]:
+    """The pixel type that the first readable one of these tiles states.
+
+    Raises:
+        InputError: none does.
+    """
+    for tile in tiles:
+        bits = file_facts(folder / tile.path, plane=tile.plane).bits
+        if bits in (8, 16):
+            return "uint8" if bits == 8 else "uint16"
+    raise InputError(f"{what}: no file states 8 or 16 bits a pixel", remedy="write tiles of one gray plane")
+
+
+def copy_planes(folder: Path, planes: Sequence[tuple[str, int]], target: Path) -> None:
+    """Planes, each a file below `folder` and an index, as a stack of their own in this order, under the first
+    one's header without its labels.
+
+    Raises:
+        InputError: they are not of one size and type, or a file became shorter.
+    """
+    first = read_header(folder / planes[0][0])
+    with open(target, "wb") as writer:
+        for number, (path, plane) in enumerate(planes):
+            header = read_header(folder / path)
+            if (header.shape_yx, header.mode, header.signed, header.order) != (
+                *(first.shape_yx, first.mode, first.signed, first.order),
+            ):
+                raise InputError(
+                    f"{path}: planes of another size or type than {planes[0][0]}", remedy="keep one of them"
+                )
+            with open(folder / path, "rb") as reader:
+                if number == 0:
+                    writer.write(without_labels(reader.read(1024), planes=len(planes), order=header.order))
+                _copy_plane(reader, writer, header, plane, source=path)
+
+
+def _copy_plane(reader: BinaryIO, writer: BinaryIO, header: MrcHeader, plane: int, *, source: str) -> None:
+    left = header.plane_bytes
+    reader.seek(header.plane_end(plane) - left)
+    while left:
+        chunk = reader.read(min(left, COPY_BYTES))
+        if not chunk:
+            raise InputError(f"{source}: became shorter", remedy="look at the microscope")
+        writer.write(chunk)
+        left -= len(chunk)
 
 
 def clear(documents: str) -> None:

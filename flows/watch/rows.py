@@ -59,7 +59,6 @@ class AcquisitionRow:
 
     memory: Memory
     facts: Facts | None
-    ended: bool | None
     finished: bool
     """Somebody said that it is over, and no tile came since."""
     problems: tuple[str, ...]

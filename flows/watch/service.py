@@ -57,6 +57,11 @@ class Places:
         )
 
     @property
+    def mark(self) -> str:
+        """Tag of all runs of this folder, and of no other that has its name."""
+        return f"watch:{self.ledger.stem[-8:]}"
+
+    @property
     def acquisition_id(self) -> str:
         """Name of the acquisition at the site.
 

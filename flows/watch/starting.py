@@ -20,6 +20,7 @@ from flows.inputs import RunRequest
 from flows.records import RunStatus
 from flows.watch.ledger import Ledger
 from flows.watch.rows import STARTED, STARTING, StartRow
+from functions.model.errors import TaskError
 
 if TYPE_CHECKING:
     from flows.run import Runs
@@ -66,21 +67,27 @@ class Starter(Protocol):
 
 
 class RunsStarter:
-    """The starter over the runs of a site."""
+    """The starter over the runs of a site.
 
-    def __init__(self, runs: Runs) -> None:
+    Its runs carry `mark`, a tag of the watched folder, beside their own: folders of one name have the same
+    tags of sections, and the run of another one must not be taken for ours.
+    """
+
+    def __init__(self, runs: Runs, *, mark: str) -> None:
         self._runs = runs
+        self._mark = mark
 
     def start(self, request: RunRequest) -> str:
         """Start a run; see `Starter`."""
         try:
-            return self._runs.start(request).id
+            marked = request.model_copy(update={"tags": (*request.tags, self._mark)})
+            return self._runs.start(marked).id
         except Exception as error:
             raise classified(error) from error
 
     def find(self, tag: str) -> FoundRun | None:
-        """The oldest run that carries a tag."""
-        found = self._runs.tagged(tag)
+        """The oldest run of this folder that carries a tag."""
+        found = [run for run in self._runs.tagged(tag) if self._mark in run.tags]
         if not found:
             return None
         run = found[-1]
@@ -145,11 +152,15 @@ class StartLoop:
                 return
             first, last = _span(row)
             apart = all(last < begin or end < first for begin, end in spans)
-            if row.due > self._clock() or not (row.unsure or (apart and running < self._at_most)):
+            if row.due > self._clock() or not (self._fresh(row) or (apart and running < self._at_most)):
                 continue
             if self._attempt(row):
                 running += 1
                 spans.append((first, last))
+
+    def _fresh(self, row: StartRow) -> bool:
+        """Whether a start was sent so lately that it is only looked up: that needs no room for a run."""
+        return row.unsure and self._clock() < row.tried + self._grace_seconds
 
     def _follow(self) -> int:
         """How many runs are at work; asks the service no more often than every `follow_seconds`."""
@@ -189,22 +200,27 @@ class StartLoop:
         except Exception as error:  # whatever the service's client raises
             self._later(row, error, unsure=True)
             return False
-        self._ledger.attempt(row.id)
-        request = RunRequest.parse(row.request, source=f"start {row.tag}")
         try:
+            request = RunRequest.parse(row.request, source=f"start {row.tag}")
+            self._ledger.attempt(row.id)
             run_id = self._quickly(lambda: self._starter.start(request))
+        except TaskError as error:  # of an older release: it must not keep those behind it
+            self._refused(row, error)
         except BusyError as error:
-            self._ledger.postpone(row.id, seconds=self._follow_seconds, unsure=True, error=str(error))
+            self._ledger.postpone(row.id, seconds=self._follow_seconds, unsure=row.unsure, error=str(error))
         except RefusedError as error:
-            self._ledger.postpone(row.id, seconds=REFUSED_SECONDS, unsure=True, error=f"refused: {error}")
+            self._refused(row, error)
         except NotCarriedOutError as error:
-            self._later(row, error, unsure=False)
+            self._later(row, error, unsure=row.unsure)
         except Exception as error:  # it may have been carried out
             self._ledger.postpone(row.id, seconds=0.0, unsure=True, error=f"{type(error).__name__}: {error}")
         else:
             self._ledger.started(row.id, run_id)
             return True
         return False
+
+    def _refused(self, row: StartRow, error: Exception) -> None:
+        self._ledger.postpone(row.id, seconds=REFUSED_SECONDS, unsure=row.unsure, error=f"refused: {error}")
 
     def _later(self, row: StartRow, error: Exception, *, unsure: bool) -> None:
         seconds = min(MOST_WAIT_SECONDS, 0.5 * 2.0 ** min(row.attempts, 10))

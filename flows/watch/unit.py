@@ -3,7 +3,7 @@ little."""
 
 from __future__ import annotations
 
-import shlex
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +17,7 @@ RequiresMountsFor={folder}
 [Service]
 Type=exec
 ExecStart={command}
-Environment=PETAVOXEL_HOME={home}
+Environment={variable}
 Restart=always
 RestartSec=10
 KillSignal=SIGTERM
@@ -46,12 +46,21 @@ def systemd_unit(folder: Path, *, site: str, home: Path, outbox: Path | None, mo
         words += ["--outbox", str(outbox)]
     return _UNIT.format(
         folder=_escaped(folder),
-        command=" ".join(shlex.quote(word.replace("%", "%%")) for word in words),
-        home=_escaped(home),
+        command=" ".join(_quoted(word) for word in words),
+        variable=_escaped(f"PETAVOXEL_HOME={home}"),
         writable=" ".join(_escaped(path) for path in (home, outbox) if path is not None),
     )
 
 
-def _escaped(path: Path) -> str:
-    """A path as unit files want it."""
-    return str(path).replace("%", "%%").replace(" ", "\\x20")
+def _quoted(word: str) -> str:
+    """A word of a command line. systemd is no shell: it knows backslashes in all quotes, and puts variables
+    and specifiers in everywhere."""
+    if re.fullmatch(r"[A-Za-z0-9_./=:,+@-]+", word):
+        return word
+    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"'
+
+
+def _escaped(path: Path | str) -> str:
+    """A word of a list of paths or assignments, where there are no variables."""
+    return _quoted(str(path)).replace("$$", "$")

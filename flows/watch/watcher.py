@@ -30,6 +30,9 @@ STAGE: FlowStep = "stitch"
 MAX_TAG = 64
 MOST_SECTIONS = 50
 """Of a batch: its shards and the names of its files share the state of one flow."""
+TROUBLE = (FlowsError, PetavoxelError, OSError, ValueError)
+"""What half-written metadata and a share that went away raise, ValueError where values fit no model: it is
+told, and keeps neither other sections nor the next look from their work."""
 TELL_SECONDS = 60.0
 """Between notes that a look found nothing."""
 ALL_DONE = "acquisition.done"
@@ -88,7 +91,7 @@ class Watcher:
         try:
             while self._take():  # who was away for long is told in pieces
                 pass
-        except (PetavoxelError, OSError) as error:  # half-written metadata, a share that went away
+        except TROUBLE as error:
             self._ledger.looked([str(error)])
             return
         self._judge()
@@ -200,7 +203,7 @@ class Watcher:
         span = f"z {rows[0].z}" if len(rows) == 1 else f"z {rows[0].z}-{rows[-1].z}"
         try:
             documents, files = self._outbox.pack(tag, rows, facts)
-        except (FlowsError, PetavoxelError, OSError) as error:
+        except TROUBLE as error:
             self._ledger.looked([str(error)])
             return
         request = RunRequest(
@@ -234,7 +237,7 @@ class Watcher:
         tag = _short(f"volume-version:{self._acquisition_id}:{self._ledger.start_count('volume') + 1}")
         try:
             documents, files = self._outbox.pack(tag, rows, whole.facts)
-        except (FlowsError, PetavoxelError, OSError) as error:
+        except TROUBLE as error:
             self._ledger.looked([str(error)])
             return
         request = RunRequest(

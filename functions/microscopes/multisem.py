@@ -12,6 +12,7 @@ whose time has changed are looked into.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -119,15 +120,30 @@ def _coordinates(mfov: Path) -> dict[str, tuple[float, float]]:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        for line in text.split("\n")[:-1]:
+        for number, line in enumerate(text.split("\n")[:-1], start=1):
             cells = line.split()
             if len(cells) >= 3:
                 place, _, image = cells[0].replace("\\", "/").rpartition("/")
                 if place in ("", mfov.name):
-                    found[image] = (float(cells[1]), float(cells[2]))
+                    found[image] = _place(cells[1:3], f"{path}: line {number}")
         if found:
             return found
     return {}
+
+
+def _place(cells: list[str], source: str) -> tuple[float, float]:
+    """x, y in pixels.
+
+    Raises:
+        AcquisitionError: not two finite numbers.
+    """
+    try:
+        x, y = (float(cell) for cell in cells)
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise AcquisitionError(f"{source}: x, y: not two numbers", remedy="correct the line")
+    return x, y
 
 
 def _expected(folder: Path, z: int, memory: Memory) -> int:

@@ -89,8 +89,6 @@ class Observed:
     expected: dict[int, int | tuple[str, ...]] = field(default_factory=dict)
     """How many tiles a section should have, or their keys."""
     facts: Facts | None = None
-    ended: bool | None = None
-    """Whether the microscope says that its run is over; None: nothing new about that."""
     problems: list[str] = field(default_factory=list)
     """Lines that could not be used, for people."""
 

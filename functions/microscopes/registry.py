@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from functions.microscopes import multisem, plain, sbemimage, serialem
 from functions.microscopes.common import ReadAcquisition
+from functions.microscopes.findings import read_findings
 from functions.microscopes.observing import Observed
 from functions.model.acquisition import Acquisition, Finding, Section, Tile
 from functions.model.base import Document
@@ -64,7 +65,8 @@ def read_acquisition(folder: Path, *, documents: Path | None = None) -> ReadAcqu
         AcquisitionError: no adapter recognises the folder, or its metadata do not fit.
     """
     if documents is not None:
-        return plain.read(folder, documents=documents)
+        read = plain.read(folder, documents=documents)
+        return read.model_copy(update={"findings": read_findings(documents)})
     return adapter_of(folder).read(folder)
 
 

@@ -15,7 +15,6 @@ from pydantic import JsonValue
 from functions.microscopes.common import PathGuard, build
 from functions.microscopes.observing import Facts, Memory, Observed, SeenTile, integers, tail
 from functions.microscopes.sbemimage_logs import (
-    END_OF_LOG,
     Config,
     Session,
     TileLine,
@@ -32,12 +31,12 @@ MAX_SCALE = 4.0
 """Grids whose pixels are more times larger or smaller than those of most tiles are no part of one picture."""
 MOST_TILES = 5000
 """Told in one look, or a little more."""
-RUN_FILE = re.compile(r"(metadata|imagelist|config|log)_(\d+)\.txt")
+RUN_FILE = re.compile(r"(metadata|imagelist)_(\d+)\.txt")
 
 
 def observe_logs(logs: Path, folder: Path, memory: Memory, *, name: str) -> Observed:
     """News of all runs since `memory`: {"offsets": {file: bytes}, "open": {time: slices since the marker},
-    "facts": ..., "last": the run that was written last}."""
+    "facts": ...}."""
     observed = Observed(memory=memory)
     try:
         names = sorted(path.name for path in logs.iterdir())
@@ -49,7 +48,7 @@ def observe_logs(logs: Path, folder: Path, memory: Memory, *, name: str) -> Obse
             runs.setdefault(match[2], set()).add(match[1])
     offsets = {file: int(str(offset)) for file, offset in _table(memory, "offsets").items()}
     opened = {time: integers(slices) for time, slices in _table(memory, "open").items()}
-    reader = _Reader(logs, folder, observed, facts=_facts(memory, name), last=str(memory.get("last", "")))
+    reader = _Reader(logs, folder, observed, facts=_facts(memory, name))
     grown = {
         time: file
         for time in runs
@@ -64,13 +63,10 @@ def observe_logs(logs: Path, folder: Path, memory: Memory, *, name: str) -> Obse
             reader.read(time, file, lines, opened.setdefault(time, set()))
         if before != offsets[file]:
             break  # the rest of this run comes before the next: at the next look
-    ended = _ended(logs, reader.last, runs)
-    observed.ended = ended if reader.last else None
     observed.facts = reader.facts
     observed.memory = {
         "offsets": {**offsets},
         "open": {time: list(slices) for time, slices in opened.items() if slices},
-        "last": reader.last,
         "facts": None if reader.facts is None else list(reader.facts.voxel_size_zyx_nm),
     }
     return observed
@@ -79,22 +75,17 @@ def observe_logs(logs: Path, folder: Path, memory: Memory, *, name: str) -> Obse
 class _Reader:
     """Turns lines into news; knows the run they come from."""
 
-    def __init__(
-        self, logs: Path, folder: Path, observed: Observed, *, facts: Facts | None, last: str
-    ) -> None:
+    def __init__(self, logs: Path, folder: Path, observed: Observed, *, facts: Facts | None) -> None:
         self._logs = logs
         self._observed = observed
         self._guard = PathGuard(folder)
         self.facts = facts
-        self.last = last
 
     def read(self, time: str, file: str, lines: list[str], opened: set[int]) -> None:
         """The new lines of one file of a run; `opened` are the slices since its last marker."""
         config, session = self._config(time), self._session(time)
         grids = (config.geometry() if config else {}) | (session.geometry() if session else {})
         thickness = session.slice_thickness_nm if session else config.slice_thickness_nm if config else None
-        if lines:
-            self.last = time
         for line in lines:
             kind, _, body = line.partition(": ")
             try:
@@ -190,15 +181,6 @@ def _facts(memory: Memory, name: str) -> Facts | None:
         return None
     z, y, x = (float(str(value)) for value in size)
     return Facts(instrument="SBEMimage", layout=name, voxel_size_zyx_nm=(z, y, x))
-
-
-def _ended(logs: Path, time: str, runs: dict[str, set[str]]) -> bool:
-    """Whether the log of a run ends with its end mark."""
-    if "log" not in runs.get(time, ()):
-        return False
-    with open(logs / f"log_{time}.txt", "rb") as handle:
-        handle.seek(max(0, handle.seek(0, 2) - 2000))
-        return END_OF_LOG.encode() in handle.read()
 
 
 def _table(memory: Memory, key: str) -> dict[str, JsonValue]:

@@ -19,17 +19,19 @@ from functions.testing.microscopes.script import ADDRESS
 from tests.flows.watching import World
 
 ROOT = Path(__file__).parents[2]
+MARK = "watch:0123abcd"
 
 
 class Waiting(RunsStarter):
     """Carries each run out before it returns."""
 
     def __init__(self, runs: Runs) -> None:
-        super().__init__(runs)
+        super().__init__(runs, mark=MARK)
         self.site_runs = runs
 
     def start(self, request: RunRequest) -> str:
-        return self.site_runs.start(request, wait=True).id
+        marked = request.model_copy(update={"tags": (*request.tags, MARK)})
+        return self.site_runs.start(marked, wait=True).id
 
     def find(self, tag: str) -> FoundRun | None:
         return super().find(tag)

@@ -16,7 +16,7 @@ import globus_sdk
 import pytest
 import responses
 
-from flows.auth import GRANTS, app_of, authorization_for, connect, resume_with, service_of
+from flows.auth import GRANTS, app_of, authorise, authorization_for, connect, service_of
 from flows.credentials import ID_VARIABLE, SECRET_VARIABLE, from_environment, from_file, refusal
 from flows.errors import AuthError, RunError
 from flows.remote import explain
@@ -300,11 +300,12 @@ def waiting(details: object, status: str = "INACTIVE") -> dict[str, object]:
 
 
 def resumed_as_service(site: Site, home: Path, run: dict[str, object], auth: FakeAuth) -> None:
-    """`resume` of a run by the microscope's client."""
+    """A run is resumed by the microscope's client, as `Runs.resume` does it."""
     app = app_of(site, "trigger", home)
-    auth.mock.add("GET", f"{FLOWS}/runs/{RUN_ID}", json=run)
     auth.mock.add("POST", f"{FLOWS}/runs/{RUN_ID}/resume", json={**run, "status": "ACTIVE"})
-    assert resume_with(service_of(app, "trigger", site), RUN_ID)["status"] == "ACTIVE"
+    flow = service_of(app, "trigger", site).flow(FLOW_ID)
+    authorise(app, run)
+    assert flow.resume_run(RUN_ID)["status"] == "ACTIVE"
 
 
 def test_a_run_that_waits_for_a_consent_gets_it_and_goes_on(site, secret, auth, tmp_path):

@@ -74,7 +74,8 @@ def test_each_section_version_is_started_once(loopback, tmp_path):
         loopback.site.model_copy(update={"name": "remote", "compute": compute}).model_dump(), source="site"
     )
     world = World(tmp_path)
-    world.starter = RunsStarter(Runs(site, home=tmp_path / "site", service=service, flow_id=flow_id))
+    runs = Runs(site, home=tmp_path / "site", service=service, flow_id=flow_id)
+    world.starter = RunsStarter(runs, mark="watch:0123abcd")
     world.again()
     for seed, failure in enumerate(FAILURES):
         loopback.world.faults.add(Rule(fraction=SHARE, seed=seed, service="flows", **failure))

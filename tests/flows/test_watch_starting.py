@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from flows.errors import InputError, RunError, ServiceError
-from flows.watch.starting import BusyError, NotCarriedOutError, RefusedError, classified
+from flows.inputs import RunRequest
+from flows.records import RunStatus
+from flows.watch.service import Places
+from flows.watch.starting import BusyError, NotCarriedOutError, RefusedError, RunsStarter, classified
 from functions.testing.microscopes import Script
-from tests.flows.watching import World
+from tests.flows.watching import SETTINGS, World
 
 TAG = "section-version:stack:100:1"
 
@@ -84,8 +90,6 @@ def test_a_start_that_is_carried_out_late_is_found_within_the_grace_time(world):
     world.look()
     request = state(world).request
     world.rest(10, every=5)
-    from flows.inputs import RunRequest
-
     world.starter.start(RunRequest.parse(request, source="late"))
     world.rest(60, every=5)
     assert (state(world).state, len(world.starter.runs[TAG])) == ("ended", 1)
@@ -129,10 +133,67 @@ def test_a_refusal_is_told_and_tried_again_rarely(world):
 def test_a_section_that_is_still_at_work_is_waited_for(world):
     world.starter.failures = [(BusyError("run 7 is at work on it"), False)]
     world.look()
-    assert (state(world).unsure, state(world).error) == (True, "run 7 is at work on it")
+    assert (state(world).unsure, state(world).error) == (False, "run 7 is at work on it")
     world.rest(40)
     assert state(world).state == "ended"
     assert world.starter.calls["start"] == 2
+
+
+def test_after_an_outage_no_more_runs_are_at_work_than_allowed(tmp_path):
+    world = World(tmp_path, settings=replace(SETTINGS, at_most=2))
+    world.acquire("sbemimage", Script(sections=6, tile_px=8), looking=False)
+    world.starter.failures = [(ConnectionError(), False)] * 6
+    world.starter.find_failures = [ConnectionError()] * 6
+    world.look()
+    assert world.starter.calls["start"] == 6
+    most = 0
+    for _ in range(40):
+        world.now += 5.0
+        world.look()
+        most = max(most, len(world.ledger.starts("started")))
+    assert {start.state for start in world.ledger.starts()} == {"ended"}
+    assert most == 2
+    assert {len(runs) for runs in world.starter.runs.values()} == {1}
+
+
+def test_a_start_that_this_release_cannot_read_does_not_keep_the_others(tmp_path):
+    world = World(tmp_path)
+    world.acquire("sbemimage", Script(sections=2, tile_px=8), looking=False)
+    world.look(start=False)
+    first, second = world.ledger.starts()
+    with world.ledger.transaction() as db:
+        db.execute(
+            "UPDATE starts SET request = replace(request, '{', '{\"gone\": 1, ') WHERE id = ?", (first.id,)
+        )
+    world.look()
+    assert list(world.starter.runs) == [second.tag]
+    assert world.ledger.starts()[0].error.startswith(f"refused: start {first.tag}: ")
+
+
+class ManyFolders:
+    """Runs of a site, of which `tagged` tells what several folders have started."""
+
+    def __init__(self):
+        self.started = []
+
+    def start(self, request):
+        run = SimpleNamespace(id=str(len(self.started)), tags=request.tags, status=RunStatus.ACTIVE)
+        self.started.append(run)
+        return run
+
+    def tagged(self, tag):
+        return [run for run in reversed(self.started) if tag in run.tags]
+
+
+def test_the_run_of_another_folder_of_that_name_is_not_taken_for_ours(tmp_path):
+    places = [Places.of(tmp_path / name / "stack", tmp_path) for name in ("a", "b")]
+    runs = ManyFolders()
+    ours, theirs = (RunsStarter(runs, mark=place.mark) for place in places)
+    request = RunRequest(source=str(tmp_path), tags=(TAG,))
+    theirs.start(request)
+    assert ours.find(TAG) is None
+    started = ours.start(request)
+    assert ours.find(TAG).id == started != theirs.find(TAG).id
 
 
 def test_two_watchers_of_one_folder(tmp_path):

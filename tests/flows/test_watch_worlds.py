@@ -3,9 +3,11 @@ tiles."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from functions.microscopes import plain
 from functions.testing.microscopes import Script, faults_of
@@ -168,3 +170,47 @@ def test_nothing_that_leaves_names_the_operator(tmp_path):
         assert any(path.name == "tiles.csv" for path in ours)
         for path in ours:
             assert not path.is_file() or ADDRESS.encode() not in path.read_bytes(), path
+
+
+def listed(folder, *takes, sections=1):
+    """A plain folder whose tile has each of these checksums in turn."""
+    for index, take in enumerate(takes):
+        rows = [f"{z},0,0,t{z}.png,0,0,8,8,{take * 64 if z == 0 else '0' * 64}" for z in range(sections)]
+        text = "\n".join(["section,row,column,path,stage_y_nm,stage_x_nm,height_px,width_px,sha256", *rows])
+        (folder / f"{index}.new").write_text(text + "\n")
+        (folder / f"{index}.new").rename(folder / "tiles.csv")
+        yield take
+
+
+def plain_world(tmp_path):
+    """A world with the images of two sections and no list of them yet."""
+    world = World(tmp_path)
+    for z in range(2):
+        Image.new("L", (8, 8)).save(world.folder / f"t{z}.png")
+    header = {"id": "stack", "instrument": "x", "voxel_size_zyx_nm": [30, 4, 4], "dtype": "uint8"}
+    (world.folder / "acquisition.json").write_text(
+        json.dumps({"schema": "petavoxel.acquisition/1", **header})
+    )
+    return world
+
+
+def test_a_section_whose_tiles_came_back_to_an_older_take_can_be_retaken(tmp_path):
+    world = plain_world(tmp_path)
+    for _ in listed(world.folder, "a", "b", "a", "c"):
+        world.rest(200)
+    tags = [start.tag for start in world.ledger.starts()]
+    assert tags == [f"section-version:stack:0:{version}" for version in (1, 2, 3)]
+    assert {row.state for row in world.ledger.sections()} == {"ended"}
+
+
+def test_values_that_fit_no_model_keep_only_their_own_section(tmp_path):
+    world = plain_world(tmp_path)
+    (world.folder / "t0.png").rename(world.folder / "later")
+    for _ in listed(world.folder, "a", sections=2):
+        world.look()
+    with world.ledger.transaction() as db:  # what an adapter let through
+        db.execute("UPDATE tiles SET body = replace(body, '[0.0,0.0]', '[NaN,0.0]') WHERE z = 0")
+    (world.folder / "later").rename(world.folder / "t0.png")
+    world.rest(200)
+    assert list(world.starter.runs) == ["section-version:stack:1:1"]
+    assert "stage_yx_nm" in world.ledger.acquisition().problems[0]

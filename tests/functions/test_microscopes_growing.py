@@ -23,6 +23,7 @@ from functions.microscopes import (
 )
 from functions.microscopes.observing import tail
 from functions.microscopes.wholeness import file_facts
+from functions.model.errors import AcquisitionError
 from functions.store.images import TileReadError, read_tile
 from functions.testing.microscopes import KINDS, Script, faults_of, simulate
 from tests.functions.sbem import SbemRun
@@ -97,7 +98,7 @@ def test_sbemimage_marker_belongs_to_all_tiles_since_the_last(tmp_path):
     first.tile(0, 0, 7)
     first.close()
     before = sbemimage.observe(tmp_path, {})
-    assert (before.markers, before.ended, before.facts.voxel_size_zyx_nm) == ({6}, True, (25, 10, 10))
+    assert (before.markers, before.facts.voxel_size_zyx_nm) == ({6}, (25, 10, 10))
     second = SbemRun(tmp_path, "20210630111111")
     second.tile(0, 1, 7)
     second.tile(0, 0, 6, shift=70)  # a retake of the slice before
@@ -108,7 +109,6 @@ def test_sbemimage_marker_belongs_to_all_tiles_since_the_last(tmp_path):
         [(7, "g0000 t0001"), (6, "g0000 t0000")],
         {6, 7},
     )
-    assert after.ended is False
     assert after.expected[7] == tuple(f"g0000 t000{tile}" for tile in range(4))
     idle = sbemimage.observe(tmp_path, after.memory)
     assert (idle.tiles, idle.markers, idle.memory) == ([], set(), after.memory)
@@ -204,6 +204,16 @@ def test_multisem_images_without_coordinates_wait(tmp_path):
     third = multisem.observe(tmp_path / "w", second.memory)
     assert third.tiles == []
     assert multisem.observe(tmp_path / "w", third.memory).memory == third.memory
+
+
+@pytest.mark.parametrize("word", ["here", "nan"])
+def test_multisem_a_damaged_coordinate_is_told_with_file_and_line(tmp_path, word):
+    simulate("multisem", tmp_path / "w", Script(sections=1, rows=1, columns=1, tile_px=8))
+    (listed,) = (tmp_path / "w").glob("*/*/000001/image_coordinates.txt")
+    first, second, *rest = listed.read_text().split("\n")
+    listed.write_text("\n".join([first, " ".join([second.split()[0], word, "0", "0"]), *rest]))
+    with pytest.raises(AcquisitionError, match=r"image_coordinates.txt: line 2: x, y: not two numbers"):
+        multisem.observe(tmp_path / "w", {})
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.watch.mounts import is_remote
+from flows.watch.unit import systemd_unit
 from tests.typer_cli.invoking import petavoxel
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +47,9 @@ def test_the_unit_can_be_installed(stack, tmp_path):
     lines = done.out.splitlines()
     (command,) = [line for line in lines if line.startswith("ExecStart=")]
     assert command.endswith(
-        f"-m typer_cli watch run {stack} --site local --every 4 --outbox '{tmp_path}/my box'"
+        f'-m typer_cli watch run {stack} --site local --every 4 --outbox "{tmp_path}/my box"'
     )
-    assert f"ReadWritePaths={tmp_path}/home {tmp_path}/my\\x20box" in lines
+    assert f'ReadWritePaths={tmp_path}/home "{tmp_path}/my box"' in lines
     assert "Restart=always" in lines
 
 
@@ -116,3 +117,11 @@ def test_shares_are_polled(tmp_path, folder, remote):
         "/dev/sda1 / ext4 rw 0 0\nserver:/x /data/nfs nfs4 rw 0 0\n//pc/x /media/my\\040share cifs rw 0 0\n"
     )
     assert is_remote(Path(folder), mounts=mounts) is remote
+
+
+def test_the_unit_takes_a_folder_of_any_name(tmp_path):
+    folder = Path("/data/it's 5 $HOME 100% a\\b")
+    text = systemd_unit(folder, site="local", home=tmp_path / "a b", outbox=None, more=[])
+    assert r"""watch run "/data/it's 5 $$HOME 100%% a\\b" --site local""" in text
+    assert r"""RequiresMountsFor="/data/it's 5 $HOME 100%% a\\b""" in text
+    assert f'Environment="PETAVOXEL_HOME={tmp_path}/a b"\n' in text

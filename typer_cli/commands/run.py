@@ -35,10 +35,13 @@ def start(
     workers: options.Workers = None,
     engine: options.Engine = None,
     engine_config: options.EngineConfig = None,
+    outbox: options.Outbox = None,
     wait: options.Wait = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Start a run on an acquisition; finished units of earlier runs are reused.
+
+    A microscope's logs and sidecars stay where they are: documents are written in their stead.
 
     Example: petavoxel run start /data/sample_07 --sections 3:9 --set segment.device=cpu --wait
     """
@@ -53,6 +56,7 @@ def start(
         settings=settings,
         label=label,
         on_gate_fail=on_gate_fail,
+        outbox=outbox,
     )
     runs = runs_of(site, workers=workers, engine=engine, engine_config=engine_config)
     if wait:

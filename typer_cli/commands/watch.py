@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,15 +32,6 @@ app = typer.Typer(
     help="See sections and acquisitions complete, and start flows: petavoxel watch FOLDER --site SITE.",
     no_args_is_help=True,
 )
-
-Outbox = Annotated[
-    Path | None,
-    typer.Option(
-        "--outbox",
-        metavar="FOLDER",
-        help="Where documents wait to be moved; the instrument collection must show it. Default: home.",
-    ),
-]
 
 
 @app.callback()
@@ -79,7 +69,7 @@ def run_watcher(
     ] = True,
     at_most: Annotated[int, typer.Option("--at-most", min=1, help="Runs at work at the same time.")] = 4,
     once: Annotated[bool, typer.Option("--once", help="Look once, start what is due, and end.")] = False,
-    outbox: Outbox = None,
+    outbox: options.Outbox = None,
     settings: options.Settings = None,
     workers: options.Workers = None,
     output: Output = Format.TEXT,
@@ -103,7 +93,7 @@ def run_watcher(
     places = Places.of(folder, home, outbox=outbox)
     service = WatchService(
         places,
-        RunsStarter(runs_of(site, workers=workers, role="trigger")),
+        RunsStarter(runs_of(site, workers=workers, role="trigger"), mark=places.mark),
         site=load_site(site, home=home, workers=workers),
         settings=WatchSettings(
             every=every,
@@ -125,7 +115,7 @@ def run_watcher(
 
 
 @app.command()
-def status(folder: options.Folder, outbox: Outbox = None, output: Output = Format.TEXT) -> None:
+def status(folder: options.Folder, outbox: options.Outbox = None, output: Output = Format.TEXT) -> None:
     """What waits for what: sections, the rules that fired, starts and their attempts.
 
     Example: petavoxel watch status /data/sample_07
@@ -163,7 +153,7 @@ def unit(
     folder: options.Folder,
     site: options.SiteName = "local",
     every: Annotated[int, typer.Option("--every", min=1, max=50, help="Sections a run.")] = 1,
-    outbox: Outbox = None,
+    outbox: options.Outbox = None,
     output: Output = Format.TEXT,
 ) -> None:
     """Print a systemd unit that keeps a watcher of this folder running.
