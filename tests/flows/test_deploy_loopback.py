@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from globus_sdk import NetworkError
 
-from flows.auth import connect, resume
+from flows.auth import connect
 from flows.credentials import ID_VARIABLE, SECRET_VARIABLE
 from flows.deploy import Deployer
 from flows.doctor import Visit, examine
@@ -130,8 +130,7 @@ def test_the_trigger_may_start_and_look_and_nothing_else(deployer, site, loopbac
         runs.cancel(runs.start(RunRequest(source=str(folder), stop_after="transfer")).id)
 
 
-@pytest.mark.parametrize("by", ["library", "runs"])
-def test_a_run_that_waits_for_a_consent_is_resumed(deployer, site, loopback, by):
+def test_a_run_that_waits_for_a_consent_is_resumed(deployer, site, loopback):
     waiting = {
         "StartAt": "w",
         "States": {"w": {"Type": "Wait", "Seconds": 1, "Next": "p"}, "p": {"Type": "Pass", "End": True}},
@@ -141,13 +140,11 @@ def test_a_run_that_waits_for_a_consent_is_resumed(deployer, site, loopback, by)
     loopback.world.faults.add(Rule(kind="inactive", next=1, path="/run$"))
     run_id = service.flow(flow_id).run_flow({})["run_id"]
     wait_until(lambda: service.flows.get_run(run_id)["status"] == "INACTIVE")
-    if by == "library":
-        resume(site, run_id, loopback.home)
-    else:
-        Runs(site, home=loopback.home, service=service, flow_id=flow_id).resume(run_id)
+    runs = Runs(site, home=loopback.home, service=service, flow_id=flow_id)
+    runs.resume(run_id)
     wait_until(lambda: service.flows.get_run(run_id)["status"] == "SUCCEEDED")
     with pytest.raises(RunError, match="is SUCCEEDED, not INACTIVE"):
-        resume(site, run_id, loopback.home)
+        runs.resume(run_id)
 
 
 def test_a_creation_whose_answer_was_lost_makes_one_flow(deployer, loopback, tmp_path):
