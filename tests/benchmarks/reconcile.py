@@ -131,9 +131,10 @@ def indices(positions: Integers, hierarchy: Hierarchy) -> list[list[int]]:
 
 def child(subvolumes: int, leaf: int, *, backwards: bool, tubes: int) -> dict[str, Any]:
     """`measure` in a process of its own, whose peak memory is that of the joining."""
-    command = [sys.executable, "-m", "tests.benchmarks.reconcile", "--child",
-    f"{subvolumes},{leaf},{int(backwards)}"] done = subprocess.run([*command, "--tubes", str(tubes)],
-    capture_output=True, text=True) if done.returncode:
+    case = f"{subvolumes},{leaf},{int(backwards)}"
+    command = [sys.executable, "-m", "tests.benchmarks.reconcile", "--child", case, "--tubes", str(tubes)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
         raise RuntimeError(f"{subvolumes} subvolumes: {done.stderr.strip()[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout)
     print(json.dumps(result), file=sys.stderr, flush=True)
@@ -160,8 +161,12 @@ def measure_sizes(sizes: list[int], *, tubes: int) -> dict[str, Any]:
         "sizes": found,
         "exponents": [
             {
-                "from": a["subvolumes"], "to": b["subvolumes"], **{name: round(exponent(a, b, name), 3) for
-                name in ("cpu_seconds", "peak_rss_mib", "files_mib")},
+                "from": a["subvolumes"],
+                "to": b["subvolumes"],
+                **{
+                    name: round(exponent(a, b, name), 3)
+                    for name in ("cpu_seconds", "peak_rss_mib", "files_mib")
+                },
             }
             for a, b in pairwise(found)
         ],

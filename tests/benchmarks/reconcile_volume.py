@@ -133,7 +133,7 @@ def merged_objects(found: NDArray[np.int64], truth: Labels, *, share: float = 0.
     pairs, voxels = np.unique(np.stack([found[both], truth[both]]), axis=1, return_counts=True)
     whole = np.bincount(truth[both])
     most = voxels >= share * whole[pairs[1]]
-    ids, count = np.unique(pairs[0][most & (pairs[0] > 0)], return_counts=True)
+    _, count = np.unique(pairs[0][most & (pairs[0] > 0)], return_counts=True)
     return int(count[count > 1].sum())
 
 
