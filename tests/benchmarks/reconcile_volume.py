@@ -84,7 +84,14 @@ def write_subvolume(run: Run, subvolume: Subvolume, labels: Labels, random: np.r
     run.cell("segment").run_unit(subvolume.id, write)
 
 
-def put_together(truth: Labels, damage: Damage, *, contested_share: float, seed: int = 0) -> dict[str, Any]:
+def put_together(
+    truth: Labels,
+    damage: Damage,
+    *,
+    contested_share: float,
+    spoilt_share: float = SPOILT_SHARE,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Cut, spoil, match, join and relabel; how far the result is from the truth."""
     random, hurt = np.random.default_rng(seed), set()
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +104,7 @@ def put_together(truth: Labels, damage: Damage, *, contested_share: float, seed:
         spoilt = 0
         for subvolume in grid_of(run):
             labels = truth[subvolume.read.slices]
-            if damage != "none" and random.random() < SPOILT_SHARE:
+            if damage != "none" and random.random() < spoilt_share:
                 labels, whom = (merged if damage == "merged" else split)(labels, random)
                 hurt |= whom
                 spoilt += bool(whom)
