@@ -35,7 +35,7 @@ from functions.store.run import Run
 from functions.store.volumes import Volume
 from functions.tasks import Problem, StepResult
 
-BUDGET_MIB = 2048
+BUDGET_MIB = 3072
 """Memory that joining a block may take."""
 
 

@@ -1,22 +1,24 @@
 """Blocks of subvolumes: how a grid of millions is taken apart, so that it can be joined piece by piece.
 
-Level 0 has blocks of `leaf_zyx` subvolumes; a block of the next level holds 2 x 2 x 2 of them, until one is
-left.
+Level 0 has blocks of `leaf_zyx` subvolumes; a block of the next level holds two of them that are neighbours
+along the axis with most blocks, until one is left.
 
     level 0    | a b | c d | e f |        a..f: subvolumes; | : overlaps between blocks, joined one level up,
     level 1    | a b   c d | e f |                             where they lie inside a block
     level 2    | a b   c d   e f |
 
 Only what lies on the outer sides of a block has to be known to the level above. Sides are numbered 2 * axis
-for the low and 2 * axis + 1 for the high one.
+for the low and 2 * axis + 1 for the high one. Two at a time, since most of what the topmost blocks hold
+then is one cut through the volume, not three.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +30,12 @@ Integers = NDArray[np.int64]
 AXES = (0, 1, 2)
 SIDES = range(6)
 LARGEST_LEAF = 8
-BYTES_PER_ROW = 400
-"""What joining a block takes at its peak for each equality it reads, measured and rounded up."""
+LEAF_BYTES = 400
+"""What a block of level 0 takes at its peak for each pair of labels that it reads, measured and rounded
+up."""
+JOIN_BYTES = 120
+"""What a higher block takes at its peak for each equality on its children's sides, measured and rounded
+up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,33 +70,31 @@ class Hierarchy:
         Raises:
             ValueError: not even the smallest blocks fit, or what crosses the middle of the volume does not.
         """
-        most = budget_mib * 2**20 / (BYTES_PER_ROW * max(rows_per_overlap, 1.0))
         edge = LARGEST_LEAF
         while True:
             hierarchy = cls(counts_zyx=counts_zyx, leaf_zyx=(edge, edge, edge))
-            if edge == 1 or hierarchy.overlaps_read(0) <= most:
+            if edge == 1 or hierarchy.mib(0, rows_per_overlap=rows_per_overlap) <= budget_mib:
                 break
             edge //= 2
-        need = max(hierarchy.overlaps_read(level) for level in range(hierarchy.levels))
-        if need > most:
-            mib = int(budget_mib * need / most) + 1
+        need = max(hierarchy.mib(k, rows_per_overlap=rows_per_overlap) for k in range(hierarchy.levels))
+        if need > budget_mib:
             raise ValueError(
-                f"budget_mib: {budget_mib} is too small to join {counts_zyx} subvolumes: give {mib}"
+                f"budget_mib: {budget_mib} is too small to join {counts_zyx} subvolumes: give {ceil(need)}"
             )
         return hierarchy
 
     @property
     def levels(self) -> int:
         """How many levels there are; the last has one block."""
-        level = 0
-        while prod(self.grid(level)) > 1:
-            level += 1
-        return level + 1
+        return len(_edges(self.counts_zyx, self.leaf_zyx))
+
+    def edges(self, level: int) -> ZYX:
+        """Subvolumes along each axis in a block of a level."""
+        return _edges(self.counts_zyx, self.leaf_zyx)[level]
 
     def grid(self, level: int) -> ZYX:
         """Blocks of a level along each axis."""
-        z, y, x = (-(-n // (e << level)) for n, e in zip(self.counts_zyx, self.leaf_zyx, strict=True))
-        return z, y, x
+        return _grid(self.counts_zyx, self.edges(level))
 
     def blocks(self, level: int) -> Iterator[Block]:
         """The blocks of a level, in z, y, x order."""
@@ -100,15 +104,18 @@ class Hierarchy:
     def children(self, block: Block) -> list[Block]:
         """The blocks of the level below that make up a block, in z, y, x order."""
         below = self.grid(block.level - 1)
-        ranges = (range(2 * i, min(2 * i + 2, n)) for i, n in zip(block.index_zyx, below, strict=True))
+        edges = zip(self.edges(block.level), self.edges(block.level - 1), strict=True)
+        held = [whole // part for whole, part in edges]
+        ranges = (
+            range(k * i, min(k * i + k, n)) for k, i, n in zip(held, block.index_zyx, below, strict=True)
+        )
         return [Block(level=block.level - 1, index_zyx=(z, y, x)) for z, y, x in product(*ranges)]
 
     def ranges(self, block: Block) -> tuple[range, range, range]:
         """The subvolumes of a block, along each axis."""
-        edges = (e << block.level for e in self.leaf_zyx)
         z, y, x = (
             range(i * e, min((i + 1) * e, n))
-            for i, e, n in zip(block.index_zyx, edges, self.counts_zyx, strict=True)
+            for i, e, n in zip(block.index_zyx, self.edges(block.level), self.counts_zyx, strict=True)
         )
         return z, y, x
 
@@ -126,12 +133,33 @@ class Hierarchy:
         k, j, i = (n - r.start for n, r in zip(index_zyx, ranges, strict=True))
         return block, (k * len(ranges[1]) + j) * len(ranges[2]) + i
 
+    def mib(self, level: int, *, rows_per_overlap: float) -> float:
+        """Memory that the largest block of a level takes, where overlaps hold so many rows."""
+        size = LEAF_BYTES if level == 0 else JOIN_BYTES
+        return size * max(rows_per_overlap, 1.0) * self.overlaps_read(level) / 2**20
+
     def overlaps_read(self, level: int) -> int:
         """How many overlaps the largest block of a level reads at most, those seen from both sides twice."""
-        edges = [min(e << level, n) for e, n in zip(self.leaf_zyx, self.counts_zyx, strict=True)]
+        edges = [min(e, n) for e, n in zip(self.edges(level), self.counts_zyx, strict=True)]
+        parts = self.edges(level - 1) if level else (1, 1, 1)
         overlaps = 0
-        for edge, count in zip(edges, self.counts_zyx, strict=True):
-            outer = 2 if edge < count else 0
-            inner = edge - 1 if level == 0 else 2  # two children see the cut between them
-            overlaps += (inner + outer) * prod(edges) // edge
+        for edge, part, count in zip(edges, parts, self.counts_zyx, strict=True):
+            outer = min(2, -(-count // edge) - 1)
+            inner = -(-edge // part) - 1
+            overlaps += (inner * (2 if level else 1) + outer) * prod(edges) // edge
         return overlaps
+
+
+@lru_cache(maxsize=64)
+def _edges(counts_zyx: ZYX, leaf_zyx: ZYX) -> tuple[ZYX, ...]:
+    edges = [leaf_zyx]
+    while prod(grid := _grid(counts_zyx, edges[-1])) > 1:
+        longest = grid.index(max(grid))
+        z, y, x = (e * (2 if axis == longest else 1) for axis, e in enumerate(edges[-1]))
+        edges.append((z, y, x))
+    return tuple(edges)
+
+
+def _grid(counts_zyx: ZYX, edges_zyx: ZYX) -> ZYX:
+    z, y, x = (-(-n // e) for n, e in zip(counts_zyx, edges_zyx, strict=True))
+    return z, y, x

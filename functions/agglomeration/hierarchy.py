@@ -21,6 +21,7 @@ from functions.agglomeration.blocks import AXES, SIDES, Block
 from functions.agglomeration.union_find import components
 
 Integers = NDArray[np.int64]
+Rows = NDArray[np.int32]
 REFUSED = -1
 """In a row of a side: this side's block does not take part in the equality."""
 LABEL_BITS = 32
@@ -50,9 +51,9 @@ class Nodes:
 
     keys: Integers
     voxels: Integers
-    first: Integers
-    second: Integers
-    sides: tuple[Integers, ...]
+    first: Integers | Rows
+    second: Integers | Rows
+    sides: tuple[Rows, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class Solved:
     keys: Integers
     voxels: Integers
     opened: int
-    sides: tuple[Integers, ...]
+    sides: tuple[Rows, ...]
 
 
 def solve(nodes: Nodes) -> Solved:
@@ -103,7 +104,7 @@ class Child:
     block: Block
     keys: Integers
     voxels: Integers
-    sides: tuple[Integers, ...]
+    sides: tuple[Rows, ...]
 
 
 def assemble(children: Sequence[Child]) -> Nodes:
@@ -118,7 +119,7 @@ def assemble(children: Sequence[Child]) -> Nodes:
         for child, start in zip(children, starts[:-1], strict=True)
     ]
     at = {child.block.index_zyx: i for i, child in enumerate(children)}
-    first, second = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    first, second = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for index, i in at.items():
         for axis in AXES:
             z, y, x = (n + (a == axis) for a, n in enumerate(index))
@@ -143,7 +144,7 @@ def assemble(children: Sequence[Child]) -> Nodes:
     )
 
 
-def _outer(children: Sequence[Child], sides: Sequence[tuple[Integers, ...]], side: int) -> Integers:
+def _outer(children: Sequence[Child], sides: Sequence[tuple[Rows, ...]], side: int) -> Rows:
     """The rows of the outer side of all children together."""
     axis, high = divmod(side, 2)
     along = [child.block.index_zyx[axis] for child in children]
@@ -151,11 +152,13 @@ def _outer(children: Sequence[Child], sides: Sequence[tuple[Integers, ...]], sid
     return np.concatenate([s[side] for s, n in zip(sides, along, strict=True) if n == outermost])
 
 
-def _renamed(side: Integers, names: Integers) -> Integers:
-    if not side.size:
-        return side
-    return np.asarray(np.where(side >= 0, names[np.maximum(side, 0)], REFUSED), np.int64)
+def _renamed(side: Rows, names: Integers) -> Rows:
+    renamed = side.copy()
+    renamed[side >= 0] = names[side[side >= 0]]
+    return renamed
 
 
-def _shifted(side: Integers, start: int) -> Integers:
-    return np.asarray(np.where(side >= 0, side + start, REFUSED), np.int64)
+def _shifted(side: Rows, start: int) -> Rows:
+    shifted = side + np.int32(start)
+    shifted[side < 0] = REFUSED
+    return shifted

@@ -249,7 +249,7 @@ class Reduction:
             block=block,
             keys=np.asarray(solved["keys"][:opened], np.int64),
             voxels=np.asarray(solved["voxels"][:opened], np.int64),
-            sides=tuple(np.asarray(sides[name], np.int64) for name in names),
+            sides=tuple(np.asarray(sides[name], np.int32) for name in names),
         )
 
     def _hand_down(self, name: str, block: Block, values: Mapping[str, Integers]) -> None:
@@ -274,7 +274,9 @@ def leaf_nodes(leaf: Leaf, positions: Integers) -> tuple[Nodes, Integers]:
         voxels=leaf.owned_voxels[flat],
         first=np.searchsorted(keys, leaf.first),
         second=np.searchsorted(keys, leaf.second),
-        sides=tuple(np.where(side >= 0, np.searchsorted(keys, side), -1) for side in leaf.sides),
+        sides=tuple(
+            np.where(side >= 0, np.searchsorted(keys, side), -1).astype(np.int32) for side in leaf.sides
+        ),
     )
     return nodes, flat
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.agglomeration.at_once import join_at_once
-from functions.agglomeration.blocks import BYTES_PER_ROW, Block, Hierarchy
+from functions.agglomeration.blocks import Block, Hierarchy
 from functions.agglomeration.hierarchy import Child, assemble
 from functions.agglomeration.tables import require_countable
 from functions.model.geometry import ZYX
@@ -116,7 +116,9 @@ def test_ids_do_not_hang_on_the_order_of_rows() -> None:
 
 def test_blocks_of_a_level_partition_the_subvolumes() -> None:
     hierarchy = Hierarchy(counts_zyx=(3, 9, 20), leaf_zyx=(2, 4, 4))
-    assert hierarchy.levels == 4
+    assert [hierarchy.grid(level) for level in range(hierarchy.levels)] == [
+        (2, 3, 5), (2, 3, 3), (2, 2, 3), (2, 2, 2), (1, 2, 2), (1, 1, 2), (1, 1, 1),
+    ]  # fmt: skip
     for level in range(hierarchy.levels):
         found = [hierarchy.positions(block) for block in hierarchy.blocks(level)]
         assert sorted(np.concatenate(found).tolist()) == list(range(540))
@@ -128,19 +130,21 @@ def test_blocks_of_a_level_partition_the_subvolumes() -> None:
 
 
 def test_a_budget_decides_the_size_of_blocks_or_is_refused() -> None:
-    assert Hierarchy.within((100, 100, 100), rows_per_overlap=100, budget_mib=3000).leaf_zyx == (8, 8, 8)
+    assert Hierarchy.within((100, 100, 100), rows_per_overlap=1000, budget_mib=4096).leaf_zyx == (8, 8, 8)
     small = Hierarchy.within((6, 6, 6), rows_per_overlap=1e4, budget_mib=1024)
     assert small.leaf_zyx == (4, 4, 4)
-    assert small.overlaps_read(0) * 1e4 * BYTES_PER_ROW <= 1024 * 2**20
+    assert max(small.mib(k, rows_per_overlap=1e4) for k in range(small.levels)) <= 1024
+    assert small.overlaps_read(0) == 3 * 3 * 16 + 3 * 16
+    assert small.overlaps_read(small.levels - 1) == 2 * 36
     with pytest.raises(ValueError, match=r"budget_mib: 16 is too small.*subvolumes: give \d+"):
         Hierarchy.within((100, 100, 100), rows_per_overlap=100, budget_mib=16)
 
 
 def test_blocks_that_count_another_number_of_equalities_are_refused() -> None:
-    none = np.zeros(0, np.int64)
+    none = np.zeros(0, np.int32)
     one = [Child(
         block=Block(level=0, index_zyx=(0, 0, x)), keys=np.array([x]), voxels=np.array([1]),
-        sides=tuple(np.array([0]) if side == 5 else none for side in range(6)),
+        sides=tuple(np.array([0], np.int32) if side == 5 else none for side in range(6)),
     ) for x in range(2)]  # fmt: skip
     with pytest.raises(ValueError, match=r"l0_z0000_y0000_x0000: 1 equalities with .*_x0001, which has 0"):
         assemble(one)
