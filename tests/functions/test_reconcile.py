@@ -16,7 +16,7 @@ from functions.joining import MatchedOverlaps, Tables
 from functions.model.errors import UpstreamError, VolumeError
 from functions.runtime import execute
 from functions.segment import Flooded
-from functions.store.equalities import CANDIDATE, Scratch, candidates_path, read_records
+from functions.store.equalities import CANDIDATE, Scratch, candidates_path, match_path, read_records
 from functions.store.labels import grid_of, local_path
 from functions.store.run import Run
 from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi
@@ -168,3 +168,34 @@ def test_what_was_not_joined_is_kept_with_its_numbers(tmp_path: Path) -> None:
     assert (records["first_id"] != records["second_id"]).all()
     assert (records["voxels"] <= np.minimum(records["first_voxels"], records["second_voxels"])).all()
     assert NOT_MUTUAL in records["verdict"]
+
+
+def test_what_an_interrupted_joining_left_behind_does_not_count(tmp_path: Path) -> None:
+    run = matched(tmp_path)
+    reconcile.perform(run)
+    folder = run.cell("reconcile").path
+    expected = {path: path.read_bytes() for path in folder.rglob("*.np?")}
+    run.cell("reconcile").forget("all")
+    for name in (
+        "tables/l0_z0009_y0000_x0000.npz",
+        "candidates/l0_z0000_y0000_x0000.npy",
+        "scratch/ids/x.npz",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"half")
+    assert reconcile.perform(run).computed == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*.np?")} == expected
+
+
+def test_a_damaged_overlap_is_named(tmp_path: Path) -> None:
+    run = matched(tmp_path)
+    pair = next(grid_of(run).neighbours())
+    path = match_path(run, pair)
+    whole = path.read_bytes()
+    for damaged in (whole[:-5], b"", b"nonsense"):
+        path.write_bytes(damaged)
+        with pytest.raises(VolumeError, match=rf"{pair.id}\.npy: damaged.*done mark"):
+            reconcile.perform(run)
+    path.unlink()
+    with pytest.raises(VolumeError, match="no such file"):
+        reconcile.perform(run)
