@@ -6,7 +6,8 @@ import numpy as np
 
 from functions.agglomeration.overlaps import decide, overlaps
 from functions.store.cells import UnitReport
-from functions.store.labels import grid_of, match_path, read_local, write_arrays
+from functions.store.equalities import OVERLAP, RECONCILE_UNIT, match_path, note_reader, write_records
+from functions.store.labels import grid_of, read_local
 from functions.store.run import Run
 from functions.tasks import Problem
 
@@ -24,16 +25,13 @@ def compute(run: Run, unit: str) -> UnitReport:
     p = run.parameters.reconcile
     decisions = decide(overlaps(first, second), min_iou=p.min_iou, min_voxels=p.min_voxels)
     pairs = decisions.overlaps
-    write_arrays(
-        match_path(run, pair),
-        {
-            "first": pairs.first,
-            "second": pairs.second,
-            "voxels": pairs.voxels,
-            "iou": pairs.iou,
-            "verdict": decisions.verdict,
-        },
-    )
+    note_reader(run)
+    run.cell("reconcile").forget(RECONCILE_UNIT)
+    records = np.zeros(pairs.first.shape, OVERLAP)
+    for name in ("first", "second", "voxels", "first_voxels", "second_voxels"):
+        records[name] = getattr(pairs, name)
+    records["verdict"] = decisions.verdict
+    write_records(match_path(run, pair), records)
     both = int(pairs.voxels.sum())
     agreement = int(pairs.voxels[decisions.accepted].sum()) / both if both else 1.0
     problems = []

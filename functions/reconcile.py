@@ -1,70 +1,48 @@
 """Reconcile: all equalities of all overlaps -> one global id for every local label.
 
-An id is the rank of the object's smallest member in (subvolume, local label) order, so it depends on neither
-the number of workers nor the order in which they finished.
+Blocks of subvolumes are joined one by one, and only what touches their outer sides is handed on, level by
+level (`functions.agglomeration.reduction`); memory is that of one block. An id is the rank of the object's
+smallest member in (subvolume, local label) order, so it depends on neither the number of workers nor the
+order in which they finished, nor on the size of the blocks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.agglomeration.overlaps import ACCEPTED
-from functions.agglomeration.union_find import components, limited_components, ranks
+from functions.agglomeration.at_once import join_at_once
+from functions.agglomeration.blocks import Block, Hierarchy
+from functions.agglomeration.reduction import Reduction, Summary
+from functions.agglomeration.tables import BlockTable
+from functions.joining import MatchedOverlaps, Tables, write_table
 from functions.model.errors import UpstreamError
 from functions.store.cells import UnitReport
-from functions.store.files import write_json
-from functions.store.labels import (
-    GlobalTable,
-    grid_of,
-    labels_ref,
-    match_path,
-    read_arrays,
-    read_owned,
-    table_path,
-    write_table,
+from functions.store.equalities import (
+    RECONCILE_UNIT,
+    Scratch,
+    candidates_path,
+    remove_tables,
+    tables_path,
+    write_leaf_zyx,
+    write_records,
 )
+from functions.store.files import write_json
+from functions.store.labels import grid_of, labels_ref
 from functions.store.run import Run
 from functions.store.volumes import Volume
 from functions.tasks import Problem, StepResult
 
-UNIT = "all"
-Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nodes:
-    """All local labels of all subvolumes in one row: label l of subvolume p is node `offsets[p] + l - 1`."""
-
-    offsets: Integers
-    owned_voxels: Integers
-
-    @property
-    def size(self) -> int:
-        """Number of local labels."""
-        return int(self.offsets[-1])
-
-    @property
-    def subvolume(self) -> Integers:
-        """Position of each node's subvolume."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
-    """Equalities between nodes, with their intersection over union."""
-
-    first: Integers
-    second: Integers
-    iou: NDArray[np.float64]
+BUDGET_MIB = 3072
+"""Memory that joining a block may take."""
 
 
 def perform(run: Run) -> StepResult:
-    """Join everything; write the table and prepare the array that relabel fills."""
+    """Join everything; write the tables and prepare the array that relabel fills."""
     cell = run.cell("reconcile")
-    mark, computed = cell.run_unit(UNIT, lambda: compute(run))
+    mark, computed = cell.run_unit(RECONCILE_UNIT, lambda: compute(run))
     ref = labels_ref(run)
     Volume.create(run.work, ref)
     write_json(run.cell("relabel").file("labels.json"), ref.to_json())
@@ -75,44 +53,66 @@ def perform(run: Run) -> StepResult:
         computed=int(computed),
         reused=int(not computed),
         figures=mark.figures,
-        paths={"table": str(table_path(run)), "labels": ref.path},
-        problems=tuple(Problem.parse(p, source=f"mark {UNIT}") for p in mark.problems),
+        paths={"table": str(tables_path(run)), "labels": ref.path},
+        problems=tuple(Problem.parse(p, source=f"mark {RECONCILE_UNIT}") for p in mark.problems),
         problem_count=len(mark.problems),
     )
 
 
 def compute(run: Run) -> UnitReport:
-    """Read counts and equalities, join, number, and write the table."""
-    p = run.parameters.reconcile
+    """Read counts and equalities, join, number, and write the tables and the candidates."""
     require_matched(run)
-    nodes = read_nodes(run)
-    edges = read_edges(run, nodes)
-    refused = np.zeros(edges.first.shape, bool)
-    if p.max_pieces_per_subvolume is None:
-        representative = components(nodes.size, edges.first, edges.second)
-    else:
-        representative, refused = limited_components(
-            nodes.size, edges.first, edges.second, edges.iou, nodes.subvolume, most=p.max_pieces_per_subvolume
-        )
-    sizes = np.zeros(nodes.size, np.int64)
-    np.add.at(sizes, representative, nodes.owned_voxels)
-    ids = ranks(representative, sizes[representative] >= p.min_object_voxels)
-    write_table(run, GlobalTable(offsets=nodes.offsets, ids=ids))
-    largest = int(sizes.max(initial=0)) / max(int(sizes.sum()), 1)
-    objects, pieces = np.unique(np.stack([representative, nodes.subvolume]), axis=1, return_counts=True)
+    for step in ("relabel", "finish"):  # what they made of older ids is void
+        run.cell(step).forget_all()
+    remove_tables(run)
+    overlaps = MatchedOverlaps(run)
+    summary, hierarchy, in_pieces = join(run, overlaps)
+    candidates = write_candidates(run, overlaps, hierarchy)
+    largest = summary.largest_voxels / max(summary.voxels, 1)
     problems = _look(run, largest)
     return UnitReport(
         status="look" if problems else "ok",
         figures={
-            "local_labels": nodes.size,
-            "equalities": len(edges.first),
-            "joins_refused": int(refused.sum()),
-            "objects": int(ids.max(initial=0)),
+            "local_labels": summary.labels,
+            "equalities": summary.equalities,
+            "joins_refused": summary.joins_refused,
+            "candidates": candidates,
+            "objects": summary.objects,
             "largest_share": round(largest, 4),
-            "objects_in_pieces": len(np.unique(objects[0, pieces > 1])),
+            "objects_in_pieces": in_pieces,
         },
         problems=tuple(problem.to_json() for problem in problems),
     )
+
+
+def join(run: Run, overlaps: MatchedOverlaps) -> tuple[Summary, Hierarchy, int]:
+    """Write the tables; what was joined, in which blocks, and how many objects are in pieces."""
+    p, counts = run.parameters.reconcile, grid_of(run).counts_zyx
+    if p.max_pieces_per_subvolume is not None:
+        hierarchy = Hierarchy(counts_zyx=counts, leaf_zyx=counts)
+        block = next(hierarchy.blocks(0))
+        summary, table = join_at_once(
+            overlaps.leaf(block, hierarchy), min_voxels=p.min_object_voxels, most=p.max_pieces_per_subvolume
+        )
+        return summary, hierarchy, _write_tables(run, hierarchy, [(block, table)])
+    rows = overlaps.rows_per_overlap()
+    hierarchy = Hierarchy.within(counts, rows_per_overlap=rows, budget_mib=BUDGET_MIB)
+    with Scratch(run.cell("reconcile").file("scratch")) as scratch:
+        reduction = Reduction(
+            source=overlaps, hierarchy=hierarchy, scratch=scratch, min_voxels=p.min_object_voxels
+        )
+        summary = reduction.solve()
+        return summary, hierarchy, _write_tables(run, hierarchy, reduction.tables())
+
+
+def write_candidates(run: Run, overlaps: MatchedOverlaps, hierarchy: Hierarchy) -> int:
+    """Write the pairs that overlap and were not joined; how many there are."""
+    tables, count = Tables(run), 0
+    for block in hierarchy.blocks(0):
+        records = overlaps.candidates(block, hierarchy, tables)
+        write_records(candidates_path(run) / f"{block.id}.npy", records)
+        count += records.size
+    return count
 
 
 def require_matched(run: Run) -> None:
@@ -130,25 +130,13 @@ def require_matched(run: Run) -> None:
         )
 
 
-def read_nodes(run: Run) -> Nodes:
-    """Count the local labels of every subvolume."""
-    owned = [read_owned(run, subvolume) for subvolume in grid_of(run)]
-    return Nodes(
-        offsets=np.concatenate([[0], np.cumsum([len(n) for n in owned])]).astype(np.int64),
-        owned_voxels=np.concatenate(owned),
-    )
-
-
-def read_edges(run: Run, nodes: Nodes) -> Edges:
-    """The accepted equalities of every overlap, as nodes."""
-    first, second, iou = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-    for pair in grid_of(run).neighbours():
-        found = read_arrays(match_path(run, pair), ("first", "second", "iou", "verdict"))
-        equal = found["verdict"] == ACCEPTED
-        first.append(found["first"][equal].astype(np.int64) + nodes.offsets[pair.first.position] - 1)
-        second.append(found["second"][equal].astype(np.int64) + nodes.offsets[pair.second.position] - 1)
-        iou.append(found["iou"][equal].astype(np.float64))
-    return Edges(first=np.concatenate(first), second=np.concatenate(second), iou=np.concatenate(iou))
+def _write_tables(run: Run, hierarchy: Hierarchy, tables: Iterable[tuple[Block, BlockTable]]) -> int:
+    in_pieces: list[NDArray[np.uint32]] = [np.zeros(0, np.uint32)]
+    for block, table in tables:
+        write_table(run, block, table)
+        in_pieces.append(table.in_pieces())
+    write_leaf_zyx(run, hierarchy.leaf_zyx)
+    return int(np.unique(np.concatenate(in_pieces)).size)
 
 
 def _look(run: Run, largest: float) -> list[Problem]:

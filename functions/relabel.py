@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.joining import Tables
 from functions.model.errors import UpstreamError
 from functions.model.geometry import ZYX, Box, tile_box
 from functions.model.volume import VolumeRef
 from functions.store.cells import UnitReport
-from functions.store.labels import grid_of, read_local, read_table
+from functions.store.labels import grid_of, read_local
 from functions.store.run import Run
 from functions.store.volumes import Volume
 
@@ -43,11 +44,11 @@ def units(run: Run) -> list[str]:
 def compute(run: Run, unit: str) -> UnitReport:
     """Write one box of the global labels."""
     box = next(box for box in write_boxes(run) if box.id == unit)
-    table = read_table(run)
+    tables = Tables(run)
     pieces = []
     for subvolume in grid_of(run).reading(box):
         part = subvolume.read.intersect(box)
-        labels = table.lookup(subvolume.position)[read_local(run, subvolume, part)]
+        labels = tables.lookup(subvolume)[read_local(run, subvolume, part)]
         pieces.append(Piece(box=part, own=subvolume.write.intersect(box), labels=labels))
     p = run.parameters.reconcile
     painted = paint(box, pieces, vote=p.combine == "vote", fill=p.fill_unlabelled)

@@ -23,6 +23,7 @@ from functions.model.subvolumes import Subvolume
 from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
 from functions.store.artefacts import Codes, open_artefacts
 from functions.store.cells import UnitReport
+from functions.store.equalities import forget_overlaps
 from functions.store.labels import LocalLabels, grid_of, local_path, pack_local, write_local
 from functions.store.progress import ProgressFile
 from functions.store.run import Run
@@ -54,6 +55,7 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
         flooded = replace(flooded, labels=crop(flooded.labels, margins))
     labels = label_bridges(np.where(tissue, flooded.labels, np.uint32(0)), shown)
     local = pack_local(labels, subvolume=subvolume)
+    forget_overlaps(run, subvolume)
     write_local(local_path(run, subvolume), local)
     progress.remove()
     figures = figures_of(flooded, local, shown)

@@ -211,8 +211,12 @@ class ReconcileParameters(Document):
     """Intersection over union, among the overlap's voxels that both subvolumes label."""
     min_voxels: Size = 64
     """Voxels that both labels share at least."""
+    contested_share: Fraction = 0.25
+    """A label that covers two of a neighbour's, each with this share of it in the overlap, is joined to one
+    label only: it may be a false merger. 1 trusts every label."""
     max_pieces_per_subvolume: Size | None = None
-    """Most objects of one subvolume in one global object (weaker joins are refused); None sets no limit."""
+    """Most objects of one subvolume in one global object (weaker joins are refused, all of them in memory at
+    once); None sets no limit."""
     min_object_voxels: Pixels = 0
     """Global objects of fewer voxels are dropped."""
     combine: Literal["vote", "owner"] = "vote"

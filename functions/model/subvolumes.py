@@ -117,14 +117,39 @@ class SubvolumeGrid:
 
         They are enough: what two other subvolumes share, a chain of face neighbours between them shares too.
         """
-        counts = self.counts_zyx
         for first in self:
             for axis in AXES:
-                z, y, x = (n + (a == axis) for a, n in enumerate(first.index_zyx))
-                if (z, y, x)[axis] < counts[axis]:
-                    pair = Neighbours(first=first, second=next(self._select([z], [y], [x])))
-                    if pair.overlap.voxels:
-                        yield pair
+                pair = self.above(first.index_zyx, axis)
+                if pair is not None:
+                    yield pair
+
+    def block(self, z: range, y: range, x: range) -> Iterator[Subvolume]:
+        """The subvolumes of these indices, in z, y, x order."""
+        return self._select(z, y, x)
+
+    def at(self, index_zyx: ZYX) -> Subvolume:
+        """The subvolume of that index."""
+        z, y, x = index_zyx
+        return next(self._select([z], [y], [x]))
+
+    def above(self, index_zyx: ZYX, axis: int) -> Neighbours | None:
+        """A subvolume and the next on an axis, if there is one and both overlap."""
+        z, y, x = (n + (a == axis) for a, n in enumerate(index_zyx))
+        if (z, y, x)[axis] >= self.counts_zyx[axis]:
+            return None
+        pair = Neighbours(first=self.at(index_zyx), second=self.at((z, y, x)))
+        return pair if pair.overlap.voxels else None
+
+    def touching(self, subvolume: Subvolume) -> Iterator[Neighbours]:
+        """The up to six pairs that a subvolume is in."""
+        for axis in AXES:
+            z, y, x = (n - (a == axis) for a, n in enumerate(subvolume.index_zyx))
+            for pair in (
+                self.above((z, y, x), axis) if (z, y, x)[axis] >= 0 else None,
+                self.above(subvolume.index_zyx, axis),
+            ):
+                if pair is not None:
+                    yield pair
 
     def pair(self, unit: str) -> Neighbours:
         """The neighbours of that id.

@@ -101,6 +101,15 @@ class Cell:
             write_json(self.mark_path(unit), mark.to_json())
         return mark, True
 
+    def forget(self, unit: str) -> None:
+        """Remove the done mark of a unit, if it has one, so that it is computed again."""
+        self.mark_path(unit).unlink(missing_ok=True)
+
+    def forget_all(self) -> None:
+        """Remove all done marks."""
+        for path in self.file("done").glob("*.json"):
+            path.unlink(missing_ok=True)
+
     def _note_attempt(self, unit: str) -> None:
         """Append one line; O_APPEND keeps lines of several workers whole."""
         line = json.dumps({"unit": unit, "pid": os.getpid(), "time": time.time()}) + "\n"

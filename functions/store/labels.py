@@ -1,4 +1,4 @@
-"""Files of the distributed segmentation: local labels, decisions on overlaps, the global table.
+"""Files of the distributed segmentation: local labels, and where the global ones are.
 
 All are .npz without objects, written whole; equal content means equal bytes (numpy stores no clock in them).
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from functions.model.errors import VolumeError
 from functions.model.geometry import Box
-from functions.model.subvolumes import Neighbours, Subvolume, SubvolumeGrid
+from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
 from functions.store.files import atomic_path
 from functions.store.run import Run
@@ -34,19 +34,6 @@ class LocalLabels:
     """(Z, Y, X) over the read box; 0 = none."""
     owned_voxels: Integers
     """(n,) voxels of each object inside the write box."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GlobalTable:
-    """Global ids of all local labels: those of subvolume p are `ids[offsets[p] : offsets[p + 1]]`."""
-
-    offsets: Integers
-    ids: Labels
-
-    def lookup(self, position: int) -> Labels:
-        """Array to index with local labels; 0 stays 0."""
-        ids = self.ids[self.offsets[position] : self.offsets[position + 1]]
-        return np.concatenate([np.zeros(1, np.uint32), ids])
 
 
 def grid_of(run: Run) -> SubvolumeGrid:
@@ -77,16 +64,6 @@ def labels_ref(run: Run) -> VolumeRef:
 def local_path(run: Run, subvolume: Subvolume) -> Path:
     """Where the local labels of a subvolume are."""
     return run.cell("segment").file("subvolumes") / f"{subvolume.id}.npz"
-
-
-def match_path(run: Run, pair: Neighbours) -> Path:
-    """Where the decisions on an overlap are."""
-    return run.cell("match").file("overlaps") / f"{pair.id}.npz"
-
-
-def table_path(run: Run) -> Path:
-    """Where the global table is."""
-    return run.cell("reconcile").file("table.npz")
 
 
 def pack_local(labels: NDArray[np.unsignedinteger], *, subvolume: Subvolume) -> LocalLabels:
@@ -126,21 +103,6 @@ def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels
 def read_owned(run: Run, subvolume: Subvolume) -> Integers:
     """Voxels each local object owns; does not read the labels themselves."""
     return read_arrays(local_path(run, subvolume), ("owned_voxels",))["owned_voxels"].astype(np.int64)
-
-
-def write_table(run: Run, table: GlobalTable) -> None:
-    """Write the global table."""
-    write_arrays(table_path(run), {"offsets": table.offsets, "ids": table.ids})
-
-
-def read_table(run: Run) -> GlobalTable:
-    """Read the global table.
-
-    Raises:
-        VolumeError: reconcile has not run, or the file is damaged.
-    """
-    arrays = read_arrays(table_path(run), ("offsets", "ids"))
-    return GlobalTable(offsets=arrays["offsets"].astype(np.int64), ids=arrays["ids"].astype(np.uint32))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -143,7 +143,7 @@ def test_a_run_that_waits_for_a_consent_is_resumed(deployer, site, loopback):
     runs = Runs(site, home=loopback.home, service=service, flow_id=flow_id)
     runs.resume(run_id)
     wait_until(lambda: service.flows.get_run(run_id)["status"] == "SUCCEEDED")
-    with pytest.raises(RunError, match="is SUCCEEDED, not INACTIVE"):
+    with pytest.raises(RunError, match="does not wait for anything"):
         runs.resume(run_id)
 
 
@@ -173,7 +173,8 @@ def test_a_run_is_started_and_listed_by_the_command_line(site, loopback, tmp_pat
     new_profile("cli", "workstation", path=path)
     acquisitions = tmp_path / "em"
     (acquisitions / "b7").mkdir(parents=True)
-    (acquisitions / "b7" / "tile.txt").write_text("a tile")
+    (acquisitions / "b7" / "acquisition.json").write_text('{"id": "b7"}')
+    (acquisitions / "b7" / "tiles.csv").write_text("a tile")
     values = {
         "instrument__id": site.instrument.id,
         "instrument__base_path": str(acquisitions),
@@ -194,7 +195,7 @@ def test_a_run_is_started_and_listed_by_the_command_line(site, loopback, tmp_pat
     assert started.code == 0, started.err
     assert started.document["status"] == "SUCCEEDED"
     assert "acquisition:b7" in started.document["tags"]
-    assert (Path(site.scratch.base_path) / "b7" / "raw" / "tile.txt").read_text() == "a tile"
+    assert (Path(site.scratch.base_path) / "b7" / "raw" / "tiles.csv").read_text() == "a tile"
     listed = petavoxel("run", "list", "--site", "cli", "--output", "json")
     assert [run["id"] for run in listed.document["runs"]] == [started.document["id"]]
 

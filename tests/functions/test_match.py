@@ -8,7 +8,8 @@ from ffn.masks import Masks
 from functions import match
 from functions.agglomeration.overlaps import ACCEPTED, NOT_MUTUAL
 from functions.segment import Flooded
-from functions.store.labels import grid_of, match_path, read_arrays
+from functions.store.equalities import OVERLAP, match_path, read_records
+from functions.store.labels import grid_of
 from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi
 
 TWO = {"subvolume_zyx_px": (8, 16, 16), "overlap_zyx_px": (0, 0, 8)}
@@ -45,5 +46,5 @@ def test_a_false_merger_joins_one_object_and_is_reported(tmp_path: Path) -> None
     assert report.status == "look"
     assert report.problems[0]["code"] == "overlap_disagrees"
     assert "12%" in report.problems[0]["subject"]
-    verdict = read_arrays(match_path(run, pair), ("verdict",))["verdict"]
+    verdict = read_records(match_path(run, pair), OVERLAP)["verdict"]
     assert sorted(verdict.tolist()) == [ACCEPTED] + [NOT_MUTUAL] * 7

@@ -1,0 +1,162 @@
+"""Files of the joining: what overlaps measured, and the global ids of local labels.
+
+    match/<key>/overlaps/<block>/<pair>.npy      one row a pair of labels that meet, with its verdict
+    reconcile/<key>/tables/<block>.npz           ids, a block of subvolumes in each
+    reconcile/<key>/candidates/<block>.npy       pairs that meet and are not in one object, under their ids
+    segment/<key>/readers/<reconcile key>        who has compared these labels (empty files)
+
+Rows are plain arrays of records, since an overlap is read about as fast as it can be opened.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.model.errors import UpstreamError, VolumeError
+from functions.model.geometry import ZYX
+from functions.model.subvolumes import Neighbours, Subvolume
+from functions.store.cells import Cell
+from functions.store.files import atomic_path, write_json
+from functions.store.labels import grid_of, read_arrays
+from functions.store.run import Run
+
+Array = NDArray[np.generic]
+Records = NDArray[np.void]
+
+RECONCILE_UNIT = "all"
+"""The one unit of reconcile."""
+FOLDER_EDGE = 8
+"""Overlaps of so many subvolumes along each axis share a folder: at most 1536 files."""
+OVERLAP = np.dtype(
+    [
+        ("first", "<u4"), ("second", "<u4"), ("voxels", "<u4"), ("first_voxels", "<u4"),
+        ("second_voxels", "<u4"), ("verdict", "u1"),
+    ]
+)  # fmt: skip
+CANDIDATE = np.dtype(
+    [
+        ("first_id", "<u4"), ("second_id", "<u4"), ("first_subvolume", "<u8"), ("second_subvolume", "<u8"),
+        *((name, OVERLAP[name]) for name in OVERLAP.names or ()),
+    ]
+)  # fmt: skip
+
+
+def match_path(run: Run, pair: Neighbours) -> Path:
+    """Where the decisions on an overlap are."""
+    z, y, x = (i // FOLDER_EDGE for i in pair.first.index_zyx)
+    return run.cell("match").file("overlaps") / f"z{z:04d}_y{y:04d}_x{x:04d}" / f"{pair.id}.npy"
+
+
+def tables_path(run: Run) -> Path:
+    """The folder of the tables of global ids."""
+    return run.cell("reconcile").file("tables")
+
+
+def candidates_path(run: Run) -> Path:
+    """The folder of the pairs that were not joined."""
+    return run.cell("reconcile").file("candidates")
+
+
+def remove_tables(run: Run) -> None:
+    """Remove the tables and candidates of an earlier joining."""
+    for folder in (tables_path(run), candidates_path(run)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_records(path: Path, records: Records) -> None:
+    """Write an array of records, atomically."""
+    with atomic_path(path) as partial, open(partial, "wb") as handle:
+        np.save(handle, records, allow_pickle=False)
+
+
+def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
+    """Read an array of records of one kind.
+
+    Raises:
+        VolumeError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with open(path, "rb") as handle:
+            records: Records = np.lib.format.read_array(handle, allow_pickle=False)
+        if records.dtype != kind or records.ndim != 1:
+            raise ValueError(f"{records.dtype} is not {kind}")
+    except FileNotFoundError:
+        raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise VolumeError(
+            f"{path}: damaged ({error})", remedy="remove the file and its done mark, and run its step again"
+        ) from None
+    return records
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Arrays that the joining keeps meanwhile, in files of a folder that is emptied first and removed last.
+
+    They are not flushed to the disk: a joining that was interrupted begins anew.
+    """
+
+    path: Path
+
+    def __enter__(self) -> Scratch:
+        shutil.rmtree(self.path, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def write(self, name: str, arrays: Mapping[str, Array]) -> None:
+        """Keep arrays under a name."""
+        path = self.path / f"{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as handle:
+            np.savez(handle, allow_pickle=False, **arrays)
+
+    def read(self, name: str, names: tuple[str, ...]) -> dict[str, Array]:
+        """Some arrays of those kept under a name."""
+        return read_arrays(self.path / f"{name}.npz", names)
+
+
+def write_leaf_zyx(run: Run, leaf_zyx: ZYX) -> None:
+    """Say how many subvolumes each table holds along each axis."""
+    write_json(tables_path(run) / "blocks.json", {"leaf_zyx": list(leaf_zyx)})
+
+
+def read_leaf_zyx(run: Run) -> ZYX:
+    """How many subvolumes each table holds along each axis.
+
+    Raises:
+        UpstreamError: reconcile has not run.
+    """
+    path = tables_path(run) / "blocks.json"
+    try:
+        z, y, x = json.loads(path.read_bytes())["leaf_zyx"]
+    except FileNotFoundError:
+        raise UpstreamError(f"{path}: no global ids", remedy="start the run at reconcile") from None
+    return int(z), int(y), int(x)
+
+
+def note_reader(run: Run) -> None:
+    """Leave word beside the local labels that this run compares them."""
+    path = run.cell("segment").file("readers") / run.reconcile_key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def forget_overlaps(run: Run, subvolume: Subvolume) -> None:
+    """Before a subvolume's labels change: its own overlaps, and what was joined, are to be computed again.
+
+    No other subvolume and no other overlap is. In every cell that compared them, whatever its parameters.
+    """
+    readers = run.cell("segment").file("readers")
+    for key in sorted(path.name for path in readers.iterdir()) if readers.is_dir() else ():
+        Cell(run.work / "reconcile" / key).forget(RECONCILE_UNIT)
+        for pair in grid_of(run).touching(subvolume):
+            Cell(run.work / "match" / key).forget(pair.id)
