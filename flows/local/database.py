@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flows.sqlite import open_shared
+
 VERSION = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -43,11 +45,9 @@ class Database:
     """One connection, used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection = open_shared(path)
         if self._version() < VERSION:
             self._migrate()
 

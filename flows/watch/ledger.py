@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from flows.sqlite import open_shared
 from flows.watch.rows import (
     COMPLETE,
     ENDED,
@@ -35,7 +36,6 @@ from flows.watch.rows import (
 from functions.microscopes.observing import Observed, SeenTile
 
 _SCHEMA = """
-PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS acquisition (
   id INTEGER PRIMARY KEY CHECK (id = 1), memory TEXT, facts TEXT, finished_seq INTEGER,
@@ -63,10 +63,9 @@ class Ledger:
     """One connection to the ledger of a watched folder; threads and processes have one each."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self._clock = clock
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        self._db = open_shared(path)
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,13 +113,16 @@ class WatchService:
         """
         with folder_lock(self._places.ledger):
             clear_all(self._places.outbox)
-            starter = threading.Thread(target=self._start_all, name="starter", daemon=True)
-            starter.start()
-            try:
-                self._look_on()
-            finally:
-                self.stop()
-                starter.join()
+            with ThreadPoolExecutor(1, thread_name_prefix="starter") as pool:
+                starting = pool.submit(self._start_all)
+                starting.add_done_callback(
+                    lambda _: self.stop()
+                )  # half a watcher would look well and do nothing
+                try:
+                    self._look_on()
+                finally:
+                    self.stop()
+            starting.result()
 
     def once(self, *, seconds: float = 60.0) -> None:
         """Look once, and make the starts that follow; for a scheduler that calls every now and then."""

@@ -171,7 +171,10 @@ def test_a_held_out_box_must_hold_the_field_of_view(tmp_path: Path) -> None:
         train_recipe(recipe, to=tmp_path / "m.safetensors", folder=tmp_path / "state")
 
 
-def test_a_signal_is_a_wish_and_the_second_one_acts() -> None:
+def test_a_signal_is_a_wish_and_the_second_one_acts(request: pytest.FixtureRequest) -> None:
+    # a shell's background process begins with interrupts ignored
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, earlier))
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals() as stop:
         assert not stop()
