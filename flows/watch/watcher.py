@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.errors import FlowsError
 from flows.inputs import FlowStep, RunRequest
@@ -198,32 +199,11 @@ class Watcher:
                 rows = rows[count:]
 
     def _start(self, rows: Sequence[SectionRow], facts: Facts) -> None:
-        """Pack a batch and put its start into the ledger."""
+        """A batch of sections, to be looked at while the microscope goes on."""
         tag = section_tag(self._acquisition_id, rows, serial=self._ledger.start_count("sections"))
         span = f"z {rows[0].z}" if len(rows) == 1 else f"z {rows[0].z}-{rows[-1].z}"
-        try:
-            documents, files = self._outbox.pack(tag, rows, facts)
-        except TROUBLE as error:
-            self._ledger.looked([str(error)])
-            return
-        request = RunRequest(
-            source=str(self.folder),
-            acquisition_id=self._acquisition_id,
-            stop_after=STAGE,
-            sections=(rows[0].z, rows[-1].z + 1),
-            parameters=self._parameters,
-            label=f"{self._acquisition_id[:40]} {span}",
-            tags=(tag,),
-            files=files,
-            documents=str(documents),
-        )
-        self._ledger.begin(
-            tag=tag,
-            kind="sections",
-            sections=rows,
-            request=request.model_dump_json(),
-            documents=str(documents),
-        )
+        part = {"stop_after": STAGE, "sections": (rows[0].z, rows[-1].z + 1)}
+        self._begin("sections", tag, rows, facts, {"label": f"{self._acquisition_id[:40]} {span}", **part})
 
     def _start_volume(self) -> None:
         """The whole flow over everything, once all that was started has ended; again after a retake."""
@@ -233,10 +213,21 @@ class Watcher:
         whole = self._ledger.acquisition()
         if whole.facts is None or not self.closing(whole):
             return
-        rows = self._ledger.sections()
         tag = _short(f"volume-version:{self._acquisition_id}:{self._ledger.start_count('volume') + 1}")
+        label = f"{self._acquisition_id[:40]} volume"
+        self._begin("volume", tag, self._ledger.sections(), whole.facts, {"label": label})
+
+    def _begin(
+        self,
+        kind: str,
+        tag: str,
+        rows: Sequence[SectionRow],
+        facts: Facts,
+        asked: dict[str, Any],
+    ) -> None:
+        """Pack sections and put their start into the ledger; `asked` are further fields of the request."""
         try:
-            documents, files = self._outbox.pack(tag, rows, whole.facts)
+            documents, files = self._outbox.pack(tag, rows, facts)
         except TROUBLE as error:
             self._ledger.looked([str(error)])
             return
@@ -244,14 +235,14 @@ class Watcher:
             source=str(self.folder),
             acquisition_id=self._acquisition_id,
             parameters=self._parameters,
-            label=f"{self._acquisition_id[:40]} volume",
             tags=(tag,),
             files=files,
             documents=str(documents),
+            **asked,
         )
         self._ledger.begin(
             tag=tag,
-            kind="volume",
+            kind=kind,
             sections=rows,
             request=request.model_dump_json(),
             documents=str(documents),

@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from functions.microscopes.common import PathGuard, ReadAcquisition, identifier
-from functions.microscopes.observing import Facts, Memory, Observed, SeenTile, assemble, noted
+from functions.microscopes.common import PathGuard, ReadAcquisition
+from functions.microscopes.observing import Facts, Memory, Observed, SeenTile, noted, whole
 from functions.model.errors import AcquisitionError
 
 NAME = "multisem"
@@ -42,12 +42,7 @@ def read(folder: Path) -> ReadAcquisition:
     Raises:
         AcquisitionError: nothing is listed, or `petavoxel.json` gives no pixel size or section thickness.
     """
-    observed = observe(folder, {})
-    if observed.problems:
-        raise AcquisitionError(observed.problems[0], remedy="transfer the file again")
-    return ReadAcquisition(
-        acquisition=assemble(folder, observed, identifier=identifier(folder.resolve().name))
-    )
+    return whole(folder, observe(folder, {}))
 
 
 def places(folder: Path) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from functions.microscopes.common import build, missing_between
+from functions.microscopes.common import ReadAcquisition, build, identifier, missing_between
 from functions.microscopes.wholeness import file_facts
 from functions.model.acquisition import Acquisition, Section, Tile
 from functions.model.errors import AcquisitionError
@@ -148,6 +148,19 @@ def noted(folder: Path, name: str) -> float:
             f"{folder}: {name}: the microscope does not say",
             remedy=f'put a file {NOTES} there with {{"{name}": ...}}',
         ) from None
+
+
+def whole(folder: Path, observed: Observed) -> ReadAcquisition:
+    """What an adapter saw of a folder from an empty memory on, as an acquisition named like the folder.
+
+    Raises:
+        AcquisitionError: something in the folder could not be read.
+    """
+    if observed.problems:
+        raise AcquisitionError(observed.problems[0], remedy="transfer the file again")
+    return ReadAcquisition(
+        acquisition=assemble(folder, observed, identifier=identifier(folder.resolve().name))
+    )
 
 
 def assemble(folder: Path, observed: Observed, *, identifier: str) -> Acquisition:

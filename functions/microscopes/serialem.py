@@ -16,8 +16,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from functions.microscopes.common import PathGuard, ReadAcquisition, identifier
-from functions.microscopes.observing import Facts, Memory, Observed, SeenTile, assemble, integers, noted
+from functions.microscopes.common import PathGuard, ReadAcquisition
+from functions.microscopes.observing import Facts, Memory, Observed, SeenTile, integers, noted, whole
 from functions.model.errors import AcquisitionError
 
 NAME = "serialem"
@@ -43,12 +43,7 @@ def read(folder: Path) -> ReadAcquisition:
     Raises:
         AcquisitionError: they do not fit, or `petavoxel.json` does not give the section thickness.
     """
-    observed = observe(folder, {})
-    if observed.problems:
-        raise AcquisitionError(observed.problems[0], remedy="transfer the file again")
-    return ReadAcquisition(
-        acquisition=assemble(folder, observed, identifier=identifier(folder.resolve().name))
-    )
+    return whole(folder, observe(folder, {}))
 
 
 def places(folder: Path) -> tuple[Path, ...]:

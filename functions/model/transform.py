@@ -162,11 +162,6 @@ class Warp:
         bent = np.einsum("ij,...jyx->...iyx", linear, self.sheet.coefficients)
         return Warp(affine=joined, sheet=replace(self.sheet, coefficients=bent))
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether every point stays exactly where it is."""
-        return self.sheet is None and bool(np.array_equal(self.affine, np.eye(2, 3)))
-
 
 class SheetDocument(Document):
     """A sheet as JSON."""

@@ -14,7 +14,6 @@ from functions.model.geometry import Box
 
 AnyArray = NDArray[np.generic]
 Key = tuple[int, ...]
-MOST_BLOCK_VOXELS = 64**3
 
 
 class BlockCache:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from functions.testing.microscopes.script import ADDRESS, LATER, START, Script, Truth, digest, pixels, put
+from functions.testing.microscopes.script import ADDRESS, LATER, FakeMicroscope, Script, digest, pixels, put
 
 FAULTS = ("pause", "retake", "rejected", "truncated", "clock-jump")
 BEAMS = 61
@@ -30,16 +30,13 @@ SIDE = 8
 Tiles = dict[str, list[float | str]]
 
 
-class FakeMultisem:
+class FakeMultisem(FakeMicroscope):
     """Acquires one wafer: section n is region `<n>_S<n>R1`."""
 
+    faults = FAULTS
+
     def __init__(self, folder: Path, script: Script, *, now: Callable[[], float]) -> None:
-        script.check(FAULTS)
-        self.truth = Truth()
-        self._folder = folder
-        self._script = script
-        self._now = now
-        self._clock = float(START)
+        super().__init__(folder, script, now=now)
         self._tiles: dict[int, Tiles] = {}
         self._paths: dict[tuple[int, int, int], str] = {}
 

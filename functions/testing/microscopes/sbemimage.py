@@ -18,9 +18,8 @@ from functions.testing.microscopes.script import (
     ADDRESS,
     FAULTS,
     LATER,
-    START,
+    FakeMicroscope,
     Script,
-    Truth,
     digest,
     pixels,
     put,
@@ -36,16 +35,11 @@ FIRST = 100
 OVERLAP = 0.1
 
 
-class FakeSbemimage:
+class FakeSbemimage(FakeMicroscope):
     """Acquires one stack."""
 
     def __init__(self, folder: Path, script: Script, *, now: Callable[[], float]) -> None:
-        script.check(FAULTS)
-        self.truth = Truth()
-        self._folder = folder
-        self._script = script
-        self._now = now
-        self._clock = float(START)
+        super().__init__(folder, script, now=now)
         self._run = ""
         self._counter = FIRST
         self._open = ExitStack()

@@ -6,10 +6,11 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tifffile
@@ -86,6 +87,20 @@ class Truth:
     def read(path: Path) -> dict[str, Any]:
         """As it was written."""
         return dict(json.loads(path.read_bytes()))
+
+
+class FakeMicroscope:
+    """Acquires into a folder what the script says, by a clock of its own. `now` tells when, for the truth."""
+
+    faults: ClassVar[tuple[str, ...]] = FAULTS
+
+    def __init__(self, folder: Path, script: Script, *, now: Callable[[], float]) -> None:
+        script.check(self.faults)
+        self.truth = Truth()
+        self._folder = folder
+        self._script = script
+        self._now = now
+        self._clock = float(START)
 
 
 def pixels(script: Script, *place: int, dtype: str = "uint8") -> Any:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from functions.store.mrc import new_header
-from functions.testing.microscopes.script import ADDRESS, START, Script, Truth, digest, pixels
+from functions.testing.microscopes.script import ADDRESS, FakeMicroscope, Script, digest, pixels
 
 FAULTS = ("pause", "truncated", "clock-jump", "lost-last-marker")
 PIXEL_A = 76.8
@@ -21,16 +21,13 @@ OVERLAP = 0.1
 NAME = "montage.mrc"
 
 
-class FakeSerialem:
+class FakeSerialem(FakeMicroscope):
     """Acquires one stack of montages."""
 
+    faults = FAULTS
+
     def __init__(self, folder: Path, script: Script, *, now: Callable[[], float]) -> None:
-        script.check(FAULTS)
-        self.truth = Truth()
-        self._folder = folder
-        self._script = script
-        self._now = now
-        self._clock = float(START)
+        super().__init__(folder, script, now=now)
         self._planes = 0
         self._stack = folder / NAME
         self._sidecar = folder / f"{NAME}.mdoc"
