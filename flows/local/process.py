@@ -9,7 +9,6 @@ there is no moment in which a started run looks interrupted.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from flows import locks
 from flows.errors import RunError
 from flows.local.actions import ActionProvider, Json, Progress, ThreadProvider
 from flows.local.catalog import Catalog
@@ -48,38 +48,21 @@ class RunLock:
     @classmethod
     def take(cls, home: Path, run_id: str) -> RunLock | None:
         """The lock, or None while somebody holds it."""
-        descriptor = _open_lock(home, run_id)
-        for _ in range(10):  # who only looks holds it for a moment
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return cls(descriptor)
-        os.close(descriptor)
-        return None
+        descriptor = locks.take(_lock_path(home, run_id))
+        return None if descriptor is None else cls(descriptor)
 
     @staticmethod
     def held(home: Path, run_id: str) -> bool:
         """Whether a runner holds the lock now."""
-        descriptor = _open_lock(home, run_id)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return locks.is_held(_lock_path(home, run_id))
 
     def release(self) -> None:
         """Give it up here; a process it was handed to keeps it."""
         os.close(self.descriptor)
 
 
-def _open_lock(home: Path, run_id: str) -> int:
-    folder = home / "runs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(folder / f"{run_id}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _lock_path(home: Path, run_id: str) -> Path:
+    return home / "runs" / f"{run_id}.lock"
 
 
 class SystemClock:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from flows.errors import RunError
+from flows.locks import is_held
 from flows.watch.ledger import Ledger
 from flows.watch.rows import COMPLETE, ENDED, SEEN, STARTED, STARTING, SectionRow, StartRow
 from flows.watch.service import Places
@@ -66,7 +64,7 @@ def watch_report(places: Places) -> WatchReport:
         starts = [row for row in ledger.starts() if row.state != ENDED or not row.succeeded]
         return WatchReport(
             places=places,
-            watched=_locked(places.ledger.with_suffix(".lock")),
+            watched=is_held(places.ledger.with_suffix(".lock")),
             looked_seconds_ago=round(max(0.0, time.time() - whole.looked), 1) if whole.looked else None,
             problems=whole.problems,
             tiles=ledger.tile_count(),
@@ -129,17 +127,3 @@ def _start(row: StartRow) -> dict[str, Any]:
 
 def _time(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
-
-
-def _locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

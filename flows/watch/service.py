@@ -6,7 +6,6 @@ seeing. The folder's lock goes with the process, however that ends.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows import locks
 from flows.errors import InputError, RunError, SiteError
 from flows.inputs import acquisition_name
 from flows.site import Site
@@ -249,16 +249,13 @@ def folder_lock(ledger: Path) -> Iterator[None]:
     Raises:
         RunError: somebody else has it.
     """
-    ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(ledger.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = locks.take(ledger.with_suffix(".lock"))
+    if descriptor is None:
+        raise RunError(
+            f"{ledger.stem}: this folder is being watched already",
+            remedy="stop the other watcher first; `petavoxel watch status` shows what it does",
+        )
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(
-                f"{ledger.stem}: this folder is being watched already",
-                remedy="stop the other watcher first; `petavoxel watch status` shows what it does",
-            ) from None
         yield
     finally:
         os.close(descriptor)
