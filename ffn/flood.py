@@ -100,9 +100,7 @@ class Flood:
             if self._object is not None:
                 self._attempt(self._object)
             for seed in self._seeds():
-                self.canvas.begin(seed)
-                frontier = self._frontier(seed)
-                self._attempt(CurrentObject(seed=seed, frontier=frontier, moves_before=len(self.tally.moves)))
+                self._attempt(self.begin(seed))
         except BudgetSpentError:
             return
 
@@ -130,12 +128,26 @@ class Flood:
             ),
         )
 
-    def flood_from(self, seed: Triple) -> list[Triple]:
-        """Floods one object and labels nothing: its belief is left in the canvas. Returns its moves."""
-        before = len(self.tally.moves)
+    def begin(self, seed: Triple) -> CurrentObject:
+        """Starts an object in place of the last one."""
         self.canvas.begin(seed)
-        self._flood_object(CurrentObject(seed=seed, frontier=self._frontier(seed), moves_before=before))
-        return self.tally.moves[before:]
+        return CurrentObject(seed=seed, frontier=self._frontier(seed), moves_before=len(self.tally.moves))
+
+    def choose_moves(self, current: CurrentObject) -> list[Triple]:
+        """The next moves; none when the frontier is empty or the seed's own voxel no longer believed in."""
+        positions = self._next_moves(current.frontier, self.canvas.may_move)
+        return positions if self.canvas.holds(current.seed) else []
+
+    def take_answers(
+        self, current: CurrentObject, positions: list[Triple], answers: NDArray[np.float32]
+    ) -> None:
+        """Writes what the network says of these moves, and finds where they lead."""
+        for position, answer in zip(positions, answers, strict=True):
+            written = self.canvas.scatter(position, answer)
+            candidates = face_maxima(
+                written, deltas_zyx=self.deltas_zyx, threshold=self.canvas.thresholds.move
+            )
+            current.frontier.extend(position, candidates)
 
     def _seeds(self) -> Iterator[Triple]:
         """Seeds that may be started now; a fill round proposes its own in the interior still unlabelled."""
@@ -223,18 +235,8 @@ class Flood:
         self._checkpoint()
 
     def _flood_object(self, current: CurrentObject) -> None:
-        """Moves until the frontier is empty or the seed's own voxel is no longer believed in."""
-        canvas = self.canvas
-        while positions := self._next_moves(current.frontier, canvas.may_move):
-            if not canvas.holds(current.seed):
-                return
-            answers = self._predict(positions)
-            for position, answer in zip(positions, answers, strict=True):
-                written = canvas.scatter(position, answer)
-                candidates = face_maxima(
-                    written, deltas_zyx=self.deltas_zyx, threshold=canvas.thresholds.move
-                )
-                current.frontier.extend(position, candidates)
+        while positions := self.choose_moves(current):
+            self.take_answers(current, positions, self._predict(positions))
             self._checkpoint()
 
     def _frontier(self, seed: Triple) -> Frontier:

@@ -207,12 +207,45 @@ def test_the_settings_suit_the_network() -> None:
         ResegmentationConfig(recovery_fraction=0.0)
 
 
+@pytest.mark.parametrize("batch", [2, 3, 16])
+def test_many_pairs_at_once_give_the_same_evidence_in_the_same_order(batch: int) -> None:
+    """Pairs of different length, one of them over at once: none waits for another, none mixes with it."""
+    image, labels = neurites()
+    a, b = 2**40, 2**40 + 1
+    points = [
+        point(a, b, 12, 10, 30),
+        point(77, a, 12, 10, 30),
+        point(2, a, 12, 19, 20),
+        point(2, b, 12, 19, 40),
+        point(a, b, 8, 10, 28),
+        point(a, b, 18, 8, 33),
+    ]
+    calls = []
+
+    def found(batch: int) -> list[PairEvidence]:
+        model = brightness_model()
+        model.network.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+        settings = dataclasses.replace(SETTINGS, stop_early=True)
+        return list(
+            resegment(image, labels, points, model=model, settings=settings, kernel="torch", batch=batch)
+        )
+
+    serial = found(1)
+    assert [e.point_zyx for e in serial] == [p.point_zyx for p in points]
+    assert len({e.moves for e in serial}) > 3
+    one_by_one = len(calls)
+    assert found(batch) == serial
+    assert len(calls) - one_by_one < one_by_one / min(batch, 3) * 1.5  # rows of a call are shared
+
+
 def test_wrong_volumes_are_named() -> None:
     image, labels = neurites()
     with pytest.raises(ValueError, match="labels: shape"):
         evidence_of(image, labels[1:], point(1, 2, 1, 1, 1))
     with pytest.raises(ValueError, match=r"points: .* lies outside"):
         evidence_of(image, labels, point(1, 2, 1, 1, 60))
+    with pytest.raises(ConfigError, match="batch"):
+        resegment(image, labels, [], model=brightness_model(), batch=0)
     with pytest.raises(InferenceError, match="NaN"):
         evidence_of(np.full(image.shape, np.nan, np.float32), labels, point(2, 2**40, 12, 19, 20))
 
