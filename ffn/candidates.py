@@ -9,6 +9,7 @@ Growing stops at `max_distance_nm`, so a pair further apart than twice that is n
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from scipy import ndimage
 from ffn.config import Triple
 
 Labels = NDArray[np.unsignedinteger]
+Slices = tuple[slice, slice, slice]
 
 
 class CandidateError(ValueError):
@@ -33,19 +35,58 @@ class DecisionPoint:
     distance_nm: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """How two segments touch, both grown until they meet; cheap to know of all pairs, before any is flooded.
+
+    `faces`: voxel faces between them. `share`: part that these are of all faces which the segment with fewer
+    of them has with others: 1 is enclosed. `grey`: mean of the image at the faces, in standard deviations
+    from the mean of what is labelled; a membrane is dark. NaN without faces or without an image.
+    """
+
+    point: DecisionPoint
+    faces: int
+    share: float
+    grey: float
+
+
 def find_decision_points(
     labels: Labels,
     *,
     voxel_size_zyx_nm: tuple[float, float, float],
     max_distance_nm: float,
-    core: tuple[slice, slice, slice] | None = None,
+    core: Slices | None = None,
     min_voxels: int = 0,
 ) -> list[DecisionPoint]:
     """One decision point for every pair of segments of `labels` (Z, Y, X; 0 = none) that come near, sorted.
 
-    Of the points where a pair is nearest it is the one most in their middle. `core`: only points in there
-    count, so that overlapping volumes share the work without doing any twice; a pair that is near in several
-    has a point in each. Segments below `min_voxels` in the volume are passed over.
+    See `find_contacts`.
+    """
+    contacts = find_contacts(
+        labels,
+        voxel_size_zyx_nm=voxel_size_zyx_nm,
+        max_distance_nm=max_distance_nm,
+        core=core,
+        min_voxels=min_voxels,
+    )
+    return [contact.point for contact in contacts]
+
+
+def find_contacts(
+    labels: Labels,
+    *,
+    voxel_size_zyx_nm: tuple[float, float, float],
+    max_distance_nm: float,
+    image: NDArray[np.generic] | None = None,
+    core: Slices | None = None,
+    min_voxels: int = 0,
+) -> list[Contact]:
+    """One contact for every pair of segments of `labels` (Z, Y, X; 0 = none) that come near, sorted.
+
+    Of the points where a pair is nearest its decision point is the one most in their middle. `core`: only
+    contacts in there count, so that overlapping volumes share the work without doing any twice; a pair that
+    is near in several has one in each. Segments below `min_voxels` in the volume are passed over. `image`
+    (Z, Y, X) shows the same voxels.
 
     Raises CandidateError for another number of axes, signed labels or sizes that are not positive.
     """
@@ -54,21 +95,55 @@ def find_decision_points(
     if not seeds.any():
         return []
     grown, distance = _grow(seeds, voxel_size_zyx_nm, max_distance_nm)
-    contacts = [_touching(grown, distance, core, step) for step in _half_neighbourhood()]
-    first, second, distances, points = (np.concatenate(parts) for parts in zip(*contacts, strict=True))
-    order = np.lexsort((distances, second, first))
-    first, second, distances, points = first[order], second[order], distances[order], points[order]
-    edges = np.flatnonzero((np.diff(first) != 0) | (np.diff(second) != 0)) + 1
-    bounds = [0, *edges.tolist(), len(first)] if len(first) else [0]
-    return [
-        DecisionPoint(
-            first=int(first[a]),
-            second=int(second[a]),
-            point_zyx=_middle(points[a:b][distances[a:b] == distances[a]]),
-            distance_nm=float(distances[a]),
+    grey = None if image is None else _standardised(image, labels > 0)
+    parts = [_touching(grown, distance, grey, core, step) for step in _half_neighbourhood()]
+    found = _Touching._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.lexsort((found.distance, found.higher, found.lower))
+    found = _Touching._make(column[order] for column in found)
+    starts = np.flatnonzero((np.diff(found.lower, prepend=0) != 0) | (np.diff(found.higher, prepend=0) != 0))
+    bounds = [*starts.tolist(), len(found.lower)]
+    total = _faces_of_segments(found)
+    contacts = []
+    for a, b in itertools.pairwise(bounds):
+        first, second, faces = int(found.lower[a]), int(found.higher[a]), int(found.face[a:b].sum())
+        contacts.append(
+            Contact(
+                point=DecisionPoint(
+                    first=first,
+                    second=second,
+                    point_zyx=_middle(found.point[a:b][found.distance[a:b] == found.distance[a]]),
+                    distance_nm=float(found.distance[a]),
+                ),
+                faces=faces,
+                share=faces / max(min(total[first], total[second]), 1),
+                grey=float(found.grey[a:b][found.face[a:b]].mean()) if faces else float("nan"),
+            )
         )
-        for a, b in itertools.pairwise(bounds)
-    ]
+    return contacts
+
+
+class _Touching(NamedTuple):
+    """Neighbouring voxels of two segments, one row each; `face`: whether they share one."""
+
+    lower: Labels
+    higher: Labels
+    distance: NDArray[np.float64]
+    point: NDArray[np.int64]
+    grey: NDArray[np.float32]
+    face: NDArray[np.bool_]
+
+
+def _standardised(image: NDArray[np.generic], labelled: NDArray[np.bool_]) -> NDArray[np.float32]:
+    inside = image[labelled].astype(np.float32)
+    grey: NDArray[np.float32] = (image.astype(np.float32) - inside.mean()) / max(float(inside.std()), 1e-6)
+    return grey
+
+
+def _faces_of_segments(found: _Touching) -> dict[int, int]:
+    both = np.concatenate([found.lower[found.face], found.higher[found.face]])
+    ids, counts = np.unique(both, return_counts=True)
+    faces = dict.fromkeys(np.union1d(found.lower, found.higher).tolist(), 0)
+    return faces | dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def _check(labels: Labels, voxel_size_zyx_nm: Sequence[float], max_distance_nm: float) -> None:
@@ -111,26 +186,30 @@ def _half_neighbourhood() -> list[Triple]:
 def _touching(
     grown: Labels,
     distance: NDArray[np.float64],
-    core: tuple[slice, slice, slice] | None,
+    grey: NDArray[np.float32] | None,
+    core: Slices | None,
     step: Triple,
-) -> tuple[Labels, Labels, NDArray[np.float64], NDArray[np.int64]]:
-    """Segments (lower, higher) at voxels `step` apart: ids, mean distance in nm, first voxel (n, 3)."""
+) -> _Touching:
+    """Segments at voxels `step` apart: ids, mean distance in nm, first voxel (n, 3), mean grey."""
     here = tuple(slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, grown.shape, strict=True))
     there = tuple(slice(max(s, 0), n - max(-s, 0)) for s, n in zip(step, grown.shape, strict=True))
     a, b = grown[here], grown[there]
     touching = (a > 0) & (b > 0) & (a != b)
-    corner = np.array([s.start for s in here], np.int64)
-    points: NDArray[np.int64] = np.argwhere(touching) + corner
-    a, b = a[touching], b[touching]
-    mean = (distance[here][touching] + distance[there][touching]) / 2
     if core is not None:
-        bounds = [s.indices(n)[:2] for s, n in zip(core, grown.shape, strict=True)]
-        low, high = np.array(bounds).T
-        inside = ((points >= low) & (points < high)).all(axis=1)
-        a, b, mean, points = a[inside], b[inside], mean[inside], points[inside]
-    lower: Labels = np.minimum(a, b)
-    higher: Labels = np.maximum(a, b)
-    return lower, higher, mean, points
+        outside = np.ones(grown.shape, np.bool_)
+        outside[core] = False
+        touching &= ~outside[here]
+    a, b = a[touching], b[touching]
+    corner = np.array([s.start for s in here], np.int64)
+    none = np.full(a.shape, np.nan, np.float32)
+    return _Touching(
+        lower=np.minimum(a, b),
+        higher=np.maximum(a, b),
+        distance=(distance[here][touching] + distance[there][touching]) / 2,
+        point=np.argwhere(touching) + corner,
+        grey=none if grey is None else (grey[here][touching] + grey[there][touching]) / 2,
+        face=np.full(a.shape, sum(map(abs, step)) == 1),
+    )
 
 
 def _middle(points: NDArray[np.int64]) -> Triple:

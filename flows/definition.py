@@ -10,7 +10,8 @@ shards take turns at `$.fan_out`, so the state stays under the service's 200 KB.
 
 Behind AlignSolve the gate decides: a registered stack that it fails ends the run in RegistrationRefused, with
 cause and remedy, before anything is computed on it, unless the input says `on_gate_fail: continue`. That is
-an answer of the step, read like any other; a step that raised is caught and ends in Failed.
+an answer of the step, read like any other; a step that raised is caught and ends in Failed. Behind Relabel a
+Choice goes round agglomeration where the input does not ask for it.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ from flows.states import TRANSFER as TRANSFER_URL
 from functions.tasks import FAN_OUTS, StepName
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+OPTIONAL: tuple[StepName, ...] = ("candidates", "resegment", "agglomerate")
+"""Steps that follow each other and are gone round unless the input says `agglomerate`."""
 GATED: StepName = "align_solve"
 """The step whose `failed` is the gate's verdict on the registered stack."""
 REFUSED = "RegistrationRefused"
+WANTED = "AgglomerationWanted"
 WAIT_SECONDS = {
     "transfer": 7 * DAY,
     "plan": 6 * HOUR,
@@ -51,6 +55,9 @@ WAIT_SECONDS = {
     "match": 7 * DAY,
     "reconcile": 2 * DAY,
     "relabel": 7 * DAY,
+    "candidates": 7 * DAY,
+    "resegment": 28 * DAY,
+    "agglomerate": 2 * DAY,
     "finish": 7 * DAY,
     "publish": DAY,
 }
@@ -89,6 +96,10 @@ def _groups() -> list[tuple[str, States]]:
     groups = []
     for position, step in enumerate(FLOW_STEPS[:-1]):
         following = FIRST_STATES[FLOW_STEPS[position + 1]]
+        if FLOW_STEPS[position + 1] == OPTIONAL[0]:
+            following = WANTED
+        if step == OPTIONAL[0]:
+            groups.append((FLOW_STEPS[position - 1], _wanted()))
         if step == TRANSFER:
             groups.append((step, _transfer_in(following)))
         elif step in FAN_OUTS:
@@ -117,6 +128,14 @@ def _done(step: str, following: str) -> State:
         stop = {"Variable": "$.input.on_gate_fail", "StringEquals": "stop"}
         rule = {"And": [failed, stop], "Next": REFUSED}
     return choice([rule, _stop_rule(step)], default=following)
+
+
+def _wanted() -> States:
+    """Whether the optional steps are to be done. One that is gone round can be the last all the same."""
+    wanted = {"Variable": "$.input.agglomerate", "BooleanEquals": True, "Next": FIRST_STATES[OPTIONAL[0]]}
+    following = FLOW_STEPS[FLOW_STEPS.index(OPTIONAL[-1]) + 1]
+    rules = [wanted, *(_stop_rule(step) for step in OPTIONAL)]
+    return {WANTED: choice(rules, default=FIRST_STATES[following])}
 
 
 def _transfer_in(following: str) -> States:

@@ -18,7 +18,7 @@ from functions.tasks import MAX_SHARDS, RunSpec
 
 FlowStep = Literal[
     "transfer", "ingest", "stitch", "align_pairs", "align_solve", "align_render",
-    "segment", "match", "reconcile", "relabel", "finish", "publish",
+    "segment", "match", "reconcile", "relabel", "candidates", "resegment", "agglomerate", "finish", "publish",
 ]  # fmt: skip
 OnGateFail = Literal["stop", "continue"]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$")]
@@ -102,6 +102,9 @@ class FunctionIds(Document):
     match: Uuid
     reconcile: Uuid
     relabel: Uuid
+    candidates: Uuid
+    resegment: Uuid
+    agglomerate: Uuid
     finish: Uuid
     publish: Uuid
 
@@ -151,6 +154,8 @@ class FlowInput(Document):
     start_at: FlowStep
     stop_after: FlowStep
     on_gate_fail: Annotated[OnGateFail, Field(json_schema_extra={"default": "stop"})]
+    agglomerate: Annotated[bool, Field(json_schema_extra={"default": False})]
+    """Whether `run.parameters.candidates` asks for pairs to be looked at again."""
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
     run: RunSpec
     source: Place
@@ -199,6 +204,7 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
         start_at=request.start_at,
         stop_after=request.stop_after,
         on_gate_fail=request.on_gate_fail,
+        agglomerate=bool(request.all_parameters.candidates.sources),
         shards=site.shards,
         run=RunSpec(
             work=str(scratch / "work"),

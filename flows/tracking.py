@@ -130,8 +130,18 @@ def steps_of(document: Json, entries: list[LogEntry], record: RunRecord) -> list
     """The steps of a run: told by the embedded site, else read from the log."""
     told = _details(document).get("progress")
     if isinstance(told, dict):
-        return [read_step(step) for step in told["steps"]]
-    return steps_from_log(entries, record)
+        return gone_round([read_step(step) for step in told["steps"]], record)
+    return gone_round(steps_from_log(entries, record), record)
+
+
+def gone_round(steps: list[StepRecord], record: RunRecord) -> list[StepRecord]:
+    """Steps that a Choice went round do not wait: a later one has begun, or the run has succeeded."""
+    begun = [i for i, s in enumerate(steps) if s.status not in (StepStatus.WAITING, StepStatus.SKIPPED)]
+    last = len(steps) if record.status is RunStatus.SUCCEEDED else max(begun, default=0)
+    return [
+        replace(s, status=StepStatus.SKIPPED) if s.status is StepStatus.WAITING and i < last else s
+        for i, s in enumerate(steps)
+    ]
 
 
 def steps_from_log(entries: list[LogEntry], record: RunRecord) -> list[StepRecord]:

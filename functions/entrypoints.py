@@ -67,6 +67,24 @@ def relabel(task):  # type: ignore[no-untyped-def]
     return execute("relabel", task)
 
 
+def candidates(task):  # type: ignore[no-untyped-def]
+    from functions.runtime import execute
+
+    return execute("candidates", task)
+
+
+def resegment(task):  # type: ignore[no-untyped-def]
+    from functions.runtime import execute
+
+    return execute("resegment", task)
+
+
+def agglomerate(task):  # type: ignore[no-untyped-def]
+    from functions.runtime import execute
+
+    return execute("agglomerate", task)
+
+
 def finish(task):  # type: ignore[no-untyped-def]
     from functions.runtime import execute
 
@@ -87,5 +105,5 @@ def probe(task):  # type: ignore[no-untyped-def]
 
 ENTRY_POINTS = (
     plan, ingest, stitch, align_pairs, align_solve, align_render,
-    segment, match, reconcile, relabel, finish, publish, probe,
+    segment, match, reconcile, relabel, candidates, resegment, agglomerate, finish, publish, probe,
 )  # fmt: skip

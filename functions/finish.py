@@ -1,7 +1,10 @@
 """Finish: the bundle that is published. It appears whole or not at all.
 
 bundle/   volume.zarr   transforms   neuroglancer.json   report.html   ro-crate-metadata.json   search.json
-          registration_gate.json   sections.json   manifest-sha256.txt
+          registration_gate.json   sections.json   edges.csv   manifest-sha256.txt
+
+Where objects were agglomerated, `labels/segmentation` has what they became, `labels/supervoxels` the objects
+of relabel, and edges.csv what joins them; else the last two are not there.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from functions.publication import (
 )
 from functions.store.artefacts import open_artefacts
 from functions.store.cells import Cell, UnitReport
+from functions.store.edges import edges_path, read_mapping
 from functions.store.files import atomic_path, write_bytes, write_json
 from functions.store.pyramid import AnyArray, Read
 from functions.store.run import Run
@@ -67,7 +71,7 @@ def perform(run: Run) -> StepResult:
     """Make the bundle, unless it is there.
 
     Raises:
-        UpstreamError: the labels are not finished.
+        UpstreamError: the labels are not finished, or not agglomerated.
         VolumeError: a layout, a transform or an array is missing or damaged.
     """
     cell = run.cell("finish")
@@ -92,6 +96,8 @@ def compute(run: Run, cell: Cell) -> UnitReport:
         partial.mkdir()
         count = _write_volume(run, partial / bundle.VOLUME)
         write_transforms(run, partial / bundle.TRANSFORMS)
+        if run.agglomerates:
+            shutil.copyfile(edges_path(run), partial / bundle.EDGES)
         found = facts.gather(run, count=count, gate=gate.given(run))
         _write_documents(found, partial)
         bundle.write_manifest(partial)
@@ -108,7 +114,7 @@ def compute(run: Run, cell: Cell) -> UnitReport:
 
 def _write_volume(run: Run, path: Path) -> facts.LabelCount:
     """Image, labels and artefact codes with their levels."""
-    p = run.parameters.finish
+    p, mapping = run.parameters.finish, read_mapping(run)
     image, labels, codes = run.aligned.volume, facts.labels_ref(run), open_artefacts(run)
     omezarr.write_image(
         path,
@@ -119,16 +125,22 @@ def _write_volume(run: Run, path: Path) -> facts.LabelCount:
         chunk_zyx=p.chunk_zyx_px,
         shard_zyx=p.shard_zyx_px,
     )
-    counter = LabelCounter(Volume.open(run.work, labels).read)
-    omezarr.write_labels(
-        path,
-        read=counter.read,
-        shape_zyx=labels.shape_zyx,
-        dtype=labels.dtype,
-        voxel_size_zyx_nm=image.voxel_size_zyx_nm,
-        chunk_zyx=p.chunk_zyx_px,
-        shard_zyx=p.shard_zyx_px,
-    )
+    supervoxels = Volume.open(run.work, labels)
+    counter = LabelCounter(lambda box: mapping.apply(np.asarray(supervoxels.read(box), np.uint32)))
+    shown: dict[str, Read] = {omezarr.LABELS: counter.read}
+    if run.agglomerates:
+        shown[omezarr.SUPERVOXELS] = supervoxels.read
+    for name, read in shown.items():
+        omezarr.write_labels(
+            path,
+            read=read,
+            shape_zyx=labels.shape_zyx,
+            dtype=labels.dtype,
+            voxel_size_zyx_nm=image.voxel_size_zyx_nm,
+            name=name,
+            chunk_zyx=p.chunk_zyx_px,
+            shard_zyx=p.shard_zyx_px,
+        )
     omezarr.write_labels(
         path,
         read=codes.read,

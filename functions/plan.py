@@ -17,6 +17,8 @@ UPSTREAM: dict[FanOutName, tuple[StepName, ...]] = {
     "segment": ("align_render",),
     "match": ("segment",),
     "relabel": ("segment",),
+    "candidates": ("relabel",),
+    "resegment": ("candidates",),
 }
 
 

@@ -62,7 +62,13 @@ def perform(run: Run) -> StepResult:
 def compute(run: Run) -> UnitReport:
     """Read counts and equalities, join, number, and write the tables and the candidates."""
     require_matched(run)
-    for step in ("relabel", "finish"):  # what they made of older ids is void
+    for step in (
+        "relabel",
+        "candidates",
+        "resegment",
+        "agglomerate",
+        "finish",
+    ):  # what they made of older ids is void
         run.cell(step).forget_all()
     remove_tables(run)
     overlaps = MatchedOverlaps(run)

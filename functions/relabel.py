@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from functions.joining import Tables
 from functions.model.errors import UpstreamError
-from functions.model.geometry import ZYX, Box, tile_box
+from functions.model.geometry import Box, cut_box
 from functions.model.volume import VolumeRef
 from functions.store.cells import UnitReport
 from functions.store.labels import grid_of, read_local
@@ -111,14 +111,7 @@ def write_boxes(run: Run) -> list[Box]:
     ref, grid = opened(run), grid_of(run)
     stride = [max(1, s - o) for s, o in zip(grid.size_zyx, grid.overlap_zyx, strict=True)]
     z, y, x = (c * max(1, s // c) for s, c in zip(stride, ref.chunk_zyx, strict=True))
-    return chunk_boxes(ref.shape_zyx, (z, y, x))
-
-
-def chunk_boxes(shape_zyx: ZYX, size_zyx: ZYX) -> list[Box]:
-    """Boxes of `size_zyx` from the origin on; the last on each axis is cut at the volume's end."""
-    up = [-(-n // s) * s for n, s in zip(shape_zyx, size_zyx, strict=True)]
-    whole = Box(offset_zyx=(0, 0, 0), shape_zyx=shape_zyx)
-    return [box.intersect(whole) for box in tile_box((up[0], up[1], up[2]), size_zyx, (0, 0, 0))]
+    return list(cut_box(ref.shape_zyx, (z, y, x)))
 
 
 def opened(run: Run) -> VolumeRef:

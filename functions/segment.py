@@ -12,23 +12,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ffn.masks import Masks
-from functions.agglomeration.gaps import Mask, Shown, label_bridges, show
-from functions.model.artefacts import NAMES, RESIN
-from functions.model.errors import ModelError, VolumeError
-from functions.model.parameters import SegmentParameters
+from functions.agglomeration.gaps import Shown, label_bridges
+from functions.agreeing import AgreeingSegmenter, segmenter_of
+from functions.model.errors import ModelError
 from functions.model.subvolumes import Subvolume
-from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
-from functions.store.artefacts import Codes, open_artefacts
+from functions.segmenters import FfnSegmenter, Flooded, Segmenter
+from functions.shown import crop, mirror_margins, permissions, read, shown_to
 from functions.store.cells import UnitReport
 from functions.store.equalities import forget_overlaps
 from functions.store.labels import LocalLabels, grid_of, local_path, pack_local, write_local
-from functions.store.progress import ProgressFile
+from functions.store.progress import remove_progress
 from functions.store.run import Run
-from functions.store.transforms import aligned_volume_ref
-from functions.store.volumes import Volume
 from functions.tasks import Problem
 
 __all__ = ["FfnSegmenter", "Flooded", "Segmenter", "compute", "units"]
@@ -43,21 +38,21 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
     """Segment one subvolume and write its local labels."""
     subvolume = grid_of(run).get(unit)
     parameters = run.parameters.segment
-    progress = ProgressFile.of(run.cell("segment"), unit)
-    segmenter = segmenter or FfnSegmenter(run.model_path, parameters, progress=progress)
+    segmenter = segmenter or segmenter_of(run, unit)
     problems = look_at(run, subvolume, segmenter)
-    shown = shown_to(parameters, *read(run, subvolume))
+    shown = shown_to(parameters, *read(run, subvolume.read))
     tissue = shown.tissue & ~shown.resin
     flooded = Flooded(labels=np.zeros(tissue.shape, np.uint32))
     if tissue.any():
-        margins = mirror_margins(run, subvolume, segmenter) if parameters.mirror_border else ((0, 0),) * 3
+        radius = segmenter.radius_zyx if parameters.mirror_border else (0, 0, 0)
+        margins = mirror_margins(run, subvolume.read, radius)
         flooded = segmenter(np.pad(shown.image, margins, mode="reflect"), permissions(shown, margins))
         flooded = replace(flooded, labels=crop(flooded.labels, margins))
     labels = label_bridges(np.where(tissue, flooded.labels, np.uint32(0)), shown)
     local = pack_local(labels, subvolume=subvolume)
     forget_overlaps(run, subvolume)
     write_local(local_path(run, subvolume), local)
-    progress.remove()
+    remove_progress(run.cell("segment"), unit)
     figures = figures_of(flooded, local, shown)
     problems += flooded.problems
     if tissue.mean() > 0.5 and figures["labelled_fraction"] < parameters.labelled_to_look:
@@ -102,64 +97,6 @@ def figures_of(flooded: Flooded, local: LocalLabels, shown: Shown) -> dict[str, 
     }
 
 
-def read(run: Run, subvolume: Subvolume) -> tuple[Image, Mask, Codes]:
-    """The aligned image, its tissue mask and its artefact codes in the subvolume's read box.
-
-    Raises:
-        VolumeError: an array is missing or of an older version, or the image is not of 8 bits.
-    """
-    ref = run.aligned.volume
-    if ref.dtype != "uint8":
-        raise VolumeError(
-            f"{ref.path}: {ref.dtype}, the network reads uint8", remedy="start the run at stitch"
-        )
-    image = np.asarray(Volume.open(run.work, ref).read(subvolume.read), np.uint8)
-    tissue = Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(subvolume.read).astype(bool)
-    return image, tissue, np.asarray(open_artefacts(run).read(subvolume.read), np.uint8)
-
-
-def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:
-    """The subvolume as the network is shown it, under the run's parameters."""
-    avoided = [NAMES.index(name) for name in parameters.avoid]
-    return show(
-        image,
-        tissue,
-        resin=np.isin(codes, [code for code in avoided if code == RESIN]),
-        artefact=np.isin(codes, [code for code in avoided if code != RESIN]),
-        fill_gap=parameters.fill_gap_sections,
-        fill_avoided=parameters.fill_avoided_sections,
-    )
-
-
-def permissions(shown: Shown, margins: tuple[tuple[int, int], ...]) -> Masks:
-    """Where objects may start, move and be labelled, mirrored at the volume's faces as the image is."""
-
-    def padded(mask: Mask) -> Mask | None:
-        return np.pad(mask, margins, mode="reflect") if mask.any() else None
-
-    missing = padded(~shown.tissue)
-    return Masks.combine(
-        tissue=None if missing is None else ~missing,
-        resin=padded(shown.resin),
-        artefact=padded(shown.artefact),
-    )
-
-
-def mirror_margins(
-    run: Run, subvolume: Subvolume, segmenter: Segmenter
-) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """How far to mirror the image at each face of the read box: a radius where it is a face of the volume."""
-    extent = run.aligned.volume.shape_zyx
-    start, end, radius = subvolume.read.offset_zyx, subvolume.read.end_zyx, segmenter.radius_zyx
-    z, y, x = ((radius[a] if start[a] == 0 else 0, radius[a] if end[a] == extent[a] else 0) for a in range(3))
-    return z, y, x
-
-
-def crop(labels: NDArray[np.uint32], margins: tuple[tuple[int, int], ...]) -> NDArray[np.uint32]:
-    """Undo `np.pad`."""
-    return labels[tuple(slice(a, n - b) for (a, b), n in zip(margins, labels.shape, strict=True))]
-
-
 def look_at(run: Run, subvolume: Subvolume, segmenter: Segmenter) -> list[Problem]:
     """What does not stop the step but that a person should know.
 
@@ -183,6 +120,6 @@ def look_at(run: Run, subvolume: Subvolume, segmenter: Segmenter) -> list[Proble
                 remedy="set it larger, or voxels near seams are visited by neither side",
             )
         )
-    if isinstance(segmenter, FfnSegmenter):
+    if isinstance(segmenter, FfnSegmenter | AgreeingSegmenter):
         problems += segmenter.look_at(run.aligned.volume.voxel_size_zyx_nm)
     return problems

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +12,17 @@ from numpy.typing import NDArray
 from ffn.masks import Masks
 from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import ZYX
-from functions.model.parameters import SegmentParameters
-from functions.model.workers import worker_number
+from functions.model.parameters import SeedOrder, SegmentParameters
+from functions.networks import choose, config_of, load, place
 from functions.store.progress import ProgressFile
 from functions.store.verdicts import find_verdict
 from functions.tasks import Problem
 
 if TYPE_CHECKING:
-    import torch
-
-    from ffn.checkpoint import Model
-    from ffn.config import InferenceConfig
+    from ffn.candidates import DecisionPoint
+    from ffn.evidence import PairEvidence
     from ffn.inference import Segmentation, Snapshot
-
-Number = TypeVar("Number", int, float)
+    from ffn.resegmentation import ResegmentationConfig
 
 BATCH = 32
 """Fields of view per network call on an accelerator."""
@@ -77,15 +73,21 @@ class FfnSegmenter:
     """
 
     def __init__(
-        self, path: Path, parameters: SegmentParameters, *, progress: ProgressFile | None = None
+        self,
+        path: Path,
+        parameters: SegmentParameters,
+        *,
+        progress: ProgressFile | None = None,
+        seed_order: SeedOrder | None = None,
     ) -> None:
-        """Load the model of a file.
+        """Load the model of a file; `seed_order` takes the place of the model's or the mode's.
 
         Raises:
             ModelError: not a model, no such device, or a precision that nobody has passed.
         """
         self._model = load(path)
         self._parameters = parameters
+        self._config = config_of(self._model, parameters, seed_order=seed_order)
         self._progress = progress if parameters.checkpoint_seconds > 0 else None
         self._device = place(choose(parameters.device), parameters)
         self._batch = parameters.batch or (BATCH if self._device.type != "cpu" else None)
@@ -96,6 +98,11 @@ class FfnSegmenter:
         """Half the network's field of view."""
         z, y, x = self._model.network.config.fov_zyx
         return z // 2, y // 2, x // 2
+
+    @property
+    def min_segment_voxels(self) -> int:
+        """The smallest object that is kept."""
+        return self._config.min_segment_size
 
     def __call__(self, image: Image, masks: Masks) -> Flooded:
         """Flood `image` from seeds that `masks` allows.
@@ -134,6 +141,52 @@ class FfnSegmenter:
             problems=tuple(problems),
         )
 
+    @property
+    def resegmentation(self) -> ResegmentationConfig:
+        """The settings of `reflood` that suit the network."""
+        from ffn.resegmentation import ResegmentationConfig
+
+        return ResegmentationConfig.suiting(self._model.network.config)
+
+    def reflood(
+        self,
+        image: Image,
+        labels: NDArray[np.uint32],
+        points: list[DecisionPoint],
+        *,
+        masks: Masks,
+        settings: ResegmentationConfig,
+        voxel_size_zyx_nm: tuple[float, float, float],
+    ) -> list[PairEvidence]:
+        """Flood both objects at each decision point again, starting and moving where `masks` allows.
+
+        Raises:
+            VolumeError: the image cannot be flooded as it is.
+        """
+        from ffn.inference import InferenceError
+        from ffn.resegmentation import resegment
+
+        try:
+            return list(
+                resegment(
+                    image,
+                    labels,
+                    points,
+                    model=self._model,
+                    settings=settings,
+                    config=self._config,
+                    voxel_size_zyx_nm=voxel_size_zyx_nm,
+                    mask=masks.starts,
+                    device=self._device,
+                    precision=self._parameters.precision,
+                    batch=self._batch or 1,
+                )
+            )
+        except InferenceError as error:
+            raise VolumeError(
+                str(error), remedy="look at the aligned volume, or take another model"
+            ) from None
+
     def look_at(self, voxel_size_zyx_nm: tuple[float, float, float]) -> list[Problem]:
         """Problems when the network was trained at clearly another voxel size, or runs unjudged."""
         trained = self._model.voxel_size_zyx_nm
@@ -165,7 +218,7 @@ class FfnSegmenter:
                     )
 
         parameters = self._parameters
-        config = config_of(self._model, parameters)
+        config = self._config
         if self._batch is None:
             return segment(
                 image,
@@ -232,69 +285,3 @@ def _unusable(why: str) -> Problem:
     return Problem(
         code="progress_unusable", subject=why, remedy="nothing to do: the subvolume was begun anew"
     )
-
-
-def config_of(model: Model, parameters: SegmentParameters) -> InferenceConfig:
-    """The model's own settings, changed where the run's parameters say so."""
-    from ffn.config import fast
-
-    own, p = model.inference, parameters
-    if p.mode == "fast":
-        own = fast(own, model.network.config)
-    return replace(
-        own,
-        min_segment_size=_either(p.min_segment_voxels, own.min_segment_size),
-        frontier_batch=_either(p.frontier_batch, own.frontier_batch),
-        min_move_distance=_either(p.min_move_distance_px, own.min_move_distance),
-    )
-
-
-def _either(wanted: Number | None, default: Number) -> Number:
-    return default if wanted is None else wanted
-
-
-def choose(name: str) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        ModelError: it is not there.
-    """
-    from ffn.device import choose_device
-
-    try:
-        return choose_device(name)
-    except ValueError as error:
-        raise ModelError(f"segment.{error}", remedy="set segment.device") from None
-
-
-def place(device: torch.device, parameters: SegmentParameters) -> torch.device:
-    """The one of several accelerators that this worker process takes."""
-    from ffn.device import count_devices, share_devices
-
-    return share_devices(
-        device,
-        worker=worker_number(),
-        processes_per_device=parameters.processes_per_device,
-        count=count_devices(device.type),
-    )
-
-
-def load(path: Path) -> Model:
-    """The model of a file; one is kept per process.
-
-    Raises:
-        ModelError: the file is missing or not a model.
-    """
-    from ffn.checkpoint import CheckpointError
-
-    try:
-        return _load(path, path.stat().st_mtime_ns)
-    except (FileNotFoundError, CheckpointError) as error:
-        raise ModelError(f"segment.model: {error}", remedy="give `demo` or the path of a model") from None
-
-
-@lru_cache(maxsize=1)
-def _load(path: Path, _changed: int) -> Model:
-    from ffn.checkpoint import load_model
-
-    return load_model(path)

@@ -22,9 +22,11 @@ SHARD_PROBLEM_CHARACTERS = 80
 
 StepName = Literal[
     "ingest", "stitch", "align_pairs", "align_solve", "align_render",
-    "segment", "match", "reconcile", "relabel", "finish", "publish",
+    "segment", "match", "reconcile", "relabel", "candidates", "resegment", "agglomerate", "finish", "publish",
 ]  # fmt: skip
-FanOutName = Literal["stitch", "align_pairs", "align_render", "segment", "match", "relabel"]
+FanOutName = Literal[
+    "stitch", "align_pairs", "align_render", "segment", "match", "relabel", "candidates", "resegment"
+]
 STEPS: tuple[StepName, ...] = StepName.__args__  # type: ignore[attr-defined]
 FAN_OUTS: tuple[FanOutName, ...] = FanOutName.__args__  # type: ignore[attr-defined]
 

@@ -22,7 +22,7 @@ from functions.evaluation import Evaluation, evaluate
 from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import ZYX, Box
 from functions.model.parameters import Precision, SegmentParameters
-from functions.segmenters import choose, config_of, load
+from functions.networks import choose, config_of, load
 from functions.store.label_files import read_image, read_labels
 from functions.store.verdicts import GateVerdict, write_verdict
 

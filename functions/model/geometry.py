@@ -89,3 +89,11 @@ def tile_box(shape_zyx: ZYX, size_zyx: ZYX, overlap_zyx: ZYX) -> Iterator[Box]:
         for y0, y1 in axes[1]:
             for x0, x1 in axes[2]:
                 yield Box(offset_zyx=(z0, y0, x0), shape_zyx=(z1 - z0, y1 - y0, x1 - x0))
+
+
+def cut_box(shape_zyx: ZYX, size_zyx: ZYX) -> Iterator[Box]:
+    """Boxes of `size_zyx` from the origin on that partition a volume; the last on each axis is cut short."""
+    up = [-(-n // s) * s for n, s in zip(shape_zyx, size_zyx, strict=True)]
+    whole = Box(offset_zyx=(0, 0, 0), shape_zyx=shape_zyx)
+    for box in tile_box((up[0], up[1], up[2]), size_zyx, (0, 0, 0)):
+        yield box.intersect(whole)

@@ -15,6 +15,7 @@ Size = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Device = Literal["auto", "cpu", "cuda", "xpu"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+SeedOrder = Literal["raster", "reversed", "depth"]
 
 
 class IngestParameters(Document):
@@ -198,6 +199,9 @@ class SegmentParameters(Document):
     """Moves of one object that go through the network at once; None takes the model's own setting."""
     min_move_distance_px: Annotated[float, Field(ge=0)] | None = None
     """Moves nearer than this (Euclidean) to a visited centre are left out; None takes the model's own."""
+    consensus_orders: tuple[SeedOrder, ...] = ()
+    """The subvolume is flooded once more with seeds in each of these orders, and only what all agree on stays
+    together (oversegmentation consensus): fewer mergers, more splits, for `candidates` to mend."""
     labelled_to_look: Fraction = 0.05
     """A subvolume that is mostly tissue is reported where a smaller share of the tissue is labelled."""
     voxel_size_factor: Annotated[float, Field(ge=1)] = 1.5
@@ -231,6 +235,58 @@ class ReconcileParameters(Document):
     """Chunks of the global labels."""
 
 
+class CandidatesParameters(Document):
+    """Which pairs of global objects might be one: those are flooded again. Without `sources`, none."""
+
+    sources: tuple[Literal["refused", "contact"], ...] = ()
+    """`refused`: overlaps that reconcile did not join; `contact`: objects that touch. Any: agglomeration is
+    on, and costs about one hundred fields of view a pair."""
+    near_px: Positive = 5.0
+    """Objects up to twice as far apart are neighbours; in voxels of the finest axis."""
+    min_voxels: Pixels = 1000
+    """Objects with fewer voxels in a block are passed over there."""
+    refused_share: Fraction = 0.5
+    """A refused overlap is taken when the smaller label has this share of its part of it in the other."""
+    contact_share: Fraction = 0.3
+    """A contact is taken when the object with fewer faces to others has this share of them in it."""
+    bright_grey: float = -1.0
+    """... if it is no darker than so many standard deviations of what is labelled (a membrane is)."""
+    large_voxels: Pixels = 20000
+    """A contact of two objects this large is taken whatever its share, if that bright: what splits them
+    costs most."""
+    block_zyx_px: tuple[Size, Size, Size] = (128, 512, 512)
+    """One unit of the search; about 60 bytes of memory a voxel."""
+
+
+class ResegmentParameters(Document):
+    """How candidate pairs are flooded again; device, precision and mode are those of segment."""
+
+    max_attempts: Size = 2
+    """Seeds tried in an object, the deepest first, until one recovers most of it."""
+    stop_early: bool = True
+    """Leave out the second object where the first did not reach into it: such a pair stays apart anyway."""
+    pairs_per_unit: Size = 16
+
+
+class AgglomerateParameters(Document):
+    """When a pair that was flooded again is called one object. Another limit costs no network."""
+
+    min_score: Fraction | None = None
+    """Jaccard index of the two objects, from either side; None takes it from `thresholds`, or .8."""
+    thresholds: str | None = None
+    """Path of what `petavoxel model evaluate --edges` chose on ground truth, readable at the site."""
+    min_recovered: Fraction = 0.6
+    """Share of each of the pair that each of both floodings has to find again."""
+    max_deletion_fraction: Annotated[float, Field(ge=0)] = 0.02
+    """Voxels that the network took back while it flooded, of the object's; in the better of both."""
+    max_foreign_fraction: Fraction = 0.2
+    """Share of a flooded object that may lie in third objects."""
+    min_voxels: Pixels = 100
+    """Of both, near the decision point: shares of a few voxels say nothing."""
+    min_bridge_voxels: Pixels = 1000
+    """A smaller object joins one partner only, its best."""
+
+
 class FinishParameters(Document):
     """The published volume and its report."""
 
@@ -260,4 +316,7 @@ class Parameters(Document):
     gate: GateParameters = GateParameters()
     segment: SegmentParameters = SegmentParameters()
     reconcile: ReconcileParameters = ReconcileParameters()
+    candidates: CandidatesParameters = CandidatesParameters()
+    resegment: ResegmentParameters = ResegmentParameters()
+    agglomerate: AgglomerateParameters = AgglomerateParameters()
     finish: FinishParameters = FinishParameters()

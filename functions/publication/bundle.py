@@ -16,6 +16,8 @@ VOLUME = "volume.zarr"
 TRANSFORMS = "transforms"
 GATE = "registration_gate.json"
 SECTIONS = "sections.json"
+EDGES = "edges.csv"
+"""Only where objects were agglomerated."""
 DOCUMENTS = ("neuroglancer.json", GATE, "report.html", "ro-crate-metadata.json", "search.json", SECTIONS)
 REMEDY = "remove the finish cell and run finish again"
 

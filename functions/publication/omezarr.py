@@ -5,6 +5,7 @@
         labels/                attributes.ome.labels = ["segmentation", "artefacts"]
             segmentation/      label image: attributes.ome.image-label
                 0, 1, 2 ...
+            supervoxels/       where objects were agglomerated: what they are made of
             artefacts/         label image; image-label.properties names its codes
 
 Source: the OME-Zarr 0.5 specification. Positions are voxel centres: voxel i of a level with factor f lies at
@@ -23,6 +24,7 @@ from functions.model.geometry import ZYX, Box
 from functions.store.pyramid import Level, Pooling, Read, plan_levels, write_levels
 
 LABELS = "segmentation"
+SUPERVOXELS = "supervoxels"
 ARTEFACTS = "artefacts"
 CHUNK_ZYX: ZYX = (32, 128, 128)
 SHARD_ZYX: ZYX = (64, 512, 512)

@@ -32,6 +32,9 @@ WRITES: dict[StepName, tuple[str, str]] = {
     "match": ("#equalities", "Equal labels of neighbouring subvolumes"),
     "reconcile": ("#table", "One table of global labels"),
     "relabel": ("#labels", "Global label volume"),
+    "candidates": ("#candidates", "Pairs of objects that might be one"),
+    "resegment": ("#evidence", "Candidate pairs flooded again"),
+    "agglomerate": ("edges.csv", "Pairs of objects with scores and decisions"),
     "finish": ("volume.zarr/", "Published volume"),
 }
 READS: dict[StepName, tuple[str, ...]] = {
@@ -44,8 +47,13 @@ READS: dict[StepName, tuple[str, ...]] = {
     "match": ("#local-labels",),
     "reconcile": ("#equalities",),
     "relabel": ("#table", "#local-labels"),
+    "candidates": ("#labels", "#table", "#aligned"),
+    "resegment": ("#candidates", "#labels", "#aligned"),
+    "agglomerate": ("#evidence",),
     "finish": ("#aligned", "#labels"),
 }
+AGGLOMERATION: tuple[StepName, ...] = ("candidates", "resegment", "agglomerate")
+"""Steps that a run may leave out."""
 MEDIA = {
     "transforms/index.json": ("What the transforms say, and of which sections", "application/json"),
     "report.html": ("Quality report", "text/html"),
@@ -58,13 +66,15 @@ MEDIA = {
     "search.json": ("Content of the search entry", "application/json"),
     "manifest-sha256.txt": ("Checksums of all other files", "text/plain"),
 }
+AGGLOMERATION_MEDIA = {"edges.csv": ("Pairs of supervoxels with scores and decisions", "text/csv")}
 
 
 def crate(facts: Facts, *, bundle: Path) -> dict[str, Any]:
     """The metadata document of a bundle; `bundle` is looked at for the sizes of files already written."""
     times = {time.step: time for time in facts.times}
-    steps: list[StepName] = [step for step in STEPS if step in WRITES]
+    steps, media = _steps(facts), _media(facts)
     actions = [_action(facts, step, times.get(step)) for step in steps]
+    named = [WRITES[step] for step in steps]
     graph: list[Entity] = [
         {
             "@id": FILE,
@@ -72,15 +82,15 @@ def crate(facts: Facts, *, bundle: Path) -> dict[str, Any]:
             "conformsTo": {"@id": CRATE_PROFILE},
             "about": {"@id": "./"},
         },
-        _root(facts, actions),
+        _root(facts, actions, media),
         {"@id": PROCESS_PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
         _volume(facts),
         _transforms(facts),
-        *(_file(name, bundle) for name in sorted(MEDIA)),
+        *(_file(name, *media[name], bundle=bundle) for name in media),
         *_creators(facts),
         *_license(facts),
         _acquisition(facts),
-        *({"@id": i, "@type": "Dataset", "name": name} for i, name in WRITES.values() if i.startswith("#")),
+        *({"@id": i, "@type": "Dataset", "name": name} for i, name in named if i.startswith("#")),
         {
             "@id": PROGRAM,
             "@type": "SoftwareApplication",
@@ -93,7 +103,18 @@ def crate(facts: Facts, *, bundle: Path) -> dict[str, Any]:
     return {"@context": CONTEXT, "@graph": graph}
 
 
-def _root(facts: Facts, actions: list[Entity]) -> Entity:
+def _steps(facts: Facts) -> list[StepName]:
+    """The steps of the run that write something, in order."""
+    left_out: tuple[StepName, ...] = () if facts.run.agglomerates else AGGLOMERATION
+    return [step for step in STEPS if step in WRITES and step not in left_out]
+
+
+def _media(facts: Facts) -> dict[str, tuple[str, str]]:
+    """Title and type of each document of the bundle, by name."""
+    return dict(sorted((MEDIA | (AGGLOMERATION_MEDIA if facts.run.agglomerates else {})).items()))
+
+
+def _root(facts: Facts, actions: list[Entity], media: dict[str, tuple[str, str]]) -> Entity:
     acquisition = facts.run.manifest.acquisition
     root: Entity = {
         "@id": "./",
@@ -105,7 +126,7 @@ def _root(facts: Facts, actions: list[Entity]) -> Entity:
         "hasPart": [
             {"@id": "volume.zarr/"},
             {"@id": "transforms/"},
-            *({"@id": name} for name in sorted(MEDIA)),
+            *({"@id": name} for name in media),
         ],
         "mentions": [{"@id": action["@id"]} for action in actions],
         "publisher": facts.run.parameters.finish.publisher,
@@ -158,8 +179,7 @@ def _transforms(facts: Facts) -> Entity:
     }
 
 
-def _file(name: str, bundle: Path) -> Entity:
-    title, media = MEDIA[name]
+def _file(name: str, title: str, media: str, *, bundle: Path) -> Entity:
     entity: Entity = {"@id": name, "@type": "File", "name": title, "encodingFormat": media}
     if (bundle / name).exists():
         entity["contentSize"] = str((bundle / name).stat().st_size)

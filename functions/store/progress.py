@@ -1,6 +1,7 @@
 """Units in progress: what a long unit has reached so far, beside its cell's results until it is done.
 
 <work>/segment/<key>/progress/<unit>.npz     written whole every few minutes, removed when the unit is done
+                              <unit>-*.npz   the same of a part of it
 """
 
 from __future__ import annotations
@@ -64,3 +65,10 @@ class ProgressFile:
         self.path.unlink(missing_ok=True)
         for left in self.path.parent.glob(f".{self.path.name}.*.partial"):
             left.unlink(missing_ok=True)
+
+
+def remove_progress(cell: Cell, unit: str) -> None:
+    """Forget all that was reached of a unit that is done."""
+    folder = cell.file("progress")
+    for path in [folder / f"{unit}.npz", *folder.glob(f"{unit}-*.npz")]:
+        ProgressFile(path).remove()

@@ -3,8 +3,8 @@
 Every key follows from the acquisition's content and the parameters alone, so any step can be started on any
 worker at any time and finds what came before it; nothing but paths and parameters travels through the flow.
 
-    tiles ─► stitch(z) ─┬► pair(a,b) ─► solve ─► render ─► segment ─► match ─► reconcile ─► relabel ─► finish
-                        └────────────────────────┘
+    tiles ─► stitch(z) ─┬► pair(a,b) ─► solve ─► render ─► segment ─► match ─► reconcile ─► relabel ┐
+                        └────────────────────────┘     finish ◄─ agglomerate ◄─ resegment ◄─ candidates ◄────┘
 """
 
 from __future__ import annotations
@@ -210,6 +210,37 @@ class Run:
         """Key of equalities, global table and global labels."""
         return fingerprint("reconcile", self.segment_key, self.parameters.reconcile.to_json(), CODE_VERSION)
 
+    @property
+    def agglomerates(self) -> bool:
+        """Whether pairs of objects are looked at again after reconcile."""
+        return bool(self.parameters.candidates.sources)
+
+    @cached_property
+    def candidates_key(self) -> str:
+        """Key of the pairs that might be one object: the global labels, and which pairs are taken."""
+        return fingerprint(
+            "candidates", self.reconcile_key, self.parameters.candidates.to_json(), CODE_VERSION
+        )
+
+    @cached_property
+    def resegment_key(self) -> str:
+        """Key of the evidence: the pairs, and how they are flooded; image and network are in theirs."""
+        return fingerprint(
+            "resegment", self.candidates_key, self.parameters.resegment.to_json(), CODE_VERSION
+        )
+
+    @cached_property
+    def agglomerate_key(self) -> str:
+        """Key of the decisions: the evidence, and the thresholds by their content."""
+        p, path = self.parameters.agglomerate, self.thresholds_path
+        return fingerprint(
+            "agglomerate",
+            self.resegment_key,
+            p.model_dump(mode="json", exclude={"thresholds"}),
+            None if path is None else sha256_file(path),
+            CODE_VERSION,
+        )
+
     @cached_property
     def finish_key(self) -> str:
         """Key of the bundle to publish: the labels, and what its documents say about the acquisition."""
@@ -218,7 +249,7 @@ class Run:
         findings = [finding.to_json() for finding in self.manifest.findings]
         return fingerprint(
             "finish",
-            self.reconcile_key,
+            self.agglomerate_key if self.agglomerates else self.reconcile_key,
             self.gate_key,
             told,
             findings,
@@ -241,6 +272,12 @@ class Run:
             key = self.segment_key
         elif step in ("match", "reconcile", "relabel"):
             key = self.reconcile_key
+        elif step == "candidates":
+            key = self.candidates_key
+        elif step == "resegment":
+            key = self.resegment_key
+        elif step == "agglomerate":
+            key = self.agglomerate_key
         else:
             key = self.finish_key
         return Cell(self.work / step / key)
@@ -286,6 +323,21 @@ class Run:
         if name is not None and not Path(name).is_file():
             raise TaskError(
                 f"stitch.lens: {name}: no such file", remedy="write it with `petavoxel acquisition lens`"
+            )
+        return None if name is None else Path(name)
+
+    @property
+    def thresholds_path(self) -> Path | None:
+        """The thresholds of agglomeration, where a file of them is given.
+
+        Raises:
+            TaskError: there is no such file.
+        """
+        name = self.parameters.agglomerate.thresholds
+        if name is not None and not Path(name).is_file():
+            raise TaskError(
+                f"agglomerate.thresholds: {name}: no such file",
+                remedy="write it with `petavoxel model evaluate MODEL --edges VOLUME --truth FILE --to FILE`",
             )
         return None if name is None else Path(name)
 

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffn.candidates import CandidateError, DecisionPoint, find_decision_points, in_raster_order
+from ffn.candidates import (
+    CandidateError,
+    DecisionPoint,
+    find_contacts,
+    find_decision_points,
+    in_raster_order,
+)
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -117,3 +123,47 @@ def test_nothing_to_find_and_wrong_input() -> None:
         find_decision_points(empty.astype(np.int32), voxel_size_zyx_nm=UNIT, max_distance_nm=3.0)
     with pytest.raises(CandidateError, match="voxel_size_zyx_nm"):
         find_decision_points(empty, voxel_size_zyx_nm=(0.0, 1.0, 1.0), max_distance_nm=3.0)
+
+
+def test_a_contact_says_how_much_of_a_segment_it_is_and_how_dark() -> None:
+    """3 lies in a corner of 5, beside 9 behind a dark wall: most of its faces are with 5."""
+    labels = np.zeros((4, 6, 8), np.uint32)
+    labels[:, :, :4], labels[:, :, 4:] = 5, 9
+    labels[:2, :2, 2:4] = 3
+    image = np.full(labels.shape, 150, np.uint8)
+    image[:, :, 3:5] = 50
+    inside = image.astype(np.float64)
+    contacts = {
+        (c.point.first, c.point.second): c
+        for c in find_contacts(labels, voxel_size_zyx_nm=UNIT, max_distance_nm=0.0, image=image)
+    }
+    assert {pair: c.faces for pair, c in contacts.items()} == {
+        (3, 5): 2 * 2 + 2 * 2 + 2 * 2,
+        (3, 9): 2 * 2,
+        (5, 9): 4 * 6 - 2 * 2,
+    }
+    assert contacts[3, 5].share == pytest.approx(12 / 16)
+    assert contacts[3, 9].share == pytest.approx(4 / 16)
+    assert contacts[5, 9].share == pytest.approx(20 / 24)  # 9 has fewer faces than 5
+    dark = (50 - inside.mean()) / inside.std()
+    assert contacts[5, 9].grey == pytest.approx(dark, rel=1e-5)
+    bright = (150 - inside.mean()) / inside.std()
+    seam = [bright] * 4 + [bright, dark] * 4  # towards x = 1; towards y = 2 and z = 2
+    assert contacts[3, 5].grey == pytest.approx(np.mean(seam), rel=1e-5)
+
+
+def test_the_faces_of_a_core_are_those_of_its_own_voxels() -> None:
+    random = np.random.default_rng(3)
+    labels = random.integers(1, 4, (6, 6, 6)).astype(np.uint32)
+    whole = find_contacts(labels, voxel_size_zyx_nm=UNIT, max_distance_nm=0.0)
+    halves = [
+        find_contacts(
+            labels,
+            voxel_size_zyx_nm=UNIT,
+            max_distance_nm=0.0,
+            core=(slice(a, b), slice(0, 6), slice(0, 6)),
+        )
+        for a, b in ((0, 3), (3, 6))
+    ]
+    assert [c.faces for c in whole] == [sum(c.faces for c in found) for found in zip(*halves, strict=True)]
+    assert all(np.isnan(c.grey) for c in whole)

@@ -152,6 +152,24 @@ def relabel(task):
     return fake_shard(task)
 
 
+def candidates(task):
+    from tests.flows.fake_steps import fake_shard
+
+    return fake_shard(task)
+
+
+def resegment(task):
+    from tests.flows.fake_steps import fake_shard
+
+    return fake_shard(task)
+
+
+def agglomerate(task):
+    from tests.flows.fake_steps import fake_single
+
+    return fake_single(task)
+
+
 def finish(task):
     from tests.flows.fake_steps import fake_single
 
@@ -166,5 +184,5 @@ def publish(task):
 
 ENTRY_POINTS = (
     plan, ingest, stitch, align_pairs, align_solve, align_render,
-    segment, match, reconcile, relabel, finish, publish,
+    segment, match, reconcile, relabel, candidates, resegment, agglomerate, finish, publish,
 )  # fmt: skip

@@ -17,6 +17,7 @@ from functions.model.artefacts import CRACK, FOLD, OUTSIDE, RESIN, TISSUE
 from functions.model.errors import TaskError
 from functions.model.parameters import Parameters
 from functions.segment import Flooded
+from functions.shown import read, shown_to
 from functions.store.artefacts import open_artefacts
 from functions.store.run import Run
 from functions.store.transforms import aligned_volume_ref
@@ -252,8 +253,8 @@ def test_outside_is_no_code_to_avoid_since_it_has_no_picture(tmp_path: Path) -> 
     run = make_run(tmp_path, image, tissue=tissue)
     volume = Volume.open(run.work, aligned_volume_ref(run.aligned, "artefacts"))
     assert (volume.read(volume.ref.box)[CRACKED] == OUTSIDE).all()
-    shown_, _, codes = segment.read(run, next(iter(segment.grid_of(run))))
-    found = segment.shown_to(run.parameters.segment, shown_, tissue, codes)
+    shown_, _, codes = read(run, next(iter(segment.grid_of(run))).read)
+    found = shown_to(run.parameters.segment, shown_, tissue, codes)
     assert not found.bridged.any()
     assert not found.artefact.any()
     assert found.tissue.all()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from functions.model.errors import ModelError
-from functions.segmenters import load
+from functions.networks import load
 from functions.store.run import Run
 from functions.store.verdicts import GateVerdict, find_verdict, gate_path, read_verdicts, write_verdict
 from tests.functions.test_segment_progress import flood, slabs_run

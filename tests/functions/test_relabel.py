@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from functions import relabel
 from functions.model.errors import UpstreamError
-from functions.model.geometry import Box
+from functions.model.geometry import Box, cut_box
 from functions.plan import perform as plan
-from functions.relabel import Piece, chunk_boxes, paint
+from functions.relabel import Piece, paint
 from functions.runtime import execute
 from functions.store.run import Run
 from functions.store.volumes import Volume
@@ -121,7 +121,7 @@ def test_of_three_two_outvote_the_owner() -> None:
 
 
 def test_write_boxes_are_whole_chunks() -> None:
-    boxes = chunk_boxes((10, 33, 16), (4, 16, 16))
+    boxes = list(cut_box((10, 33, 16), (4, 16, 16)))
     assert sum(box.voxels for box in boxes) == 10 * 33 * 16
     assert all(o % s == 0 for box in boxes for o, s in zip(box.offset_zyx, (4, 16, 16), strict=True))
     assert boxes[-1] == Box(offset_zyx=(8, 32, 0), shape_zyx=(2, 1, 16))

@@ -117,7 +117,7 @@ def test_what_cannot_be_judged_is_said(model: Path, tmp_path: Path) -> None:
 
 
 def test_the_phantom_suits_the_demo_network() -> None:
-    from functions.segmenters import load
+    from functions.networks import load
 
     trial = phantom_trial(load(DEMO_MODEL))
     assert trial.image.shape == (48, 160, 160)

@@ -6,7 +6,7 @@ import torch
 from ffn.device import count_devices, share_devices
 from functions.model.parameters import SegmentParameters
 from functions.model.workers import ENDPOINT_VARIABLE, WORKER_VARIABLE, worker_number
-from functions.segmenters import place
+from functions.networks import place
 
 CUDA = torch.device("cuda")
 

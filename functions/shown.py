@@ -1,0 +1,83 @@
+"""What the network is shown of a box of the aligned volume, and where it may go: the same for every step.
+
+image, mask, artefact codes (a box) -> gaps filled, artefacts bridged or avoided -> mirrored at the volume's
+faces (`functions.agglomeration.gaps` says what is shown and labelled where)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.masks import Masks
+from functions.agglomeration.gaps import Mask, Shown, show
+from functions.model.artefacts import NAMES, RESIN
+from functions.model.errors import VolumeError
+from functions.model.geometry import ZYX, Box
+from functions.model.parameters import SegmentParameters
+from functions.store.artefacts import Codes, open_artefacts
+from functions.store.run import Run
+from functions.store.transforms import aligned_volume_ref
+from functions.store.volumes import Volume
+
+Image = NDArray[np.uint8]
+Margins = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Voxels before and behind, of each axis."""
+
+
+def read(run: Run, box: Box) -> tuple[Image, Mask, Codes]:
+    """The aligned image, its tissue mask and its artefact codes in a box.
+
+    Raises:
+        VolumeError: an array is missing or of an older version, or the image is not of 8 bits.
+    """
+    ref = run.aligned.volume
+    if ref.dtype != "uint8":
+        raise VolumeError(
+            f"{ref.path}: {ref.dtype}, the network reads uint8", remedy="start the run at stitch"
+        )
+    image = np.asarray(Volume.open(run.work, ref).read(box), np.uint8)
+    tissue = Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(box).astype(bool)
+    return image, tissue, np.asarray(open_artefacts(run).read(box), np.uint8)
+
+
+def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:
+    """A box as the network is shown it, under the run's parameters."""
+    avoided = [NAMES.index(name) for name in parameters.avoid]
+    return show(
+        image,
+        tissue,
+        resin=np.isin(codes, [code for code in avoided if code == RESIN]),
+        artefact=np.isin(codes, [code for code in avoided if code != RESIN]),
+        fill_gap=parameters.fill_gap_sections,
+        fill_avoided=parameters.fill_avoided_sections,
+    )
+
+
+def permissions(shown: Shown, margins: Margins) -> Masks:
+    """Where objects may start, move and be labelled, mirrored at the volume's faces as the image is."""
+
+    def padded(mask: Mask) -> Mask | None:
+        return np.pad(mask, margins, mode="reflect") if mask.any() else None
+
+    missing = padded(~shown.tissue)
+    return Masks.combine(
+        tissue=None if missing is None else ~missing,
+        resin=padded(shown.resin),
+        artefact=padded(shown.artefact),
+    )
+
+
+def mirror_margins(run: Run, box: Box, radius_zyx: ZYX) -> Margins:
+    """How far to mirror the image at each face of a box: a radius where it is a face of the volume."""
+    extent = run.aligned.volume.shape_zyx
+    start, end = box.offset_zyx, box.end_zyx
+    z, y, x = (
+        (radius_zyx[a] if start[a] == 0 else 0, radius_zyx[a] if end[a] == extent[a] else 0) for a in range(3)
+    )
+    return z, y, x
+
+
+def crop(labels: NDArray[np.uint32], margins: Margins) -> NDArray[np.uint32]:
+    """Undo `np.pad`."""
+    return labels[tuple(slice(a, n - b) for (a, b), n in zip(margins, labels.shape, strict=True))]

@@ -1,0 +1,74 @@
+"""The edge list of agglomeration as CSV (RFC 4180): what a proofreading system takes up, one pair a row.
+
+Columns are documented in docs/formats.md; they are written and read here alone.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from functions.model.base import Document
+from functions.model.errors import VolumeError
+from functions.store.files import atomic_path
+
+
+class Edge(Document):
+    """Two objects that might be one, the scores of that, and what was decided; place in voxels."""
+
+    first_id: int
+    second_id: int
+    z: int
+    y: int
+    x: int
+    verdict: str
+    score: float
+    speculative: float
+    recovered: float
+    deleted: float
+    foreign: float
+    voxels_first: int
+    voxels_second: int
+    contact_faces: int
+    contact_share: float
+    contact_grey: float | None
+    refused_overlap: float
+
+
+def write_edges(path: Path, edges: Iterable[Edge]) -> None:
+    """Write the edge list, atomically; numbers to four places."""
+    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
+        table = csv.writer(handle)
+        table.writerow(Edge.model_fields)
+        for edge in edges:
+            table.writerow(
+                "" if value is None else round(value, 4) if isinstance(value, float) else value
+                for value in edge.to_json().values()
+            )
+
+
+def read_edges(path: Path) -> list[Edge]:
+    """Read an edge list.
+
+    Raises:
+        VolumeError: no such file, or a row does not parse.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise VolumeError(f"{path}: no edge list ({error})", remedy="give edges.csv of a bundle") from None
+    edges = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            edges.append(Edge.model_validate({k: v if v != "" else None for k, v in row.items()}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "row"
+            raise VolumeError(
+                f"{path}: line {number}: {where}: {first['msg']}", remedy="give edges.csv of a bundle"
+            ) from None
+    return edges

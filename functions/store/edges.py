@@ -1,0 +1,200 @@
+"""Files of agglomeration: pairs that might be one object, what flooding them again showed, what was decided.
+
+    candidates/<key>/points/<block>.npy      one row a pair (`POINT`), in the order in which they are flooded
+    candidates/<key>/sizes/<block>.npy       voxels of each object inside the block (`SIZE`)
+    resegment/<key>/evidence/<unit>.npy      one row a pair (`EVIDENCE`)
+    agglomerate/<key>/edges.csv              the edge list: every pair, its scores and the decision
+    agglomerate/<key>/mapping.npy            object of each id that is not its own (`MAPPED`)
+
+Ids are those of the global labels that relabel writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffn.candidates import Contact, DecisionPoint
+from ffn.evidence import PairEvidence, Reflooding
+from functions.model.errors import UpstreamError
+from functions.model.geometry import Box, cut_box
+from functions.store.equalities import Records, read_records, write_records
+from functions.store.run import Run
+
+AGGLOMERATE_UNIT = "all"
+"""The one unit of agglomerate."""
+_PLACE = [("first", "<u4"), ("second", "<u4"), ("z", "<i4"), ("y", "<i4"), ("x", "<i4")]
+POINT = np.dtype(
+    [*_PLACE, ("distance_nm", "<f8"), ("faces", "<u4"), ("share", "<f8"), ("grey", "<f8"), ("overlap", "<f8")]
+)
+"""`faces`, `share` and `grey` of the contact (`ffn.candidates`); `overlap`: share of the smaller label of a
+refused overlap that lies in the other, 0 where there is none."""
+SIZE = np.dtype([("id", "<u4"), ("voxels", "<u8")])
+_SIDE_FIELDS = [f.name for f in fields(Reflooding) if f.name != "seed_zyx"]
+_SIDE = np.dtype(
+    [
+        ("flooded", "u1"), ("seed_z", "<i4"), ("seed_y", "<i4"), ("seed_x", "<i4"),
+        *((name, "<f8") for name in _SIDE_FIELDS),
+    ]
+)  # fmt: skip
+EVIDENCE = np.dtype(
+    [
+        *_PLACE, ("voxels_first", "<u4"), ("voxels_second", "<u4"), ("max_edt_first_nm", "<f8"),
+        ("max_edt_second_nm", "<f8"), ("iou", "<f8"), ("from_first", _SIDE), ("from_second", _SIDE),
+    ]
+)  # fmt: skip
+MAPPED = np.dtype([("id", "<u4"), ("object", "<u4")])
+_WHOLE = ("attempts", "moves", "voxels", "deleted_voxels")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Which ids belong to another object; all others are their own."""
+
+    records: Records
+
+    def apply(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Labels with every id replaced by its object."""
+        if not self.records.size:
+            return labels
+        at = np.minimum(np.searchsorted(self.records["id"], labels), self.records.size - 1)
+        found: NDArray[np.uint32] = np.where(
+            self.records["id"][at] == labels, self.records["object"][at], labels
+        )
+        return found
+
+
+def blocks_of(run: Run) -> Iterator[Box]:
+    """The boxes that candidates are looked for in, in z, y, x order."""
+    shape = run.aligned.volume.shape_zyx
+    return cut_box(shape, run.parameters.candidates.block_zyx_px)
+
+
+def points_path(run: Run, block: str) -> Path:
+    """Where the candidates of a block are."""
+    return run.cell("candidates").file("points") / f"{block}.npy"
+
+
+def sizes_path(run: Run, block: str) -> Path:
+    """Where the sizes of a block's objects are."""
+    return run.cell("candidates").file("sizes") / f"{block}.npy"
+
+
+def evidence_path(run: Run, unit: str) -> Path:
+    """Where the evidence of a batch of candidates is."""
+    return run.cell("resegment").file("evidence") / f"{unit}.npy"
+
+
+def batches_of(run: Run) -> Iterator[tuple[str, Records]]:
+    """Units of resegment and their candidates: batches of a block.
+
+    Raises:
+        VolumeError: candidates of a block are missing.
+    """
+    most = run.parameters.resegment.pairs_per_unit
+    for block in blocks_of(run) if run.agglomerates else ():
+        points = read_records(points_path(run, block.id), POINT)
+        for number, start in enumerate(range(0, points.size, most)):
+            yield f"{block.id}-{number:05d}", points[start : start + most]
+
+
+def pack_points(contacts: Sequence[tuple[Contact, float]]) -> Records:
+    """Contacts, each with the share of its refused overlap, as records."""
+    records = np.zeros(len(contacts), POINT)
+    for record, (contact, overlap) in zip(records, contacts, strict=True):
+        point = contact.point
+        record["first"], record["second"] = point.first, point.second
+        record["z"], record["y"], record["x"] = point.point_zyx
+        record["distance_nm"], record["faces"] = point.distance_nm, contact.faces
+        record["share"], record["grey"], record["overlap"] = contact.share, contact.grey, overlap
+    return records
+
+
+def unpack_points(records: Records) -> list[DecisionPoint]:
+    """The decision points of records."""
+    return [
+        DecisionPoint(
+            first=int(r["first"]),
+            second=int(r["second"]),
+            point_zyx=(int(r["z"]), int(r["y"]), int(r["x"])),
+            distance_nm=float(r["distance_nm"]),
+        )
+        for r in records
+    ]
+
+
+def pack_evidence(evidence: Sequence[PairEvidence]) -> Records:
+    """Evidence as records."""
+    records = np.zeros(len(evidence), EVIDENCE)
+    for record, e in zip(records, evidence, strict=True):
+        record["z"], record["y"], record["x"] = e.point_zyx
+        for name in ("first", "second", "voxels_first", "voxels_second", "iou"):
+            record[name] = getattr(e, name)
+        record["max_edt_first_nm"], record["max_edt_second_nm"] = e.max_edt_first_nm, e.max_edt_second_nm
+        for name in ("from_first", "from_second"):
+            side: Reflooding | None = getattr(e, name)
+            if side is not None:
+                numbers = [getattr(side, field) for field in _SIDE_FIELDS]
+                record[name] = (1, *side.seed_zyx, *numbers)
+    return records
+
+
+def unpack_evidence(records: Records) -> list[PairEvidence]:
+    """The evidence of records, equal to what was packed."""
+    return [
+        PairEvidence(
+            first=int(r["first"]),
+            second=int(r["second"]),
+            point_zyx=(int(r["z"]), int(r["y"]), int(r["x"])),
+            voxels_first=int(r["voxels_first"]),
+            voxels_second=int(r["voxels_second"]),
+            max_edt_first_nm=float(r["max_edt_first_nm"]),
+            max_edt_second_nm=float(r["max_edt_second_nm"]),
+            from_first=_unpack_side(r["from_first"]),
+            from_second=_unpack_side(r["from_second"]),
+            iou=float(r["iou"]),
+        )
+        for r in records
+    ]
+
+
+def _unpack_side(r: np.void) -> Reflooding | None:
+    if not r["flooded"]:
+        return None
+    numbers = {name: int(r[name]) if name in _WHOLE else float(r[name]) for name in _SIDE_FIELDS}
+    seed = (int(r["seed_z"]), int(r["seed_y"]), int(r["seed_x"]))
+    return Reflooding(seed_zyx=seed, **numbers)  # type: ignore[arg-type]
+
+
+def edges_path(run: Run) -> Path:
+    """Where the edge list is."""
+    return run.cell("agglomerate").file("edges.csv")
+
+
+def write_mapping(run: Run, ids: NDArray[np.uint64], objects: NDArray[np.uint64]) -> None:
+    """Write the object of each id (ascending) that is not its own."""
+    other = ids != objects
+    records = np.zeros(int(other.sum()), MAPPED)
+    records["id"], records["object"] = ids[other], objects[other]
+    write_records(run.cell("agglomerate").file("mapping.npy"), records)
+
+
+def read_mapping(run: Run) -> Mapping:
+    """What agglomerate made of the global ids; nothing where agglomeration is off.
+
+    Raises:
+        UpstreamError: agglomerate has not run.
+        VolumeError: the mapping is damaged.
+    """
+    cell = run.cell("agglomerate") if run.agglomerates else None
+    if cell is None:
+        return Mapping(np.zeros(0, MAPPED))
+    if not cell.is_done(AGGLOMERATE_UNIT):
+        raise UpstreamError(
+            f"{cell.path}: objects are not agglomerated", remedy="start the run at candidates"
+        )
+    return Mapping(read_records(cell.file("mapping.npy"), MAPPED))
