@@ -18,6 +18,7 @@ from scipy import ndimage
 from ffn.skeletons import Skeletons, skeletonise
 
 __all__ = [
+    "Contingency",
     "MetricError",
     "Skeletons",
     "Treatment",
@@ -27,6 +28,7 @@ __all__ = [
     "fill_nearest",
     "labelled_fraction",
     "skeletonise",
+    "tabulate",
     "variation_of_information",
 ]
 
@@ -58,15 +60,7 @@ def variation_of_information(
     `ignore_truth`: true labels whose voxels do not count, such as the 0 of voxels without truth. Both figures
     are NaN when no voxel counts. With "keep" it equals `skimage.metrics.variation_of_information`.
     """
-    joint = _contingency(segmentation, truth, treatment=treatment, ignore_truth=ignore_truth)
-    if joint.total == 0:
-        return VariationOfInformation(split=float("nan"), merge=float("nan"))
-    p = joint.counts / joint.total
-    by_segment = joint.segment_sizes[joint.segment] / joint.total
-    by_object = joint.object_sizes[joint.object] / joint.total
-    split = -float(np.sum(p * np.log2(p / by_object)))
-    merge = -float(np.sum(p * np.log2(p / by_segment)))
-    return VariationOfInformation(split=max(split, 0.0), merge=max(merge, 0.0))
+    return tabulate(segmentation, truth, treatment=treatment, ignore_truth=ignore_truth).voi()
 
 
 def adapted_rand_error(
@@ -77,7 +71,7 @@ def adapted_rand_error(
     Equals the first value of `skimage.metrics.adapted_rand_error` with "keep" and `ignore_truth=(0,)`, its
     default. NaN when no pair counts.
     """
-    joint = _contingency(segmentation, truth, treatment=treatment, ignore_truth=ignore_truth)
+    joint = tabulate(segmentation, truth, treatment=treatment, ignore_truth=ignore_truth)
     both = _pairs(joint.counts)
     in_truth, in_segmentation = _pairs(joint.object_sizes), _pairs(joint.segment_sizes)
     if in_truth + in_segmentation == 0:
@@ -131,9 +125,13 @@ def expected_run_length(skeletons: Skeletons, segmentation: Labels, *, merge_thr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Contingency:
-    """Voxels per (segment, object) pair that occurs, and the sizes of both."""
+class Contingency:
+    """Voxels per (segment, object) pair that occurs, and the sizes of both; all that VOI and Rand depend on.
 
+    `segment` and `object` of each pair count from 0; `segments` are the labels of the former, ascending.
+    """
+
+    segments: NDArray[np.integer]
     segment: NDArray[np.int64]
     object: NDArray[np.int64]
     counts: NDArray[np.int64]
@@ -144,10 +142,42 @@ class _Contingency:
     def total(self) -> int:
         return int(self.counts.sum())
 
+    def voi(self) -> VariationOfInformation:
+        """Variation of information; NaN when no voxel counts."""
+        if self.total == 0:
+            return VariationOfInformation(split=float("nan"), merge=float("nan"))
+        p = self.counts / self.total
+        by_segment = self.segment_sizes[self.segment] / self.total
+        by_object = self.object_sizes[self.object] / self.total
+        split = -float(np.sum(p * np.log2(p / by_object)))
+        merge = -float(np.sum(p * np.log2(p / by_segment)))
+        return VariationOfInformation(split=max(split, 0.0), merge=max(merge, 0.0))
 
-def _contingency(
-    segmentation: Labels, truth: Labels, *, treatment: Treatment, ignore_truth: Sequence[int]
-) -> _Contingency:
+    def relabelled(self, labels: NDArray[np.integer]) -> "Contingency":
+        """The same after every one of `segments` got a new label; equal ones become one segment."""
+        segments, new = np.unique(labels, return_inverse=True)
+        objects = len(self.object_sizes)
+        pairs, index = np.unique(new[self.segment] * objects + self.object, return_inverse=True)
+        counts, sizes = np.zeros(len(pairs), np.int64), np.zeros(len(segments), np.int64)
+        np.add.at(counts, index, self.counts)
+        np.add.at(sizes, new, self.segment_sizes)
+        return Contingency(
+            segments=segments,
+            segment=pairs // objects,
+            object=pairs % objects,
+            counts=counts,
+            segment_sizes=sizes,
+            object_sizes=self.object_sizes,
+        )
+
+
+def tabulate(
+    segmentation: Labels, truth: Labels, *, treatment: Treatment = "fill", ignore_truth: Sequence[int] = ()
+) -> Contingency:
+    """Counts which voxels two label arrays of one shape have in common.
+
+    Raises MetricError for arrays of different shapes.
+    """
     if segmentation.shape != truth.shape:
         raise MetricError(f"segmentation {segmentation.shape}, truth {truth.shape}: crop them to one box")
     if treatment == "fill":
@@ -158,7 +188,8 @@ def _contingency(
     segments, segment = np.unique(segmentation[counted], return_inverse=True)
     objects, obj = np.unique(truth[counted], return_inverse=True)
     pairs, counts = np.unique(segment.ravel() * max(len(objects), 1) + obj.ravel(), return_counts=True)
-    return _Contingency(
+    return Contingency(
+        segments=segments,
         segment=pairs // max(len(objects), 1),
         object=pairs % max(len(objects), 1),
         counts=counts,

@@ -33,7 +33,6 @@ from functions.store.run import Run
 from functions.store.thresholds import read_thresholds
 from functions.tasks import StepResult
 
-DEFAULT_SCORE = DecisionParameters().min_iou
 Place = tuple[int, int, int, int, int]
 
 
@@ -118,29 +117,30 @@ def sizes_of_all(run: Run) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 
 
 def decision_parameters(run: Run) -> DecisionParameters:
-    """The limits of the run: a number in its parameters, then a file of thresholds, then the default.
+    """The limits of the run: its own parameters, then a file of thresholds, then the defaults.
 
     Raises:
         ModelError: the thresholds were chosen for another network.
     """
     p, path = run.parameters.agglomerate, run.thresholds_path
-    score = p.min_score
-    if score is None and path is not None:
-        thresholds = read_thresholds(path)
-        if thresholds.model_sha256 != sha256_file(run.model_path):
+    seeds, score = p.seeds, p.min_score
+    if seeds is None and path is not None:
+        chosen = read_thresholds(path)
+        if chosen.model_sha256 != sha256_file(run.model_path):
             raise ModelError(
                 f"agglomerate.thresholds: {path}: chosen for another network than {run.model_path.name}",
                 remedy="choose them for this one: petavoxel model evaluate MODEL --edges ... --to FILE",
             )
-        score = thresholds.min_score
-    return DecisionParameters(
-        min_iou=DEFAULT_SCORE if score is None else score,
+        seeds, score = chosen.seeds, chosen.min_score if score is None else score
+    defaults = DecisionParameters(
+        seeds=seeds or "both",
         min_recovered=p.min_recovered,
         max_deletion_fraction=p.max_deletion_fraction,
         max_foreign_fraction=p.max_foreign_fraction,
         min_voxels=p.min_voxels,
         min_bridge_voxels=p.min_bridge_voxels,
     )
+    return defaults if score is None else defaults.at_score(score)
 
 
 def edges_of(found: Agglomeration, points: Records) -> Iterator[Edge]:
@@ -166,6 +166,7 @@ def edge_of(decision: Decision, point: np.void) -> Edge:
         x=x,
         verdict=decision.verdict,
         score=decision.score,
+        agreement=decision.agreement,
         speculative=decision.speculative,
         recovered=min(min(s.recovered_first, s.recovered_second) for s in sides) if both else 0.0,
         deleted=min((s.deletion_fraction for s in sides), default=0.0),

@@ -75,9 +75,10 @@ def is_worth_it(
     p = parameters
     if "refused" in p.sources and overlap >= p.refused_share:
         return True
-    wide = contact.share >= p.contact_share
+    if "contact" not in p.sources:
+        return False
     large = min(seen[contact.point.first], seen[contact.point.second]) >= p.large_voxels
-    return "contact" in p.sources and (wide or large) and contact.grey >= p.bright_grey
+    return contact.share >= p.contact_share or (large and contact.grey >= p.bright_grey)
 
 
 def refused_overlaps(run: Run, box: Box) -> dict[Pair, float]:

@@ -4,7 +4,8 @@
 
 The default thresholds are the conservative rule of google/ffn's manual ("Scoring"): few false mergers first,
 since a merger costs a proofreader more than a split. FlyEM scored the edges of its agglomerations by the same
-numbers. They want calibration on each data set, says the manual. The guards are ours.
+numbers. They want calibration on each data set, says the manual. The guards, and the rule that one of the two
+objects is enough, are ours.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class DecisionParameters:
 
     From google/ffn's manual: each object must recover more than `min_recovered` of both segments, the two
     agree by more than `min_iou`, and one of them at least take back less than `max_deletion_fraction`.
+    With `seeds` "either" the better of the two objects is enough, and nothing has to agree: a network that
+    splits a neurite from one side may well pass from the other.
 
     Guards: `min_voxels` of both segments in the analysis box, for fractions of a few voxels say nothing; at
     most `max_foreign_fraction` of an object in other segments, for a leaking object recovers everything; a
@@ -43,6 +46,7 @@ class DecisionParameters:
     not become one by way of a crumb between them.
     """
 
+    seeds: Literal["both", "either"] = "both"
     min_recovered: float = 0.6
     min_iou: float = 0.8
     max_deletion_fraction: float = 0.02
@@ -57,19 +61,25 @@ class DecisionParameters:
         require(self.min_voxels >= 0, "min_voxels", "must be >= 0")
         require(self.min_bridge_voxels >= 0, "min_bridge_voxels", "must be >= 0")
 
+    def at_score(self, score: float) -> DecisionParameters:
+        """The same with another threshold for `Decision.score`."""
+        return replace(self, min_iou=score) if self.seeds == "both" else replace(self, min_recovered=score)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What was decided of one pair at one point, and why.
 
-    `score`: the Jaccard index, by which merges are ordered. `speculative`: the better of the two seeds' worse
-    recoveries, by which refused pairs are shown to a proofreader (FlyEM took those from .1 up).
+    `agreement`: the Jaccard index of the two objects. `speculative`: the better of the two seeds' worse
+    recoveries (FlyEM showed a proofreader those from .1 up). `score`: the one of both that the rule asks for
+    by `DecisionParameters.seeds`; merges are taken in its order.
     """
 
     evidence: PairEvidence
     verdict: Verdict
     reason: str
     score: float
+    agreement: float
     speculative: float
 
     @property
@@ -112,14 +122,21 @@ def decide(evidence: PairEvidence, *, parameters: DecisionParameters | None = No
     """The verdict on one pair by itself; the reason names the number that decided."""
     settings = parameters or DecisionParameters()
     verdict, reason = _judge(evidence, settings)
-    sides = [s for s in (evidence.from_first, evidence.from_second) if s is not None]
+    speculative = speculative_score(evidence)
     return Decision(
         evidence=evidence,
         verdict=verdict,
         reason=reason,
-        score=evidence.iou,
-        speculative=max((min(s.recovered_first, s.recovered_second) for s in sides), default=0.0),
+        score=evidence.iou if settings.seeds == "both" else speculative,
+        agreement=evidence.iou,
+        speculative=speculative,
     )
+
+
+def speculative_score(evidence: PairEvidence) -> float:
+    """The better of the two objects' worse recoveries; 0 when nothing was flooded."""
+    sides = [s for s in (evidence.from_first, evidence.from_second) if s is not None]
+    return max((min(s.recovered_first, s.recovered_second) for s in sides), default=0.0)
 
 
 def agglomerate(
@@ -164,14 +181,15 @@ def _judge(e: PairEvidence, settings: DecisionParameters) -> tuple[Verdict, str]
     fewest = min(e.voxels_first, e.voxels_second)
     if fewest < settings.min_voxels:
         return "few_voxels", f"{fewest} voxels near the point, must be at least {settings.min_voxels}"
-    if e.from_first is None or e.from_second is None:
+    sides = [s for s in (e.from_first, e.from_second) if s is not None]
+    if not sides or (settings.seeds == "both" and len(sides) < 2):
         missing = e.first if e.from_first is None else e.second
         return "not_flooded", f"nothing was flooded from {missing}"
-    sides = (e.from_first, e.from_second)
-    recovered = min(min(s.recovered_first, s.recovered_second) for s in sides)
+    worst = [min(s.recovered_first, s.recovered_second) for s in sides]
+    recovered = min(worst) if settings.seeds == "both" else max(worst)
     if not recovered > settings.min_recovered:
         return "low_recovery", f"recovered {recovered:.3f}, must be above {settings.min_recovered:g}"
-    if not e.iou > settings.min_iou:
+    if settings.seeds == "both" and not e.iou > settings.min_iou:
         return "low_iou", f"Jaccard index {e.iou:.3f}, must be above {settings.min_iou:g}"
     deleted = min(s.deletion_fraction for s in sides)
     if not deleted < settings.max_deletion_fraction:

@@ -247,13 +247,13 @@ class CandidatesParameters(Document):
     """Objects with fewer voxels in a block are passed over there."""
     refused_share: Fraction = 0.5
     """A refused overlap is taken when the smaller label has this share of its part of it in the other."""
-    contact_share: Fraction = 0.3
+    contact_share: Fraction = 0.35
     """A contact is taken when the object with fewer faces to others has this share of them in it."""
-    bright_grey: float = -1.0
-    """... if it is no darker than so many standard deviations of what is labelled (a membrane is)."""
-    large_voxels: Pixels = 20000
-    """A contact of two objects this large is taken whatever its share, if that bright: what splits them
-    costs most."""
+    large_voxels: Pixels = 50000
+    """A contact of two objects this large in the block is taken whatever its share, if it is bright: what
+    splits them costs most."""
+    bright_grey: float = -0.9
+    """Bright is no darker than so many standard deviations below what is labelled; a membrane is darker."""
     block_zyx_px: tuple[Size, Size, Size] = (128, 512, 512)
     """One unit of the search; about 60 bytes of memory a voxel."""
 
@@ -271,14 +271,18 @@ class ResegmentParameters(Document):
 class AgglomerateParameters(Document):
     """When a pair that was flooded again is called one object. Another limit costs no network."""
 
+    seeds: Literal["both", "either"] | None = None
+    """Whether both objects, flooded from either of the pair, have to find both of the pair again, or one is
+    enough. None takes it, and `min_score` with it, from `thresholds`, or `both`."""
     min_score: Fraction | None = None
-    """Jaccard index of the two objects, from either side; None takes it from `thresholds`, or .8."""
+    """With `both`: Jaccard index of the two objects; None is .8. With `either`: share of each of the pair
+    that the better object finds again; None is .6. Above, the pair is one object."""
     thresholds: str | None = None
     """Path of what `petavoxel model evaluate --edges` chose on ground truth, readable at the site."""
     min_recovered: Fraction = 0.6
-    """Share of each of the pair that each of both floodings has to find again."""
+    """With `both`: share of each of the pair that each of the two objects has to find again."""
     max_deletion_fraction: Annotated[float, Field(ge=0)] = 0.02
-    """Voxels that the network took back while it flooded, of the object's; in the better of both."""
+    """Voxels that the network took back while it flooded, of the object's; the object with fewer counts."""
     max_foreign_fraction: Fraction = 0.2
     """Share of a flooded object that may lie in third objects."""
     min_voxels: Pixels = 100

@@ -26,6 +26,7 @@ class Edge(Document):
     x: int
     verdict: str
     score: float
+    agreement: float
     speculative: float
     recovered: float
     deleted: float

@@ -15,6 +15,7 @@ class Thresholds(Document):
     format: Literal["petavoxel.thresholds/1"] = "petavoxel.thresholds/1"
     model_sha256: str
     """Of the file of the network whose evidence was judged."""
+    seeds: Literal["both", "either"]
     min_score: float
     truth: str
     """What it was chosen on: that volume says nothing more about how good it is."""

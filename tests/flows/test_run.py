@@ -20,7 +20,7 @@ from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs
 from flows.site import local_site
 from functions.model.acquisition import Acquisition, Section, Tile
-from functions.model.parameters import Parameters, SegmentParameters
+from functions.model.parameters import CandidatesParameters, Parameters, SegmentParameters
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.run import IngestedSection, IngestManifest, Run
@@ -53,7 +53,9 @@ def source(tmp_path):
 
 
 def ask(source, order="demo", **more) -> RunRequest:
-    parameters = Parameters(segment=SegmentParameters(model=order))
+    parameters = Parameters(
+        segment=SegmentParameters(model=order), candidates=CandidatesParameters(sources=("contact",))
+    )
     return RunRequest(source=str(source), parameters=parameters, **more)
 
 
@@ -74,12 +76,12 @@ def test_the_whole_flow(runs, source, tmp_path):
     assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
     published = Path(run.published_path)
     assert published == tmp_path / "home/published/acq" / run.id
-    assert len(json.loads((published / "search.json").read_text())) == 36
+    assert len(json.loads((published / "search.json").read_text())) == 48
     assert [p.name for p in published.parent.iterdir()] == [run.id]
     index = LocalIndex(tmp_path / "home/index.sqlite")
     (entry,) = index.entries(search_index=runs.site.search_index)
     assert entry["subject"].endswith(f"/acq/{run.id}")
-    assert entry["content"] == {"title": "fake", "units": 36}
+    assert entry["content"] == {"title": "fake", "units": 48}
 
     record, steps = runs.show(run.id[:8])
     assert record == run
@@ -89,7 +91,7 @@ def test_the_whole_flow(runs, source, tmp_path):
     assert (segment.shards_done, segment.shards_total, segment.units, segment.computed) == (6, 6, 6, 6)
     codes = [entry.code for entry in runs.logs("last")]
     assert (codes[0], codes[-1]) == ("FlowStarted", "FlowSucceeded")
-    assert codes.count("ActionStarted") == codes.count("ActionCompleted") == 21
+    assert codes.count("ActionStarted") == codes.count("ActionCompleted") == 26
     assert [event.log.code for event in events if event.log] == codes
     assert {event.step.name for event in events if event.step} == set(FLOW_STEPS)
 
@@ -104,6 +106,23 @@ def test_the_whole_flow(runs, source, tmp_path):
     assert [record.id for record in runs.list()] == [again.id, run.id]
     with pytest.raises(RunError, match="no such run"):
         runs.show("zzz")
+
+
+def test_agglomeration_is_gone_round_unless_it_is_asked_for(runs, source):
+    left_out = {"candidates", "resegment", "agglomerate"}
+    request = ask(source)
+    off = request.model_copy(update={"parameters": Parameters()})
+    run = runs.start(off, wait=True)
+    assert run.status is RunStatus.SUCCEEDED
+    steps = {step.name: step.status for step in runs.show(run.id)[1]}
+    assert {name for name, status in steps.items() if status is StepStatus.SKIPPED} == left_out
+    assert not left_out & {line.split("/")[0] for line in counts(run)}
+    ended = runs.start(off.model_copy(update={"stop_after": "agglomerate"}), wait=True)
+    steps = {step.name: step.status for step in runs.show(ended.id)[1]}
+    assert {steps[name] for name in ("finish", "publish", *left_out)} == {StepStatus.SKIPPED}
+    again = runs.rerun(run.id, parameters=request.parameters, start_at="candidates", wait=True)
+    assert again.status is RunStatus.SUCCEEDED
+    assert counts(run)["resegment/u0"] == 1
 
 
 @pytest.mark.parametrize(
@@ -184,11 +203,11 @@ def test_killed_runs_go_on_without_redoing_units(runs, source, step):
     assert last.run.status is RunStatus.SUCCEEDED
     after = counts(run)
     finished = {unit for unit in before if before[unit] == after[unit]}
-    assert len(after) == 36
+    assert len(after) == 48
     assert all(count <= 2 for count in after.values())
     assert sum(count == 2 for count in after.values()) <= 1  # at most the unit that was under way
     assert len(finished) >= len(before) - 1
-    assert len(json.loads((Path(last.run.published_path) / "search.json").read_text())) == 36
+    assert len(json.loads((Path(last.run.published_path) / "search.json").read_text())) == 48
     steps = runs.show(run.id)[1]
     assert {s.status for s in steps} == {StepStatus.SUCCEEDED}
     assert all(0 <= s.seconds < 600 for s in steps)

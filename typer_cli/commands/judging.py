@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from typer_cli.boundary import ExitCode
+from typer_cli.choosing import choose_thresholds, draw_sweep
 from typer_cli.numbers import box_zyx, sizes_nm, voxels_zyx
 from typer_cli.options import Format, Output
 from typer_cli.output import show, table
@@ -112,8 +113,19 @@ def gate(
 
 def evaluate(
     model: ModelName,
-    image: Annotated[Path, typer.Option(help="Grey values: .npy, .npz, zarr, or a published volume.")],
     truth: Annotated[Path, typer.Option(help="True labels of the same voxels; may be the same file.")],
+    image: Annotated[
+        Path | None, typer.Option(help="Grey values: .npy, .npz, zarr, or a published volume.")
+    ] = None,
+    edges: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="VOLUME", help="In place of an image: a published volume with edges.csv of this network."
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="With --edges: write the best threshold.")
+    ] = None,
     box: BoxText = None,
     rim: Annotated[str, typer.Option(metavar="Z,Y,X", help="Voxels not judged at each face.")] = "0",
     voxel_nm: Annotated[
@@ -137,10 +149,27 @@ def evaluate(
     """
     from rich.console import Console
 
+    from functions.model.errors import VolumeError
     from functions.model.parameters import SegmentParameters
     from functions.trials import evaluate_model, read_trial
     from typer_cli.flooding import FloodProgress
 
+    if (image is None) == (edges is None):
+        raise VolumeError("--image, --edges: one of both is judged", remedy="give one of them")
+    if edges is not None:
+        document, sweep = choose_thresholds(
+            model_path(model),
+            edges,
+            truth,
+            to=to,
+            box=box,
+            rim=rim,
+            voxel_nm=voxel_nm,
+            background=background,
+        )
+        show(document, output, lambda screen: draw_sweep(screen, sweep, document["file"]))
+        return
+    assert image is not None
     found = evaluate_model(
         model_path(model),
         read_trial(image, truth, box=box_zyx(box, "--box")),
