@@ -17,7 +17,7 @@ TRANSFORMS = "transforms"
 GATE = "registration_gate.json"
 SECTIONS = "sections.json"
 EDGES = "edges.csv"
-"""Only where objects were agglomerated."""
+"""Not a document of every bundle: only where objects were agglomerated."""
 DOCUMENTS = ("neuroglancer.json", GATE, "report.html", "ro-crate-metadata.json", "search.json", SECTIONS)
 REMEDY = "remove the finish cell and run finish again"
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from functions.model.acquisition import Acquisition, Finding, Section, Tile
 from functions.model.artefacts import FOLD, OUTSIDE, TISSUE
 from functions.model.geometry import Box
-from functions.model.parameters import FinishParameters, Parameters, SegmentParameters
+from functions.model.parameters import CandidatesParameters, FinishParameters, Parameters, SegmentParameters
 from functions.model.transform import (
     Seam,
     SectionLayout,
@@ -66,13 +66,22 @@ def truth(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 
 def finished_run(
-    root: Path, *, finish: FinishParameters | None = None, instrument: str = "phantom", aligned: bool = False
+    root: Path,
+    *,
+    finish: FinishParameters | None = None,
+    instrument: str = "phantom",
+    aligned: bool = False,
+    candidates: CandidatesParameters | None = None,
 ) -> Run:
     """A run under `root/work` on `root/raw`, done up to relabel, all deterministic."""
     model = root / "network.safetensors"
     root.mkdir(parents=True, exist_ok=True)
     model.write_bytes(b"only its checksum is used")
-    parameters = Parameters(segment=SegmentParameters(model=str(model)), finish=finish or FinishParameters())
+    parameters = Parameters(
+        segment=SegmentParameters(model=str(model)),
+        candidates=candidates or CandidatesParameters(),
+        finish=finish or FinishParameters(),
+    )
     run = Run(RunSpec(work=str(root / "work"), acquisition=str(root / "raw"), parameters=parameters))
     labels, image = truth()
     _ingest(run, image, instrument, aligned)

@@ -16,10 +16,13 @@ from functions import finish
 from functions.model.artefacts import FOLD, NAMES, OUTSIDE, TISSUE
 from functions.model.errors import TaskError, UpstreamError, VolumeError
 from functions.model.gate import GateDocument
-from functions.model.parameters import FinishParameters
+from functions.model.parameters import CandidatesParameters, FinishParameters
 from functions.publication import bundle, neuroglancer
 from functions.publication.sections import SectionsDocument
+from functions.store.edge_list import Edge, write_edges
+from functions.store.edges import edges_path, write_mapping
 from functions.store.run import Run
+from functions.thresholding import read_agglomerated
 from tests.functions.finished import SECTIONS, SIZE, artefact_codes, described_run, finished_run, mark, truth
 
 
@@ -51,6 +54,54 @@ def test_voxels_are_those_of_the_run(finished: Run) -> None:
     labels_group = Image.from_zarr(group).labels
     assert labels_group is not None
     assert labels_group.label_paths == ["segmentation", "artefacts"]
+
+
+def test_agglomerated_objects_are_published_with_what_they_are_made_of(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, candidates=CandidatesParameters(sources=("contact",)))
+    with pytest.raises(UpstreamError, match="start the run at candidates"):
+        finish.perform(run)
+    labels, _ = truth()
+    labels[3] = 0
+    first, second = np.unique(labels[labels > 0])[:2].tolist()
+    ids = np.array([first, second], np.uint64)
+    write_mapping(run, ids, np.array([first, first], np.uint64))
+    row = Edge(
+        first_id=first,
+        second_id=second,
+        z=1,
+        y=2,
+        x=3,
+        verdict="merge",
+        score=0.9,
+        agreement=0.9,
+        speculative=0.95,
+        recovered=0.8,
+        deleted=0.0,
+        foreign=0.0,
+        voxels_first=500,
+        voxels_second=400,
+        contact_faces=30,
+        contact_share=0.4,
+        contact_grey=-0.25,
+        refused_overlap=0.0,
+    )
+    write_edges(edges_path(run), [row])
+    mark(run, "agglomerate", "all", 60)
+    mark(run, "candidates", "z00000_y00000_x00000", 51)
+    mark(run, "resegment", "z00000_y00000_x00000-00000", 52)
+    result = finish.perform(run)
+    folder = _bundle(run)
+    supervoxels, edges = read_agglomerated(folder)
+    assert (edges, "edges.csv" in bundle.verify(folder)) == ([row], True)
+    np.testing.assert_array_equal(supervoxels, labels)
+    group = zarr.open_group(str(folder / bundle.VOLUME), mode="r")
+    merged = np.where(labels == second, first, labels)
+    np.testing.assert_array_equal(group["labels/segmentation/0"][:], merged)
+    assert result.figures["segments"] == np.unique(merged[merged > 0]).size
+    graph = json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]
+    entities = {entity["@id"]: entity for entity in graph}
+    assert entities["#agglomerate-action"]["result"] == [{"@id": "edges.csv"}]
+    assert {"@id": "edges.csv"} in entities["./"]["hasPart"]
 
 
 def test_the_codes_are_named_and_every_level_is_made_of_them(finished: Run) -> None:
