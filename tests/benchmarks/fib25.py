@@ -1,13 +1,17 @@
 """FIB-25 in pieces: a box segmented in overlapping subvolumes and joined, beside google/ffn's own result.
 
     python -m tests.benchmarks.fib25 --data ../shared/data --box 0:173,0:250,0:250 --subvolume 173,250,149 \\
-        --overlap 0,0,48 --mode fast --mirror-border --workers 2
+        --overlap 0,0,48 --mode fast --mirror-border --workers 2 --agglomerate '{"seeds": "either"}'
 
 The box goes through the whole flow on the embedded site: imported as an aligned stack, stitched and aligned
 (both keep it), segmented with the imported FIB-25 network, joined, published. What was published is
 evaluated, beside google/ffn's segmentation of the same voxels, which saw the whole block: both without the
 box's rim, with the same treatment of unlabelled voxels. One JSON document goes to stdout, progress to stderr;
 what `--work` holds is not done again.
+
+`--consensus reversed` floods each subvolume once more, seeds in reverse, and keeps together what both
+do; `--agglomerate` floods candidate pairs again and joins them under these limits, and tells what every other
+threshold would give on this truth: the best of them is chosen here, so it says nothing of another volume.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from functions.model.parameters import Parameters
 from functions.store.labels import grid_of
 from functions.store.run import Run
 from functions.tasks import RunSpec
+from functions.thresholding import Trial, read_agglomerated, sweep
 
 VOXEL_SIZE_NM = (10.0, 10.0, 10.0)
 RIM_PX = 16
@@ -100,10 +105,31 @@ def report(record: RunRecord, block: Block, seconds: dict[str, float]) -> dict[s
         "agreement_of_overlaps": [round(min(m["agreement"] for m in matched), 4),
                                   round(float(np.mean([m["agreement"] for m in matched])), 4)],
         "reconcile": run.cell("reconcile").mark("all").figures,
+        "agglomeration": agglomeration(run, published, block.truth) if run.agglomerates else None,
         "seconds": seconds,
         "peak_gib": round(max(_peak_gib(resource.RUSAGE_SELF), _peak_gib(resource.RUSAGE_CHILDREN)), 2),
         "published": str(published),
     }  # fmt: skip
+
+
+def agglomeration(run: Run, published: Path, truth: np.ndarray) -> dict[str, Any]:
+    """Before, after and at every threshold; and the cost."""
+    supervoxels, edges = read_agglomerated(published.parent)
+    found = sweep(supervoxels, truth, edges, voxel_size_zyx_nm=VOXEL_SIZE_NM, rim_zyx_px=(RIM_PX,) * 3)
+    flooded = [mark.seconds for mark in run.cell("resegment").marks()]
+    return {
+        "figures": run.cell("agglomerate").mark("all").figures,
+        "resegment_seconds": round(sum(flooded), 1),
+        "before": _row(found.before),
+        "best": _row(found.best),
+        "trials": [_row(trial) for trial in found.trials],
+    }
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    numbers = {"voi_split": trial.voi_split, "voi_merge": trial.voi_merge, "voi_sum": trial.voi_sum}
+    rounded = {name: round(value, 4) for name, value in numbers.items()}
+    return {"seeds": trial.seeds, "min_score": trial.min_score, "merges": trial.merges, **rounded}
 
 
 def figures(labels: np.ndarray, truth: np.ndarray) -> Evaluation:
@@ -129,9 +155,9 @@ def _peak_gib(who: int) -> float:
 
 
 def measure(
-    data: Path, work: Path, box: Box, *, segment: dict[str, Any], reconcile: dict[str, Any], workers: int
+    data: Path, work: Path, box: Box, *, segment: dict[str, Any], groups: dict[str, Any], workers: int
 ) -> dict[str, Any]:
-    """Run every step on `box` and compare; `segment` and `reconcile` are parameters."""
+    """Run every step on `box` and compare; `segment` and `groups` are parameters."""
     work = work.resolve()
     model = work / "fib25.safetensors"
     if not model.exists():
@@ -139,7 +165,7 @@ def measure(
     stack = work / "-".join(map(str, box.offset_zyx + box.shape_zyx)) / "stack"
     if not stack.exists():
         import_stack(data / "fib25" / BLOCK, stack, voxel_size_zyx_nm=VOXEL_SIZE_NM, box=box)
-    groups = {"segment": {"model": str(model), "device": "cpu", **segment}, "reconcile": reconcile}
+    groups = {"segment": {"model": str(model), "device": "cpu", **segment}, **groups}
     parameters = Parameters.model_validate(groups)
     record, seconds = run_flow(stack, parameters, stack.parent / "home", workers)
     return report(record, read_block(data, box), seconds)
@@ -158,9 +184,18 @@ def main() -> None:
     parser.add_argument("--mirror-border", action="store_true", help="segment.mirror_border")
     parser.add_argument("--segment", type=json.loads, default={}, help='e.g. {"min_move_distance_px": 6}')
     parser.add_argument("--reconcile", type=json.loads, default={}, help='e.g. {"combine": "owner"}')
+    parser.add_argument("--consensus", nargs="*", default=[], help="segment.consensus_orders")
+    parser.add_argument(
+        "--agglomerate", type=json.loads, help='candidates from refusals and contact; e.g. {"min_score": 0.7}'
+    )
+    parser.add_argument("--candidates", type=json.loads, default={}, help='e.g. {"contact_share": 0.3}')
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("fib25-benchmark"))
     arguments = parser.parse_args()
+    agglomerating = {}
+    if arguments.agglomerate is not None:
+        sources = {"sources": ("refused", "contact"), **arguments.candidates}
+        agglomerating = {"candidates": sources, "agglomerate": arguments.agglomerate}
     document = measure(
         arguments.data,
         arguments.work,
@@ -170,9 +205,10 @@ def main() -> None:
             "overlap_zyx_px": arguments.overlap,
             "mode": arguments.mode,
             "mirror_border": arguments.mirror_border,
+            "consensus_orders": arguments.consensus,
             **arguments.segment,
         },
-        reconcile=arguments.reconcile,
+        groups={"reconcile": arguments.reconcile, **agglomerating},
         workers=arguments.workers,
     )
     print(json.dumps(document, indent=1))

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from ffn.checkpoint import load_model, save_model
+from functions.store.edge_list import write_edges
 from functions.store.run import DEMO_MODEL
+from functions.store.thresholds import read_thresholds
 from tests.ffn.test_inference import brightness_model, two_slabs
+from tests.functions.test_thresholding import edge, quarters
 from tests.typer_cli.invoking import petavoxel
 from typer_cli.boundary import ExitCode
 
@@ -78,6 +82,29 @@ def test_evaluate(model: Path) -> None:
     wrong = petavoxel(*arguments[:-2], "abacus", "-o", "json")
     assert wrong.code == ExitCode.PUT_RIGHT
     assert "device" in wrong.document["error"]["message"]
+
+
+def test_evaluate_chooses_a_threshold_for_an_edge_list(tmp_path: Path, model: Path) -> None:
+    labels, truth = quarters()
+    folder = tmp_path / "bundle"
+    zarr.create_group(str(folder / "volume.zarr"))
+    zarr.create_group(str(folder / "volume.zarr/labels"))
+    zarr.create_array(store=str(folder / "volume.zarr/labels/supervoxels"), data=labels)
+    pairs = [edge(1, 2, agreement=0.7, speculative=0.7), edge(1, 3, agreement=0.4, speculative=0.65)]
+    write_edges(folder / "edges.csv", pairs)
+    np.save(tmp_path / "truth.npy", truth)
+    arguments = ["model", "evaluate", model, "--edges", folder, "--truth", tmp_path / "truth.npy"]
+    done = petavoxel(*arguments, "--to", tmp_path / "t.json", "-o", "json")
+    assert done.code == ExitCode.DONE, done.err
+    assert done.document["before"]["voi_sum"] == 1.0
+    assert done.document["thresholds"]["voi_split"] == 0.5
+    chosen = read_thresholds(tmp_path / "t.json")
+    assert (chosen.seeds, chosen.min_score, chosen.truth) == ("both", 0.4, "truth.npy")
+    text = petavoxel(*arguments).out
+    assert "before: 1.0000; best: 0.5000" in text
+    both = petavoxel(*arguments, "--image", tmp_path / "truth.npy", "-o", "json")
+    assert both.code == ExitCode.PUT_RIGHT
+    assert "--image, --edges" in both.document["error"]["message"]
 
 
 def test_export_and_import_again(tmp_path: Path) -> None:
