@@ -182,13 +182,13 @@ def _judge(e: PairEvidence, settings: DecisionParameters) -> tuple[Verdict, str]
     if fewest < settings.min_voxels:
         return "few_voxels", f"{fewest} voxels near the point, must be at least {settings.min_voxels}"
     sides = [s for s in (e.from_first, e.from_second) if s is not None]
+    worst = [min(s.recovered_first, s.recovered_second) for s in sides]
+    recovered = (min if settings.seeds == "both" else max)(worst, default=1.0)
+    if not recovered > settings.min_recovered:
+        return "low_recovery", f"recovered {recovered:.3f}, must be above {settings.min_recovered:g}"
     if not sides or (settings.seeds == "both" and len(sides) < 2):
         missing = e.first if e.from_first is None else e.second
         return "not_flooded", f"nothing was flooded from {missing}"
-    worst = [min(s.recovered_first, s.recovered_second) for s in sides]
-    recovered = min(worst) if settings.seeds == "both" else max(worst)
-    if not recovered > settings.min_recovered:
-        return "low_recovery", f"recovered {recovered:.3f}, must be above {settings.min_recovered:g}"
     if settings.seeds == "both" and not e.iou > settings.min_iou:
         return "low_iou", f"Jaccard index {e.iou:.3f}, must be above {settings.min_iou:g}"
     deleted = min(s.deletion_fraction for s in sides)

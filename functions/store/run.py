@@ -14,9 +14,10 @@ from pathlib import Path
 
 from functions.model.acquisition import Acquisition, Finding, Section
 from functions.model.base import Document
-from functions.model.errors import ModelError, TaskError, UpstreamError
+from functions.model.errors import UpstreamError
 from functions.model.parameters import Parameters
 from functions.model.volume import VolumeRef
+from functions.store import named
 from functions.store.cells import CODE_VERSION, Cell
 from functions.store.files import fingerprint, sha256_file
 from functions.tasks import RunSpec, StepName
@@ -33,7 +34,6 @@ NOT_IN_PAIRS = {
 """Parameters of the align steps that a pair's matches do not depend on."""
 NOT_IN_LABELS = {"model", "allow_ungated", "checkpoint_seconds"}
 """Parameters of the segment step that its results do not depend on; the model counts by its content."""
-DEMO_MODEL = Path(__file__).parents[1] / "testing" / "demo_network.safetensors"
 
 
 class IngestedSection(Document):
@@ -298,48 +298,18 @@ class Run:
 
     @property
     def model_path(self) -> Path:
-        """The network's weights.
-
-        Raises:
-            ModelError: there is no such file.
-        """
-        name = self.parameters.segment.model
-        path = DEMO_MODEL if name == "demo" else Path(name)
-        if not path.is_file():
-            raise ModelError(
-                f"segment.model: {path}: no such file",
-                remedy="give `demo` or the path of a .safetensors model",
-            )
-        return path
+        """The network's weights; raises ModelError where there is no such file."""
+        return named.model(self.parameters)
 
     @property
     def lens_path(self) -> Path | None:
-        """The lens of the camera, where one is given.
-
-        Raises:
-            TaskError: there is no such file.
-        """
-        name = self.parameters.stitch.lens
-        if name is not None and not Path(name).is_file():
-            raise TaskError(
-                f"stitch.lens: {name}: no such file", remedy="write it with `petavoxel acquisition lens`"
-            )
-        return None if name is None else Path(name)
+        """The lens of the camera, where one is given; raises TaskError where there is no such file."""
+        return named.lens(self.parameters)
 
     @property
     def thresholds_path(self) -> Path | None:
-        """The thresholds of agglomeration, where a file of them is given.
-
-        Raises:
-            TaskError: there is no such file.
-        """
-        name = self.parameters.agglomerate.thresholds
-        if name is not None and not Path(name).is_file():
-            raise TaskError(
-                f"agglomerate.thresholds: {name}: no such file",
-                remedy="write it with `petavoxel model evaluate MODEL --edges VOLUME --truth FILE --to FILE`",
-            )
-        return None if name is None else Path(name)
+        """The thresholds of agglomeration, where a file of them is given; raises TaskError without it."""
+        return named.thresholds(self.parameters)
 
     @cached_property
     def aligned(self) -> AlignedVolume:

@@ -31,7 +31,7 @@ from ffn.metrics import adapted_rand_error, labelled_fraction, variation_of_info
 from ffn.resegmentation import ResegmentationConfig, resegment
 from functions.agglomeration.consensus import ConsensusParameters, consensus
 from functions.agglomeration.decisions import Decision, DecisionParameters, agglomerate, tally
-from functions.store.run import DEMO_MODEL
+from functions.store.named import DEMO_MODEL
 from functions.testing.phantom import make_phantom
 from functions.testing.phantom_render import PhantomConfig
 from functions.testing.phantom_training import PhantomVolumes, as_rendered

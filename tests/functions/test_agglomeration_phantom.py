@@ -7,7 +7,7 @@ from ffn.checkpoint import Model, load_model
 from ffn.evidence import PairEvidence
 from ffn.resegmentation import ResegmentationConfig, resegment
 from functions.agglomeration.decisions import agglomerate, tally
-from functions.store.run import DEMO_MODEL
+from functions.store.named import DEMO_MODEL
 from tests.benchmarks.agglomeration import candidates, cut_in_two, is_inside, owners, tissue
 
 Scene = tuple[np.ndarray, np.ndarray, dict[int, int], Model]

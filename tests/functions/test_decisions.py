@@ -81,6 +81,12 @@ def merged(
         (evidence(1, 2, from_first=side(foreign_fraction=0.3)), "foreign", "0.300 in other segments"),
         (evidence(1, 2, voxels_second=99), "few_voxels", "99 voxels near the point"),
         (evidence(1, 2, from_second=None, iou=0.0), "not_flooded", "nothing was flooded from 2"),
+        (evidence(1, 2, from_first=None, from_second=None), "not_flooded", "nothing was flooded from 1"),
+        (  # stopped early: the second was not worth it
+            evidence(1, 2, from_first=side(recovered_second=0.2), from_second=None, iou=0.0),
+            "low_recovery",
+            "recovered 0.200",
+        ),
     ],
 )
 def test_every_decision_says_why(found: PairEvidence, verdict: str, reason: str) -> None:
@@ -88,6 +94,24 @@ def test_every_decision_says_why(found: PairEvidence, verdict: str, reason: str)
     assert decision.verdict == verdict
     assert reason in decision.reason
     assert decision.score == found.iou
+
+
+def test_either_object_is_enough_if_the_rule_says_so() -> None:
+    either = DecisionParameters(seeds="either")
+    split = side(recovered_second=0.05)
+    found = evidence(1, 2, from_first=split, from_second=side(recovered_first=0.7), iou=0.2)
+    assert decide(found).verdict == "low_recovery"
+    merged = decide(found, parameters=either)
+    assert (merged.verdict, merged.score, merged.agreement) == ("merge", 0.7, 0.2)
+    assert decide(found, parameters=either.at_score(0.7)).verdict == "low_recovery"
+    alone = evidence(1, 2, from_second=None, iou=0.0)
+    assert decide(alone, parameters=either).verdict == "merge"
+    nothing = evidence(1, 2, from_first=None, from_second=None, iou=0.0)
+    assert decide(nothing, parameters=either).verdict == "not_flooded"
+    leaking = side(foreign_fraction=0.3)
+    assert decide(evidence(1, 2, from_first=leaking), parameters=either).verdict == "foreign"
+    both = DecisionParameters().at_score(0.95)
+    assert (both.min_iou, both.min_recovered) == (0.95, 0.6)
 
 
 def test_the_speculative_score_is_the_better_of_the_two_seeds() -> None:

@@ -11,7 +11,7 @@ from ffn.gate import GateThresholds
 from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import Box
 from functions.model.parameters import SegmentParameters
-from functions.store.run import DEMO_MODEL
+from functions.store.named import DEMO_MODEL
 from functions.store.verdicts import gate_path, read_verdicts
 from functions.trials import Trial, evaluate_model, gate_model, phantom_trial, read_trial
 from tests.ffn.test_inference import brightness_model, two_slabs

@@ -10,7 +10,7 @@ import zarr
 
 from ffn.checkpoint import load_model, save_model
 from functions.store.edge_list import write_edges
-from functions.store.run import DEMO_MODEL
+from functions.store.named import DEMO_MODEL
 from functions.store.thresholds import read_thresholds
 from tests.ffn.test_inference import brightness_model, two_slabs
 from tests.functions.test_thresholding import edge, quarters

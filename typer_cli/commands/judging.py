@@ -49,7 +49,7 @@ BoxText = Annotated[
 
 def model_path(name: str) -> Path:
     """The file of a model's name."""
-    from functions.store.run import DEMO_MODEL
+    from functions.store.named import DEMO_MODEL
 
     return DEMO_MODEL if name == "demo" else Path(name)
 
