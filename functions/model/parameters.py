@@ -264,7 +264,8 @@ class ResegmentParameters(Document):
     max_attempts: Size = 2
     """Seeds tried in an object, the deepest first, until one recovers most of it."""
     stop_early: bool = True
-    """Leave out the second object where the first did not reach into it: such a pair stays apart anyway."""
+    """Leave out the flooding from the larger object where that from the smaller one, which comes first, found
+    too little of either: the pair would stay apart, and rarely does the larger one find what it did not."""
     pairs_per_unit: Size = 16
 
 

@@ -123,8 +123,13 @@ def test_stopping_early_saves_the_second_flooding_of_a_lost_pair_only() -> None:
     image, labels = neurites()
     early = dataclasses.replace(SETTINGS, stop_early=True)
     lost = evidence_of(image, labels, point(2, 2**40, 12, 19, 20), early)
-    assert lost.from_first is not None
-    assert (lost.from_second, lost.iou) == (None, 0.0)
+    assert lost.voxels_first > lost.voxels_second
+    assert lost.from_second is not None  # the smaller one is flooded first
+    assert (lost.from_first, lost.iou) == (None, 0.0)
+    far = evidence_of(image, labels, point(2, 2**40, 12, 15, 20), early)
+    assert far.voxels_first < far.voxels_second
+    assert far.from_first is not None
+    assert far.from_second is None
     assert evidence_of(image, labels, point(2**40, 2**40 + 1, 12, 10, 30), early).iou > 0.95
 
 
