@@ -131,7 +131,7 @@ def steps_of(document: Json, entries: list[LogEntry], record: RunRecord) -> list
     told = _details(document).get("progress")
     if isinstance(told, dict):
         return gone_round([read_step(step) for step in told["steps"]], record)
-    return gone_round(steps_from_log(entries, record), record)
+    return steps_from_log(entries, record)
 
 
 def gone_round(steps: list[StepRecord], record: RunRecord) -> list[StepRecord]:
@@ -172,7 +172,7 @@ def steps_from_log(entries: list[LogEntry], record: RunRecord) -> list[StepRecor
         failed = record.status is not RunStatus.SUCCEEDED
         last = _seconds(entries[-1].time) if entries else began
         steps = _left(steps, current, looked=looked, elapsed=last - began, failed=failed)
-    return list(steps.values())
+    return gone_round(list(steps.values()), record)
 
 
 def _left(
