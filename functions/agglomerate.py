@@ -133,7 +133,7 @@ def decision_parameters(run: Run) -> DecisionParameters:
             )
         seeds, score = chosen.seeds, chosen.min_score if score is None else score
     defaults = DecisionParameters(
-        seeds=seeds or "both",
+        seeds=seeds or "either",
         min_recovered=p.min_recovered,
         max_deletion_fraction=p.max_deletion_fraction,
         max_foreign_fraction=p.max_foreign_fraction,

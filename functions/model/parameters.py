@@ -274,10 +274,10 @@ class AgglomerateParameters(Document):
 
     seeds: Literal["both", "either"] | None = None
     """Whether both objects, flooded from either of the pair, have to find both of the pair again, or one is
-    enough. None takes it, and `min_score` with it, from `thresholds`, or `both`."""
+    enough. None takes it, and `min_score` with it, from `thresholds`, or `either`."""
     min_score: Fraction | None = None
-    """With `both`: Jaccard index of the two objects; None is .8. With `either`: share of each of the pair
-    that the better object finds again; None is .6. Above, the pair is one object."""
+    """With `either`: share of each of the pair that the better object finds again; None is .6. With `both`:
+    Jaccard index of the two objects; None is .8. Above, the pair is one object."""
     thresholds: str | None = None
     """Path of what `petavoxel model evaluate --edges` chose on ground truth, readable at the site."""
     min_recovered: Fraction = 0.6

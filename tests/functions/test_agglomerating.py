@@ -99,7 +99,8 @@ def test_two_halves_are_one_object_and_a_neighbour_stays(tmp_path: Path) -> None
     rows = read_edges(edges_path(run))
     halves = [row for row in rows if (row.first_id, row.second_id) == (1, 2)]
     assert [row.verdict for row in halves] == ["merge"]
-    assert halves[0].score == halves[0].agreement > 0.9
+    assert halves[0].score == halves[0].speculative > 0.9
+    assert halves[0].agreement > 0.9
     assert halves[0].contact_share > 0.5  # of a half's faces to others: the rest is with its neighbour
     assert abs(halves[0].x - 30) <= 1
     with open(edges_path(run), newline="") as handle:
@@ -243,10 +244,10 @@ def test_thresholds_of_a_file_hold_for_their_network_only(tmp_path: Path) -> Non
     )
     write_thresholds(path, chosen)
     assert decision_parameters(run) == DecisionParameters(seeds="either", min_recovered=0.35)
-    assert decision_parameters(changed(run, thresholds=None)) == DecisionParameters()
-    assert decision_parameters(changed(run, thresholds=None, min_score=0.7)) == DecisionParameters(
-        min_iou=0.7
-    )
+    assert decision_parameters(changed(run, thresholds=None)) == DecisionParameters(seeds="either")
+    assert decision_parameters(
+        changed(run, thresholds=None, seeds="both", min_score=0.7)
+    ) == DecisionParameters(min_iou=0.7)
     assert decision_parameters(changed(run, min_score=0.7)).min_recovered == 0.7
     write_thresholds(path, chosen.model_copy(update={"model_sha256": "0" * 64}))
     with pytest.raises(ModelError, match="chosen for another network"):
