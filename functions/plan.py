@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from functions.budget import require_room
 from functions.model.errors import UpstreamError
 from functions.store.cells import CODE_VERSION
 from functions.store.files import fingerprint, write_json
@@ -28,10 +29,12 @@ def perform(task: PlanTask) -> PlanResult:
 
     Raises:
         UpstreamError: a step that this one reads is not finished.
+        MemoryBudgetError: its units do not fit the run's memory of a worker.
     """
     run = Run(task.run)
     for upstream in UPSTREAM[task.step]:
         require_done(run, upstream)
+    require_room(run, task.step)
     units = unit_ids(run, task.step)
     open_units = [unit for unit in units if not run.cell(task.step, unit).is_done(unit)]
     count = max(1, min(task.shards, len(open_units)))

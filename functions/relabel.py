@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.budget import relabel_voxels
 from functions.joining import Tables
 from functions.model.errors import UpstreamError
 from functions.model.geometry import ZYX, Box, tile_box
@@ -44,7 +46,16 @@ def units(run: Run) -> list[str]:
 def compute(run: Run, unit: str) -> UnitReport:
     """Write one box of the global labels."""
     box = next(box for box in write_boxes(run) if box.id == unit)
-    tables = Tables(run)
+    tables, target = Tables(run), Volume.open(run.work, opened(run))
+    figures = dict.fromkeys(("labelled_voxels", "filled_voxels", "outvoted_voxels"), 0)
+    for part in parts_of(box, target.ref.chunk_zyx, most_voxels=relabel_voxels(run)):
+        for name, count in _relabel(run, part, tables, target).items():
+            figures[name] += count
+    return UnitReport(figures={"voxels": box.voxels, **figures})
+
+
+def _relabel(run: Run, box: Box, tables: Tables, target: Volume) -> dict[str, int]:
+    """Write a box of whole chunks, and count what its voxels got."""
     pieces = []
     for subvolume in grid_of(run).reading(box):
         part = subvolume.read.intersect(box)
@@ -52,16 +63,13 @@ def compute(run: Run, unit: str) -> UnitReport:
         pieces.append(Piece(box=part, own=subvolume.write.intersect(box), labels=labels))
     p = run.parameters.reconcile
     painted = paint(box, pieces, vote=p.combine == "vote", fill=p.fill_unlabelled)
-    Volume.open(run.work, opened(run)).write(box, painted)
+    target.write(box, painted)
     alone = paint_owned(box, pieces, [piece.labels for piece in pieces])
-    return UnitReport(
-        figures={
-            "voxels": box.voxels,
-            "labelled_voxels": int(np.count_nonzero(painted)),
-            "filled_voxels": int(np.count_nonzero((alone == 0) & (painted > 0))),
-            "outvoted_voxels": int(np.count_nonzero((alone > 0) & (alone != painted))),
-        }
-    )
+    return {
+        "labelled_voxels": int(np.count_nonzero(painted)),
+        "filled_voxels": int(np.count_nonzero((alone == 0) & (painted > 0))),
+        "outvoted_voxels": int(np.count_nonzero((alone > 0) & (alone != painted))),
+    }
 
 
 def paint(box: Box, pieces: Sequence[Piece], *, vote: bool, fill: bool) -> Labels:
@@ -112,6 +120,24 @@ def write_boxes(run: Run) -> list[Box]:
     stride = [max(1, s - o) for s, o in zip(grid.size_zyx, grid.overlap_zyx, strict=True)]
     z, y, x = (c * max(1, s // c) for s, c in zip(stride, ref.chunk_zyx, strict=True))
     return chunk_boxes(ref.shape_zyx, (z, y, x))
+
+
+def parts_of(box: Box, chunk_zyx: ZYX, *, most_voxels: float) -> list[Box]:
+    """A box of whole chunks as boxes of whole chunks of at most so many voxels, or of one chunk each.
+
+    A voxel's label does not depend on them: only how often local labels are read does.
+    """
+    size = [-(-n // c) for n, c in zip(box.shape_zyx, chunk_zyx, strict=True)]
+    while max(size) > 1 and prod(n * c for n, c in zip(size, chunk_zyx, strict=True)) > most_voxels:
+        longest = size.index(max(size))
+        size[longest] = -(-size[longest] // 2)
+    z, y, x = (n * c for n, c in zip(size, chunk_zyx, strict=True))
+    start = box.offset_zyx
+    return [
+        Box(offset_zyx=(start[0] + o[0], start[1] + o[1], start[2] + o[2]), shape_zyx=part.shape_zyx)
+        for part in chunk_boxes(box.shape_zyx, (z, y, x))
+        for o in (part.offset_zyx,)
+    ]
 
 
 def chunk_boxes(shape_zyx: ZYX, size_zyx: ZYX) -> list[Box]:

@@ -8,14 +8,19 @@ and align_solve carry the gate's verdict, which is not kept in their cells: thos
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from functions.budget import has_room_for_two, require_room
 from functions.model.errors import PetavoxelError, TaskError
+from functions.overlap import overlapped
 from functions.store.cells import CODE_VERSION, Mark
+from functions.store.limits import within
 from functions.store.run import Run
+from functions.store.traffic import counted
 from functions.tasks import (
     FAN_OUTS,
     SHARD_PROBLEM_CHARACTERS,
@@ -65,9 +70,20 @@ def _dispatch(step: str, payload: object) -> StepResult:
     if step in SINGLE_STEPS:
         task = StepTask.parse(payload, source=f"{step} task")
         run = Run(task.run)
-        result = cast(StepResult, _module(step).perform(run))
+        result = _performed(step, run)
         return _module("gate").after_solve(run, result) if step == "align_solve" else result
     raise TaskError(f"step: {step!r} does not exist", remedy=f"use one of {', '.join(STEPS)}")
+
+
+def _performed(step: str, run: Run) -> StepResult:
+    """The answer of a step that is one unit, with its peak and the bytes it read and wrote, held to the
+    run's memory: as a unit of a fan-out is by its cell."""
+    if step != "ingest":
+        require_room(run, step)
+    with within(run.spec.memory_gib, subject=step) as memory, counted() as traffic:
+        result = cast(StepResult, _module(step).perform(run))
+    told = {**result.figures, **traffic.figures, "peak_mib": float(memory.peak_mib)}
+    return result.model_copy(update={"figures": told})
 
 
 def _module(step: str) -> Any:
@@ -85,16 +101,30 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
             remedy="install one release in the workers' environment and run the step again",
         )
     run = Run(manifest.run)
+    results = list(_results(run, step, manifest.shards[task.shard]))
+    return summarise(step, [mark for mark, _ in results], computed=sum(fresh for _, fresh in results))
+
+
+def _results(run: Run, step: FanOutName, units: Sequence[str]) -> Iterator[tuple[Mark, bool]]:
+    """The mark of every unit, and whether it was computed now; reading and writing beside the network where
+    there is room for it."""
     module = _module(step)
-    marks: list[Mark] = []
-    computed = 0
-    for unit in manifest.shards[task.shard]:
-        if is_cancelled(run):
-            raise StepFailed(f"{step}: cancelled; start the run again to go on")
+
+    def wanted() -> Iterator[str]:
+        for unit in units:
+            if is_cancelled(run):
+                raise StepFailed(f"{step}: cancelled; start the run again to go on")
+            yield unit
+
+    def carry_out(unit: str) -> tuple[Mark, bool]:
         mark, fresh = run.cell(step, unit).run_unit(unit, partial(module.compute, run, unit))
-        marks.append(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
-        computed += fresh
-    return summarise(step, marks, computed=computed)
+        return (_module("gate").after_stitch(run, mark) if step == "stitch" else mark), fresh
+
+    if step == "segment" and has_room_for_two(run):
+        with within(run.spec.memory_gib, subject=step):
+            yield from overlapped(wanted(), carry_out)
+    else:
+        yield from map(carry_out, wanted())
 
 
 def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:

@@ -10,6 +10,7 @@ killed process costs minutes.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from functions.model.artefacts import NAMES, RESIN
 from functions.model.errors import ModelError, VolumeError
 from functions.model.parameters import SegmentParameters
 from functions.model.subvolumes import Subvolume
+from functions.overlap import computing
 from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
 from functions.store.artefacts import Codes, open_artefacts
 from functions.store.cells import UnitReport
@@ -30,6 +32,8 @@ from functions.store.run import Run
 from functions.store.transforms import aligned_volume_ref
 from functions.store.volumes import Volume
 from functions.tasks import Problem
+
+Value = TypeVar("Value", bound=np.generic)
 
 __all__ = ["FfnSegmenter", "Flooded", "Segmenter", "compute", "units"]
 
@@ -44,23 +48,19 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
     subvolume = grid_of(run).get(unit)
     parameters = run.parameters.segment
     progress = ProgressFile.of(run.cell("segment"), unit)
-    segmenter = segmenter or FfnSegmenter(run.model_path, parameters, progress=progress)
-    problems = look_at(run, subvolume, segmenter)
     shown = shown_to(parameters, *read(run, subvolume))
-    tissue = shown.tissue & ~shown.resin
-    flooded = Flooded(labels=np.zeros(tissue.shape, np.uint32))
-    if tissue.any():
-        margins = mirror_margins(run, subvolume, segmenter) if parameters.mirror_border else ((0, 0),) * 3
-        flooded = segmenter(np.pad(shown.image, margins, mode="reflect"), permissions(shown, margins))
-        flooded = replace(flooded, labels=crop(flooded.labels, margins))
-    labels = label_bridges(np.where(tissue, flooded.labels, np.uint32(0)), shown)
-    local = pack_local(labels, subvolume=subvolume)
+    with computing():
+        segmenter = segmenter or FfnSegmenter(run.model_path, parameters, progress=progress)
+        problems = look_at(run, subvolume, segmenter)
+        flooded = flood(run, subvolume, segmenter, shown)
+    local = pack_local(label_bridges(flooded.labels, shown), subvolume=subvolume)
     forget_overlaps(run, subvolume)
     write_local(local_path(run, subvolume), local)
     progress.remove()
     figures = figures_of(flooded, local, shown)
     problems += flooded.problems
-    if tissue.mean() > 0.5 and figures["labelled_fraction"] < parameters.labelled_to_look:
+    tissue = np.count_nonzero(shown.tissue & ~shown.resin) / shown.tissue.size
+    if tissue > 0.5 and figures["labelled_fraction"] < parameters.labelled_to_look:
         problems.append(
             Problem(
                 code="labelled_low",
@@ -73,6 +73,23 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
         figures=figures,
         problems=tuple(problem.to_json() for problem in problems),
     )
+
+
+def flood(run: Run, subvolume: Subvolume, segmenter: Segmenter, shown: Shown) -> Flooded:
+    """What the segmenter finds in the tissue."""
+    tissue = shown.tissue & ~shown.resin
+    if not tissue.any():
+        return Flooded(labels=np.zeros(tissue.shape, np.uint32))
+    mirrored = run.parameters.segment.mirror_border
+    margins = mirror_margins(run, subvolume, segmenter) if mirrored else ((0, 0),) * 3
+    flooded = segmenter(_padded(shown.image, margins), permissions(shown, margins))
+    labels = crop(flooded.labels, margins)
+    return replace(flooded, labels=np.where(tissue, labels, np.uint32(0)))
+
+
+def _padded(array: NDArray[Value], margins: tuple[tuple[int, int], ...]) -> NDArray[Value]:
+    """An array mirrored at its faces; itself where there is nothing to mirror."""
+    return np.pad(array, margins, mode="reflect") if any(map(any, margins)) else array
 
 
 def figures_of(flooded: Flooded, local: LocalLabels, shown: Shown) -> dict[str, float]:
@@ -124,18 +141,26 @@ def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: C
     return show(
         image,
         tissue,
-        resin=np.isin(codes, [code for code in avoided if code == RESIN]),
-        artefact=np.isin(codes, [code for code in avoided if code != RESIN]),
+        resin=codes == RESIN if RESIN in avoided else np.zeros(codes.shape, np.bool_),
+        artefact=_codes_in(codes, [code for code in avoided if code != RESIN]),
         fill_gap=parameters.fill_gap_sections,
         fill_avoided=parameters.fill_avoided_sections,
     )
+
+
+def _codes_in(codes: Codes, wanted: list[int]) -> Mask:
+    """Where a code is one of those wanted; `np.isin` takes an index of 8 bytes a voxel."""
+    table = np.zeros(256, np.bool_)
+    table[wanted] = True
+    found: Mask = table[codes]
+    return found
 
 
 def permissions(shown: Shown, margins: tuple[tuple[int, int], ...]) -> Masks:
     """Where objects may start, move and be labelled, mirrored at the volume's faces as the image is."""
 
     def padded(mask: Mask) -> Mask | None:
-        return np.pad(mask, margins, mode="reflect") if mask.any() else None
+        return _padded(mask, margins) if mask.any() else None
 
     missing = padded(~shown.tissue)
     return Masks.combine(

@@ -29,6 +29,9 @@ STEPS: tuple[StepName, ...] = StepName.__args__  # type: ignore[attr-defined]
 FAN_OUTS: tuple[FanOutName, ...] = FanOutName.__args__  # type: ignore[attr-defined]
 
 
+MemoryGib = Annotated[float, Field(gt=0, le=65536)]
+
+
 class RunSpec(Document):
     """Where a run works and with which parameters; the same in every task of a run."""
 
@@ -40,6 +43,9 @@ class RunSpec(Document):
     """Folder with the acquisition.json and tiles.csv to read instead of what the microscope wrote; paths in
     them are relative to `acquisition`. None: the acquisition's folder describes itself."""
     parameters: Parameters = Parameters()
+    memory_gib: MemoryGib | None = None
+    """Memory of a worker that a unit of work may fill, interpreter and libraries with it; None: no limit.
+    Results do not depend on it."""
     sentinel: Annotated[str, Field(pattern=r"^CANCEL(-[0-9a-f-]{36})?$")] = "CANCEL"
     """File of the work root that asks this run's shards to stop; other runs of the acquisition go on."""
 

@@ -6,6 +6,7 @@ PetavoxelError
 ├── VolumeError          an array is missing, half-written or of another shape
 ├── TaskError            a task document does not parse, or names what does not exist
 ├── UpstreamError        a step was started before what it reads was finished
+├── MemoryBudgetError    a unit of work needs, or asked for, more memory than its worker has
 └── ModelError           network weights are missing or do not fit the data
 
 Expected failures of single tiles, pairs or subvolumes are `Problem` values in results (`functions.tasks`);
@@ -55,6 +56,12 @@ class UpstreamError(PetavoxelError):
     """Units of an earlier step are not finished, so this step cannot start."""
 
     code = "upstream"
+
+
+class MemoryBudgetError(PetavoxelError):
+    """A unit of work does not fit the memory of a worker; the message names step, unit and budget."""
+
+    code = "memory"
 
 
 class ModelError(PetavoxelError):

@@ -24,6 +24,8 @@ EMPTY: PixelBox = (0, 0, 0, 0)
 POWER = 4
 """Weights grow with this power of the distance to the rim (what `weight_at` gives)."""
 LAST = np.float32(-1e6)
+BLOCK_PX = 2048
+"""A strip is drawn so many columns at a time: a pixel takes some 50 bytes for each tile that it shows."""
 SEAM_PX = 16.0
 """Width of the feather along a seam; beyond, a pixel comes from one tile, so that nothing is seen twice."""
 
@@ -130,27 +132,45 @@ def blend(
 
     Each pixel comes from the tile whose rim is farthest, its lead added. Where another's is less than
     `SEAM_PX` nearer, both are mixed; towards the rim of a tile its share falls to 0, so that no edge shows.
-    Memory: one strip of each tile in it, and what `read` keeps.
+    Memory: a strip of both, `BLOCK_PX` columns of each tile in them, and what `read` keeps.
     """
     boxes = [_pixel_box(tile.rim()) if tile.usable.any() else EMPTY for tile in tiles]
     ramps = [ramp(tile.usable) for tile in tiles]
     for top in range(0, shape_yx[0], strip_px):
         rows = min(strip_px, shape_yx[0] - top)
         gray, covered = (np.zeros((rows, shape_yx[1]), np.uint8) for _ in range(2))
-        strip = (top, 0, top + rows, shape_yx[1])
-        parts: list[Part] = [(box, which, []) for box, which in _parts(strip, boxes)]
-        for k, tile in enumerate(tiles):
-            own = [part for part in parts if k in part[1]]
-            if own:
-                _draw_parts(tile, ramps[k], read(k), _common(strip, boxes[k]), own)
-        for (y0, x0, y1, x1), _, layers in parts:
-            if not layers:
-                continue
-            where = (slice(y0 - top, y1 - top), slice(x0, x1))
-            value, inside = _mixed(layers)
-            np.rint(np.clip(value, 0.0, 255.0, out=value), out=value)
-            gray[where], covered[where] = np.where(inside, value, np.float32(0.0)), inside
+        for left in range(0, shape_yx[1], BLOCK_PX):
+            block = (top, left, top + rows, min(left + BLOCK_PX, shape_yx[1]))
+            for part in _drawn_parts(tiles, ramps, boxes, read, block):
+                _put(part, gray, covered, top)
         yield top, gray, covered
+
+
+def _drawn_parts(
+    tiles: Sequence[Drawable],
+    ramps: Sequence[Floats],
+    boxes: Sequence[PixelBox],
+    read: Callable[[int], NDArray[np.generic]],
+    block: PixelBox,
+) -> list[Part]:
+    """The parts of a block with what the tiles show of them."""
+    parts: list[Part] = [(box, which, []) for box, which in _parts(block, boxes)]
+    for k, tile in enumerate(tiles):
+        own = [part for part in parts if k in part[1]]
+        if own:
+            _draw_parts(tile, ramps[k], read(k), _common(block, boxes[k]), own)
+    return parts
+
+
+def _put(part: Part, gray: Gray, covered: Gray, top: int) -> None:
+    """Mix the layers of a part into the strip that begins in row `top`."""
+    (y0, x0, y1, x1), _, layers = part
+    if not layers:
+        return
+    where = (slice(y0 - top, y1 - top), slice(x0, x1))
+    value, inside = _mixed(layers)
+    np.rint(np.clip(value, 0.0, 255.0, out=value), out=value)
+    gray[where], covered[where] = np.where(inside, value, np.float32(0.0)), inside
 
 
 def _parts(box: PixelBox, boxes: Sequence[PixelBox]) -> Iterator[tuple[PixelBox, list[int]]]:

@@ -81,7 +81,7 @@ def enlarge(cells: Mask, shape_yx: tuple[int, int], factor: int = CELL_PX) -> Ma
 def tile_masks(image: Gray) -> TileMasks:
     """Find black margins, saturated or dead areas, and empty resin (little local variance)."""
     mean = reduce_mean(image, CELL_PX)
-    square = reduce_mean(image.astype(np.float32) ** 2, CELL_PX)
+    square = reduce_mean(np.square(image, dtype=np.uint16), CELL_PX)
     std = np.sqrt(np.maximum(square - mean**2, 0.0))
     dark = mean < max(DARK_GRAY, DARK_SHARE * float(np.median(mean)))
     margin = touching_border(_broad(dark))
@@ -110,7 +110,10 @@ def noise_std(image: NDArray[np.generic], mask: Mask) -> float:
 
 def black_margin(image: Gray) -> Mask:
     """Pixels of exactly 0 that are connected to the border by at least a few pixels: outside of an image."""
-    if image[0].any() and image[-1].any() and image[:, 0].any() and image[:, -1].any():
+    rim = (image[0], image[-1], image[:, 0], image[:, -1])
+    if all(side.all() for side in rim):
+        return np.zeros(image.shape, dtype=np.bool_)
+    if all(side.any() for side in rim):
         return touching_border(opened(image == 0, 3))
     return touching_border(image == 0)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from functions.model.parameters import StitchParameters
 from functions.registration.correlation import Shift
 from functions.registration.filters import CPU
+from functions.registration.keeping import in_turn
 from functions.registration.masks import band_pass, reduce_all, reduce_mean
 from functions.registration.montage import Pair, Placement, groups_of, place_tiles
 from functions.registration.overlaps import (
@@ -150,23 +151,24 @@ def _coarse(
     """Offset of each pair by its whole overlap, on reduced images."""
     shapes = tiles.shapes
     factor = choose_factor(places, shapes, pairs)
-    reduced: dict[int, ReducedTile] = {}
-    for index in sorted({k for pair in pairs for k in pair}):
+
+    def reduced(index: int) -> ReducedTile:
         small = reduce_mean(tiles.image(index), factor)
         mask = reduce_all(tiles.textured(index), factor)
         image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0, device=device)
-        reduced[index] = ReducedTile(image=image, mask=mask, factor=factor)
+        return ReducedTile(image=image, mask=mask, factor=factor)
+
     return [
         coarse_offset(
-            reduced[a],
-            reduced[b],
+            first,
+            second,
             offset_yx_px=places[b] - places[a],
             shape_a=shapes[a],
             shape_b=shapes[b],
             reach_px=reach_px,
             device=device,
         )
-        for a, b in pairs
+        for (a, b), (first, second) in zip(pairs, in_turn(pairs, reduced), strict=True)
     ]
 
 

@@ -14,13 +14,15 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 from functions.model.base import Document
 from functions.model.errors import VolumeError
 from functions.store.files import write_json
+from functions.store.limits import within
+from functions.store.traffic import counted
 
 CODE_VERSION = version("petavoxel")
 
@@ -46,9 +48,10 @@ class UnitReport(Document):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of the work root."""
+    """One cell of the work root; its units are held to `memory_gib` of their process, if that is given."""
 
     path: Path
+    memory_gib: float | None = field(default=None, compare=False)
 
     def file(self, name: str) -> Path:
         """Path of a file or array inside the cell."""
@@ -81,20 +84,31 @@ class Cell:
         return [Mark.parse(path.read_bytes(), source=str(path)) for path in paths]
 
     def run_unit(self, unit: str, compute: Callable[[], UnitReport]) -> tuple[Mark, bool]:
-        """Compute `unit` unless it is marked; return its mark and whether it was computed now."""
+        """Compute `unit` unless it is marked; return its mark and whether it was computed now.
+
+        The mark's figures tell, besides what the unit reports, `peak_mib` of its process and the bytes it
+        read and wrote.
+
+        Raises:
+            MemoryBudgetError: it takes more than the cell's `memory_gib`.
+        """
         if self.is_done(unit):
             return self.mark(unit), False
         self.path.mkdir(parents=True, exist_ok=True)
         self._note_attempt(unit)
         started = time.time()
         clock = time.perf_counter()
-        report = compute()
+        with (
+            within(self.memory_gib, subject=f"{self.path.parent.name} {unit}") as memory,
+            counted() as bytes_,
+        ):
+            report = compute()
         mark = Mark(
             unit=unit,
             status=report.status,
             started=started,
             seconds=round(time.perf_counter() - clock, 4),
-            figures=report.figures,
+            figures=report.figures | bytes_.figures | {"peak_mib": float(memory.peak_mib)},
             problems=report.problems,
         )
         if mark.status != "failed":  # a failed unit is tried again by the next run

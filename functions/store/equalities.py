@@ -26,6 +26,7 @@ from functions.store.cells import Cell
 from functions.store.files import atomic_path, write_json
 from functions.store.labels import grid_of, read_arrays
 from functions.store.run import Run
+from functions.store.traffic import note_read, note_written
 
 Array = NDArray[np.generic]
 Records = NDArray[np.void]
@@ -74,6 +75,7 @@ def write_records(path: Path, records: Records) -> None:
     """Write an array of records, atomically."""
     with atomic_path(path) as partial, open(partial, "wb") as handle:
         np.save(handle, records, allow_pickle=False)
+        note_written(stored=handle.tell(), raw=records.nbytes)
 
 
 def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
@@ -87,6 +89,7 @@ def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
             records: Records = np.lib.format.read_array(handle, allow_pickle=False)
         if records.dtype != kind or records.ndim != 1:
             raise ValueError(f"{records.dtype} is not {kind}")
+        note_read(stored=path.stat().st_size, raw=records.nbytes)
     except FileNotFoundError:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
     except (OSError, ValueError, EOFError) as error:

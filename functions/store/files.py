@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from functions.store.traffic import note_read
+
 FINGERPRINT_LENGTH = 16
 
 
@@ -57,6 +59,7 @@ def write_json(path: Path, document: object) -> None:
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as handle:
+        note_read(stored=os.fstat(handle.fileno()).st_size)
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

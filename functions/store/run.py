@@ -79,7 +79,7 @@ class Run:
     def ingest_cell(self) -> Cell:
         """The cell of ingest, keyed by folder name and parameters; its manifest carries the content."""
         key = fingerprint(self.acquisition_folder.name, self.parameters.ingest.to_json(), CODE_VERSION)
-        return Cell(self.work / "ingest" / key)
+        return self._cell("ingest", key)
 
     @property
     def manifest_path(self) -> Path:
@@ -243,21 +243,24 @@ class Run:
             key = self.reconcile_key
         else:
             key = self.finish_key
-        return Cell(self.work / step / key)
+        return self._cell(step, key)
+
+    def _cell(self, step: str, key: str) -> Cell:
+        return Cell(self.work / step / key, self.spec.memory_gib)
 
     @property
     def gate_cell(self) -> Cell:
         """The cell of the verdict on the solved stack."""
-        return Cell(self.work / "gate" / self.gate_key)
+        return self._cell("gate", self.gate_key)
 
     def seam_evidence_cell(self, section_id: str) -> Cell:
         """What the images of a stitched section's tiles say about its seams."""
-        return Cell(self.work / "evidence" / fingerprint("seams", self._stitch_keys[section_id]))
+        return self._cell("evidence", fingerprint("seams", self._stitch_keys[section_id]))
 
     @property
     def pair_evidence_cell(self) -> Cell:
         """What the images of sections that follow each other say about the solved stack; a unit a pair."""
-        return Cell(self.work / "evidence" / fingerprint("pairs", self.solve_key))
+        return self._cell("evidence", fingerprint("pairs", self.solve_key))
 
     @property
     def model_path(self) -> Path:
