@@ -14,7 +14,7 @@ from flows.records import FLOW_STEPS, TRANSFER
 from flows.site import Site
 from functions.model.base import Document
 from functions.model.parameters import Parameters
-from functions.tasks import MAX_SHARDS, RunSpec
+from functions.tasks import MAX_SHARDS, MemoryGib, RunSpec
 
 FlowStep = Literal[
     "transfer", "ingest", "stitch", "align_pairs", "align_solve", "align_render",
@@ -51,6 +51,8 @@ class RunRequest(Document):
     parameters: Parameters = Parameters()
     on_gate_fail: OnGateFail = "stop"
     """What becomes of a registered stack that the gate fails: `stop` before more is computed, or go on."""
+    memory_gib: MemoryGib | None = None
+    """Memory of a worker; None takes the site's. Results do not depend on it."""
     label: str = ""
     parent: str | None = None
     """Id of the run that this one is a rerun of."""
@@ -205,6 +207,7 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
             acquisition=str(scratch / "raw" if described is None else scratch),
             documents=described,
             parameters=request.all_parameters,
+            memory_gib=site.memory_gib if request.memory_gib is None else request.memory_gib,
         ),
         source=Place(id=site.instrument.id, path=site.instrument.collection_path(source)),
         raw=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "raw")),
@@ -294,6 +297,7 @@ def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -
         start_at=facts.start_at,
         stop_after=facts.stop_after,
         parameters=facts.run.parameters,
+        memory_gib=facts.run.memory_gib,
         on_gate_fail=facts.on_gate_fail,
         label=facts.label,
         parent=parent_of(tags),

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
     """A step with the totals of its units, too many to be told through the flow: all of the segment step,
-    and the stages of registration."""
-    from functions.runtime import STAGED, segment_totals, stage_totals
+    the stages of registration, and of every fan-out bytes and memory."""
+    from functions.runtime import STAGED, moved_totals, segment_totals, stage_totals
     from functions.store.run import Run
 
-    staged = next((name for name in STAGED if name == step.name), None)
-    idle = step.status in (StepStatus.WAITING, StepStatus.SKIPPED)
-    if idle or not record.input or (staged is None and step.name != "segment"):
+    name = next((name for name in FAN_OUTS if name == step.name), None)
+    if name is None or not record.input or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
         return step
     try:
         run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
-        totals = segment_totals(run) if staged is None else stage_totals(run, staged)
-        return replace(step, figures={**step.figures, **totals})
+        totals = segment_totals(run) if name == "segment" else {}
+        if name in STAGED:
+            totals = stage_totals(run, name)
+        return replace(step, figures={**step.figures, **totals, **moved_totals(run, name)})
     except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
         return step
 

@@ -45,8 +45,8 @@ JOINING_MIB = 3072
 LEAST_WINDOW_PX, WINDOW_STEP_PX = 256, 128
 WINDOW_MIB, WINDOW_BYTES = 64, 104
 """Comparing two sections takes so much, and so many bytes for each pixel of a window."""
-RELABEL_BYTES = 36
-"""Of a voxel of the global labels with all that is said about it."""
+RELABEL_BYTES = 80
+"""Of a voxel of the global labels that eight subvolumes read, with all that is said about it."""
 STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 64, 16, 4, 6
 """Stitching takes so much; for each pixel of a tile; of a section; of one of an aligned stack."""
 STRIP_BYTES, BLOCK_BYTES = 12, 64
@@ -57,7 +57,7 @@ FLOOD_MIB, FLOOD_BYTES = 48, 40
 """A subvolume while its seeds are found: canvas, distances, and the network's own work."""
 BESIDE_BYTES = 16
 """Read ahead and written behind, for each voxel of a subvolume."""
-MATCH_BYTES, FINISH_BYTES = 60, 3.5
+MATCH_BYTES, FINISH_BYTES = 10, 3.5
 """For each voxel of an overlap; for each byte of a shard of labels."""
 LABEL_BYTES = 4
 

@@ -8,17 +8,18 @@ and align_solve carry the gate's verdict, which is not kept in their cells: thos
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from functions.budget import has_room_for_two, require_room
-from functions.model.errors import PetavoxelError, TaskError
+from functions.model.errors import PetavoxelError, TaskError, UpstreamError
 from functions.overlap import overlapped
-from functions.store.cells import CODE_VERSION, Mark
+from functions.store.cells import CODE_VERSION, Mark, UnitReport
 from functions.store.limits import within
+from functions.store.marks import marks_of, per_voxel, traffic_of
 from functions.store.run import Run
 from functions.store.traffic import counted
 from functions.tasks import (
@@ -31,6 +32,7 @@ from functions.tasks import (
     Problem,
     ShardManifest,
     ShardTask,
+    StepName,
     StepResult,
     StepTask,
 )
@@ -101,14 +103,20 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
             remedy="install one release in the workers' environment and run the step again",
         )
     run = Run(manifest.run)
-    results = list(_results(run, step, manifest.shards[task.shard]))
+    results = list(carry_out(run, step, manifest.shards[task.shard], _module(step).compute))
     return summarise(step, [mark for mark, _ in results], computed=sum(fresh for _, fresh in results))
 
 
-def _results(run: Run, step: FanOutName, units: Sequence[str]) -> Iterator[tuple[Mark, bool]]:
+def carry_out(
+    run: Run, step: FanOutName, units: Sequence[str], compute: Callable[[Run, str], UnitReport]
+) -> Iterator[tuple[Mark, bool]]:
     """The mark of every unit, and whether it was computed now; reading and writing beside the network where
-    there is room for it."""
-    module = _module(step)
+    there is room for it.
+
+    Raises:
+        StepFailed: the run was cancelled.
+        MemoryBudgetError: a unit takes more than the run's memory of a worker.
+    """
 
     def wanted() -> Iterator[str]:
         for unit in units:
@@ -116,15 +124,15 @@ def _results(run: Run, step: FanOutName, units: Sequence[str]) -> Iterator[tuple
                 raise StepFailed(f"{step}: cancelled; start the run again to go on")
             yield unit
 
-    def carry_out(unit: str) -> tuple[Mark, bool]:
-        mark, fresh = run.cell(step, unit).run_unit(unit, partial(module.compute, run, unit))
+    def one(unit: str) -> tuple[Mark, bool]:
+        mark, fresh = run.cell(step, unit).run_unit(unit, partial(compute, run, unit))
         return (_module("gate").after_stitch(run, mark) if step == "stitch" else mark), fresh
 
     if step == "segment" and has_room_for_two(run):
         with within(run.spec.memory_gib, subject=step):
-            yield from overlapped(wanted(), carry_out)
+            yield from overlapped(wanted(), one)
     else:
-        yield from map(carry_out, wanted())
+        yield from map(one, wanted())
 
 
 def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
@@ -189,6 +197,21 @@ def stage_totals(run: Run, step: FanOutName) -> dict[str, float]:
             if name.endswith("_seconds"):
                 totals[name] = round(totals.get(name, 0.0) + value, 3)
     return totals
+
+
+def moved_totals(run: Run, step: StepName) -> dict[str, float]:
+    """Bytes that the finished units of a step read and wrote, in all and for each voxel of the volume, and
+    the most memory that one took; units of earlier runs included.
+
+    Raises:
+        PetavoxelError: an earlier step has not run, so nobody knows the units; or a mark is damaged.
+    """
+    totals = traffic_of(marks_of(run, step))
+    try:
+        voxels = run.aligned.volume.box.voxels
+    except UpstreamError:  # not solved yet
+        voxels = 0
+    return totals | per_voxel(totals, voxels)
 
 
 def _shortened(problem: Problem) -> Problem:

@@ -1,0 +1,166 @@
+"""Every step of the flow under a memory budget, on volumes several times as large: one JSON document.
+
+    python -m tests.benchmarks.memory                                  two volumes of 2 GiB, 0.5 GiB a worker
+    python -m tests.benchmarks.memory --memory-gib 0.5 --times 0.05    the same in small
+
+An aligned stack goes through every step; an acquisition of tiles until its volume is drawn, since what
+follows knows no tiles. Each step runs in a process of its own, as a worker of a site does: planned and carried
+out by the functions that the flow calls, with the run's `memory_gib` enforced. Only the network is replaced
+(`memory_data.Blobs`), which would take days.
+
+`peak_mib`: the largest resident set that the kernel saw (VmHWM), interpreter and libraries with it, over all
+units and the process itself. `within`: it stayed below the budget. Needs about five times the volumes' size on
+the disk under --folder, and removes what it wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+
+from functions.model.parameters import Parameters
+from functions.tasks import FAN_OUTS, STEPS, RunSpec, StepName
+from tests.benchmarks.memory_data import Blobs, Scene
+
+GIB = 1 << 30
+STACK_SIDE, TILES_SIDE, TILE_PX = 4096, 6144, 2048
+REGISTRATION: tuple[StepName, ...] = STEPS[: STEPS.index("segment")]
+PARAMETERS = Parameters.model_validate(
+    {
+        "align": {"neighbours": 1, "far_neighbours": [], "stride_px": 128},
+        "segment": {"subvolume_zyx_px": [64, 256, 256], "overlap_zyx_px": [4, 16, 16]},
+    }
+)
+"""As few pairs and patches as register the sections: the time goes with them, memory does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One step in a process of its own; bytes are stored ones."""
+
+    step: str
+    peak_mib: int
+    started_with_mib: int
+    seconds: float
+    read_bytes_per_voxel: float
+    written_bytes_per_voxel: float
+    units: int
+
+
+def measure(
+    scene: Scene, folder: Path, *, memory_gib: float, steps: tuple[StepName, ...]
+) -> dict[str, object]:
+    """Write a scene and take it through some steps; what was found, with every step's peak."""
+    started = time.perf_counter()
+    scene.write(folder / "raw")
+    spec = RunSpec(
+        work=str(folder / "work"),
+        acquisition=str(folder / "raw"),
+        parameters=PARAMETERS,
+        memory_gib=memory_gib,
+    )
+    made_s = time.perf_counter() - started
+    found = []
+    for step in steps:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
+            found.append(worker.submit(carry_out_step, spec, step, scene.bytes).result())
+        print(f"{found[-1]}", file=sys.stderr, flush=True)
+    return {
+        "shape_zyx": (scene.sections, *scene.shape_yx),
+        "tile_px": scene.tile_px,
+        "volume_gib": round(scene.bytes / GIB, 3),
+        "times_the_budget": round(scene.bytes / GIB / memory_gib, 2),
+        "making_seconds": round(made_s, 1),
+        "within": all(m.peak_mib <= 1024 * memory_gib for m in found),
+        "largest_peak_mib": max(m.peak_mib for m in found),
+        "steps": [asdict(m) for m in found],
+    }
+
+
+def carry_out_step(spec: RunSpec, step: StepName, voxels: int) -> Measured:
+    """One step as a worker does it, in this process."""
+    from functions import segment  # noqa: F401  what a worker has loaded, whichever step it begins with
+    from functions.runtime import carry_out, execute, moved_totals
+    from functions.store.limits import MIB, process_memory
+    from functions.store.run import Run
+
+    before, started = process_memory(), time.perf_counter()
+    assert before is not None
+    peaks, figures, units = [before.peak / MIB], {}, 1
+    if step in FAN_OUTS:
+        plan = execute("plan", {"run": spec.to_json(), "step": step, "function_id": "f", "shards": 1})
+        units = int(plan["units"])
+        for task in plan["tasks"]:
+            if step == "segment":
+                run = Run(spec)
+                compute = partial(segment.compute, segmenter=Blobs())
+                for _ in carry_out(run, "segment", segment.units(run), compute):
+                    pass
+            else:
+                execute(step, task["kwargs"]["task"])
+        figures = moved_totals(Run(spec), step)
+    else:
+        figures = execute(step, {"run": spec.to_json()})["figures"]
+    peaks += [float(figures.get("peak_mib", 0.0)), *_peaks_since(Path(spec.work), started)]
+    after = process_memory()
+    assert after is not None
+    return Measured(
+        step=step,
+        peak_mib=ceil(max(*peaks, after.peak / MIB)),
+        started_with_mib=before.resident // MIB,
+        seconds=round(time.perf_counter() - started, 1),
+        read_bytes_per_voxel=round(figures.get("read_bytes", 0.0) / voxels, 4),
+        written_bytes_per_voxel=round(figures.get("written_bytes", 0.0) / voxels, 4),
+        units=units,
+    )
+
+
+def _peaks_since(work: Path, started: float) -> list[float]:
+    """Peaks in marks written since; the gate's evidence has cells of its own."""
+    born = time.time() - (time.perf_counter() - started)
+    marks = [path for path in work.glob("*/*/done/*.json") if path.stat().st_mtime >= born]
+    return [float(json.loads(path.read_bytes())["figures"]["peak_mib"]) for path in marks]
+
+
+def scenes(memory_gib: float, times: float) -> dict[str, Scene]:
+    """Both acquisitions, each so many times the budget."""
+    wanted = memory_gib * GIB * times
+    stack, tiles = (max(3, ceil(wanted / side**2)) for side in (STACK_SIDE, TILES_SIDE))
+    return {
+        "stack": Scene(sections=stack, shape_yx=(STACK_SIDE, STACK_SIDE)),
+        "tiles": Scene(sections=tiles, shape_yx=(TILES_SIDE, TILES_SIDE), tile_px=TILE_PX),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--memory-gib", type=float, default=0.5)
+    parser.add_argument("--times", type=float, default=4.0, help="volume over budget")
+    parser.add_argument("--folder", type=Path, help="where to write meanwhile; default: a temporary folder")
+    parser.add_argument("--only", choices=("stack", "tiles"))
+    asked = parser.parse_args()
+    document: dict[str, object] = {"memory_gib": asked.memory_gib}
+    for name, scene in scenes(asked.memory_gib, asked.times).items():
+        if asked.only in (None, name):
+            folder = Path(tempfile.mkdtemp(prefix=f"memory-{name}-", dir=asked.folder))
+            try:
+                steps = STEPS if name == "stack" else REGISTRATION
+                document[name] = measure(scene, folder, memory_gib=asked.memory_gib, steps=steps)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
