@@ -23,7 +23,7 @@ Bytes a voxel or pixel are measured (`tests/functions/test_budget.py` holds them
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 from functions.model.errors import MemoryBudgetError, PetavoxelError
 from functions.model.geometry import ZYX
@@ -149,7 +149,9 @@ def geometry_of(run: Run) -> Geometry:
     try:
         shape = run.aligned.volume.shape_zyx
     except PetavoxelError:  # not solved yet: the largest section that the stage describes
-        height, width = (max(extent) for extent in zip(*map(_extent, run.sections), strict=True))
+        nm = acquisition.voxel_size_zyx_nm[1:]
+        extents = [_extent_px(entry, nm) for entry in run.sections]
+        height, width = (max(extent) for extent in zip(*extents, strict=True))
         shape = (run.sections[-1].section.z - run.sections[0].section.z + 1, height, width)
     return Geometry(
         shape_zyx=shape,
@@ -177,14 +179,14 @@ def require_room(run: Run, step: str) -> None:
         )
 
 
-def _extent(entry: IngestedSection) -> tuple[int, int]:
-    """Height and width in pixels of a section whose tiles do not overlap: it is smaller."""
-    tiles = entry.section.tiles
-    if len(tiles) == 1:
-        return tiles[0].shape_yx
-    rows, columns = ({getattr(t, name) for t in tiles} for name in ("row", "column"))
-    height, width = (max(t.shape_yx[axis] for t in tiles) for axis in (0, 1))
-    return height * len(rows), width * len(columns)
+def _extent_px(entry: IngestedSection, pixel_yx_nm: tuple[float, float]) -> tuple[int, int]:
+    """Height and width of a section where the stage put its tiles."""
+    sides = []
+    for axis, nm in enumerate(pixel_yx_nm):
+        starts = [tile.stage_yx_nm[axis] / nm for tile in entry.section.tiles]
+        ends = [s + t.shape_yx[axis] for s, t in zip(starts, entry.section.tiles, strict=True)]
+        sides.append(ceil(max(ends) - min(starts)))
+    return sides[0], sides[1]
 
 
 def _strips_mib(shape_yx: tuple[int, int]) -> float:

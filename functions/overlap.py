@@ -4,21 +4,23 @@
     unit 2         read ... COMPUTE  write            COMPUTE: one at a time, in the order of the units
     unit 3                           read  COMPUTE ...
 
-Two threads take turns with whole units, so at most one unit is read ahead and one written behind. Each is
-carried out as if it were alone, mark last: results are the same, and so is what is left when it is killed.
+Two threads take turns with whole units, so at most one is read ahead and one written behind. Each is carried
+out as if it were alone, and who asks for a unit gets it when it is written: results are the same, and so is
+what is left by a killed process, but for a neighbour's files without a mark.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
-from typing import TypeVar
+from contextvars import Context, ContextVar
+from types import TracebackType
+from typing import Generic, TypeVar
 
-Unit = TypeVar("Unit")
+from functions.store.traffic import Traffic, counted, note_traffic
+
 Result = TypeVar("Result")
 AT_ONCE = 2
 
@@ -27,7 +29,7 @@ _turn: ContextVar[threading.Lock | None] = ContextVar("petavoxel_turn", default=
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """What a unit does between its reading and its writing: never two units at once."""
+    """What a unit does between its reading and its writing: never two units of a lane at once."""
     turn = _turn.get()
     if turn is None:
         yield
@@ -36,22 +38,44 @@ def computing() -> Iterator[None]:
             yield
 
 
-def overlapped(units: Iterable[Unit], carry_out: Callable[[Unit], Result]) -> Iterator[Result]:
-    """The result of every unit, in order, each when it is written.
+class Lane(Generic[Result]):
+    """Carries out units that are asked for in order; the one that follows is begun ahead of its turn.
 
-    The first error ends it, once the unit beside it has ended, too. `units` is asked for the next one when it
-    is about to be read.
+    At the end of a `with` block it waits for what was begun ahead and is not wanted after all.
     """
-    turn, pending = threading.Lock(), deque[Future[Result]]()
 
-    def alone(unit: Unit) -> Result:
-        _turn.set(turn)
-        return carry_out(unit)
+    def __init__(self, carry_out: Callable[[str], Result]) -> None:
+        self._carry_out = carry_out
+        self._turn = threading.Lock()
+        self._begun: dict[str, Future[tuple[Result, Traffic]]] = {}
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="unit")
 
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="unit") as threads:
-        for unit in units:
-            pending.append(threads.submit(copy_context().run, alone, unit))
-            if len(pending) == AT_ONCE:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    def __enter__(self) -> Lane[Result]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def take(self, unit: str, *, following: str | None = None) -> Result:
+        """The result of a unit, once it is written; what it raised is raised here. `following` is read
+        meanwhile."""
+        asked = self._begin(unit)
+        if following is not None:
+            self._begin(following)
+        del self._begun[unit]
+        result, traffic = asked.result()
+        note_traffic(traffic)
+        return result
+
+    def _begin(self, unit: str) -> Future[tuple[Result, Traffic]]:
+        if unit not in self._begun:
+            self._begun[unit] = self._threads.submit(Context().run, self._alone, unit)
+        return self._begun[unit]
+
+    def _alone(self, unit: str) -> tuple[Result, Traffic]:
+        """In a context of its own: bytes that are read ahead count for the unit that they belong to."""
+        _turn.set(self._turn)
+        with counted() as traffic:
+            return self._carry_out(unit), traffic

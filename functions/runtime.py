@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 from functions.budget import has_room_for_two, require_room
 from functions.model.errors import PetavoxelError, TaskError, UpstreamError
-from functions.overlap import overlapped
+from functions.overlap import Lane
 from functions.store.cells import CODE_VERSION, Mark, UnitReport
 from functions.store.limits import within
-from functions.store.marks import marks_of, per_voxel, traffic_of
+from functions.store.moved import marks_of, per_voxel, traffic_of
 from functions.store.run import Run
 from functions.store.traffic import counted
 from functions.tasks import (
@@ -117,22 +118,27 @@ def carry_out(
         StepFailed: the run was cancelled.
         MemoryBudgetError: a unit takes more than the run's memory of a worker.
     """
+    if step != "segment" or not has_room_for_two(run):
+        for unit in _unless_cancelled(run, step, units):
+            yield _settled(run, step, unit, partial(compute, run, unit))
+        return
+    following = dict(pairwise(unit for unit in units if not run.cell(step, unit).is_done(unit)))
+    with within(run.spec.memory_gib, subject=step), Lane(partial(compute, run)) as lane:
+        for unit in _unless_cancelled(run, step, units):
+            take = partial(lane.take, unit, following=following.get(unit))
+            yield _settled(run, step, unit, take)
 
-    def wanted() -> Iterator[str]:
-        for unit in units:
-            if is_cancelled(run):
-                raise StepFailed(f"{step}: cancelled; start the run again to go on")
-            yield unit
 
-    def one(unit: str) -> tuple[Mark, bool]:
-        mark, fresh = run.cell(step, unit).run_unit(unit, partial(compute, run, unit))
-        return (_module("gate").after_stitch(run, mark) if step == "stitch" else mark), fresh
+def _settled(run: Run, step: FanOutName, unit: str, compute: Callable[[], UnitReport]) -> tuple[Mark, bool]:
+    mark, fresh = run.cell(step, unit).run_unit(unit, compute)
+    return (_module("gate").after_stitch(run, mark) if step == "stitch" else mark), fresh
 
-    if step == "segment" and has_room_for_two(run):
-        with within(run.spec.memory_gib, subject=step):
-            yield from overlapped(wanted(), one)
-    else:
-        yield from map(one, wanted())
+
+def _unless_cancelled(run: Run, step: str, units: Sequence[str]) -> Iterator[str]:
+    for unit in units:
+        if is_cancelled(run):
+            raise StepFailed(f"{step}: cancelled; start the run again to go on")
+        yield unit
 
 
 def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:

@@ -11,7 +11,7 @@ from functions.model.gate import GateDocument, SectionVerdict
 from functions.model.transform import SectionLayout, SectionTransform
 from functions.model.volume import VolumeRef
 from functions.store.cells import Mark
-from functions.store.marks import marks_of, traffic_of
+from functions.store.moved import marks_of, traffic_of
 from functions.store.run import Run
 from functions.store.transforms import load_layout, load_transform
 from functions.tasks import STEPS, Problem, StepName
@@ -34,7 +34,7 @@ class StepTime:
     slowest: str
     slowest_s: float
     traffic: dict[str, float]
-    """Bytes read and written, and the largest peak of memory (`functions.store.marks`)."""
+    """Bytes read and written, and the largest peak of memory (`functions.store.moved`)."""
 
     @property
     def wall_s(self) -> float:

@@ -56,6 +56,12 @@ def counted(traffic: Traffic | None = None) -> Iterator[Traffic]:
         _counting.reset(token)
 
 
+def note_traffic(traffic: Traffic) -> None:
+    """Count what was counted elsewhere, in another thread for instance."""
+    for counting in _counting.get():
+        counting.add(getattr(traffic, name) for name in FIGURES)
+
+
 def note_read(*, stored: int = 0, raw: int = 0) -> None:
     """Count bytes that were read."""
     for traffic in _counting.get():

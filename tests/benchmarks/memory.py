@@ -4,13 +4,13 @@
     python -m tests.benchmarks.memory --memory-gib 0.5 --times 0.05    the same in small
 
 An aligned stack goes through every step; an acquisition of tiles until its volume is drawn, since what
-follows knows no tiles. Each step runs in a process of its own, as a worker of a site does: planned and carried
-out by the functions that the flow calls, with the run's `memory_gib` enforced. Only the network is replaced
-(`memory_data.Blobs`), which would take days.
+follows knows no tiles. Each step runs in a process of its own, as a worker of a site does: planned and
+carried out by the functions that the flow calls, with the run's `memory_gib` enforced. Only the network is
+replaced (`memory_data.Blobs`): it would take days.
 
 `peak_mib`: the largest resident set that the kernel saw (VmHWM), interpreter and libraries with it, over all
-units and the process itself. `within`: it stayed below the budget. Needs about five times the volumes' size on
-the disk under --folder, and removes what it wrote.
+units and the process itself. `within`: it stayed below the budget. Needs about five times the volumes' size
+on the disk under --folder, and removes what it wrote.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def measure(
 
 def carry_out_step(spec: RunSpec, step: StepName, voxels: int) -> Measured:
     """One step as a worker does it, in this process."""
-    from functions import segment  # noqa: F401  what a worker has loaded, whichever step it begins with
+    from functions import segment
     from functions.runtime import carry_out, execute, moved_totals
     from functions.store.limits import MIB, process_memory
     from functions.store.run import Run

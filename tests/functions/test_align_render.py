@@ -17,8 +17,9 @@ from functions.model.regions import LINE, Regions
 from functions.model.transform import CutSheet, SectionTransform, Warp, sheet_shape
 from functions.registration.warp import dense_coordinates, pull, source_box
 from functions.store.artefacts import open_artefacts, save_artefacts
+from functions.store.files import write_json
 from functions.store.images import write_tile
-from functions.store.run import Run
+from functions.store.run import AlignedVolume, Run
 from functions.store.transforms import load_layout, load_transform, read_section, save_transform
 from functions.store.volumes import Volume
 from tests.functions.placed_runs import (
@@ -91,7 +92,12 @@ def test_a_section_is_drawn_the_same_twice_and_in_strips(
     run = placed_run(tmp_path)
     align_render.compute(run, "z00000")
     first = planes(run)
+    path = run.cell("align_solve").file("solution.json")
+    aligned = AlignedVolume.parse(path.read_bytes(), source="solution")
+    frame = aligned.volume.model_copy(update={"path": "again/image.zarr", "chunk_zyx": (1, 48, 48)})
+    write_json(path, aligned.model_copy(update={"volume": frame}).to_json())
     monkeypatch.setattr(align_render, "CHUNK_PX", 48)
+    run = Run(run.spec)
     align_render.compute(run, "z00000")
     again = planes(run)
     both = first[1] & again[1]
