@@ -57,8 +57,8 @@ FLOOD_MIB, FLOOD_BYTES = 48, 40
 """A subvolume while its seeds are found: canvas, distances, and the network's own work."""
 BESIDE_BYTES = 16
 """Read ahead and written behind, for each voxel of a subvolume."""
-MATCH_BYTES, FINISH_BYTES = 10, 3.5
-"""For each voxel of an overlap; for each byte of a shard of labels."""
+MATCH_MIB, MATCH_BYTES, FINISH_BYTES = 8, 10, 3.5
+"""Comparing takes so much, and for each voxel of an overlap; for each byte of a shard of labels."""
 LABEL_BYTES = 4
 
 
@@ -255,7 +255,7 @@ def _of_subvolumes(geometry: Geometry) -> list[Need]:
         Need(step="segment", mib=FLOOD_MIB + FLOOD_BYTES * prod(size) / MIB, of=subvolume, remedy=smaller),
         Need(
             step="match",
-            mib=MATCH_BYTES * max(faces) / MIB,
+            mib=MATCH_MIB + MATCH_BYTES * max(faces) / MIB,
             of=f"an overlap of {max(faces):,} voxels",
             remedy=f"{smaller} or segment.overlap_zyx_px",
         ),
