@@ -45,8 +45,8 @@ JOINING_MIB = 3072
 LEAST_WINDOW_PX, WINDOW_STEP_PX = 256, 128
 WINDOW_MIB, WINDOW_BYTES = 64, 104
 """Comparing two sections takes so much, and so many bytes for each pixel of a window."""
-RELABEL_BYTES = 80
-"""Of a voxel of the global labels that eight subvolumes read, with all that is said about it."""
+PAINTED_BYTES, PIECE_BYTES = 16, 8
+"""Of a voxel of the global labels, and of what each subvolume says about it."""
 STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 64, 16, 4, 6
 """Stitching takes so much; for each pixel of a tile; of a section; of one of an aligned stack."""
 STRIP_BYTES, BLOCK_BYTES = 12, 64
@@ -57,7 +57,7 @@ FLOOD_MIB, FLOOD_BYTES = 48, 40
 """A subvolume while its seeds are found: canvas, distances, and the network's own work."""
 BESIDE_BYTES = 16
 """Read ahead and written behind, for each voxel of a subvolume."""
-MATCH_MIB, MATCH_BYTES, FINISH_BYTES = 8, 10, 3.5
+MATCH_MIB, MATCH_BYTES, FINISH_BYTES = 14, 10, 3.5
 """Comparing takes so much, and for each voxel of an overlap; for each byte of a shard of labels."""
 LABEL_BYTES = 4
 
@@ -113,7 +113,7 @@ def window_px(run: Run) -> int:
 def relabel_voxels(run: Run) -> float:
     """Voxels of the global labels that are put together at a time."""
     room = room_mib(run)
-    return float("inf") if room is None else room * MIB / RELABEL_BYTES
+    return float("inf") if room is None else room * MIB / _relabel_bytes(run.parameters)
 
 
 def has_room_for_two(run: Run) -> bool:
@@ -261,11 +261,20 @@ def _of_subvolumes(geometry: Geometry) -> list[Need]:
         ),
         Need(
             step="relabel",
-            mib=RELABEL_BYTES * prod(chunk) / MIB,
+            mib=_relabel_bytes(geometry.parameters) * prod(chunk) / MIB,
             of=f"a chunk of {' x '.join(map(str, chunk))}",
             remedy="smaller reconcile.chunk_zyx_px",
         ),
     ]
+
+
+def _relabel_bytes(parameters: Parameters) -> float:
+    """Of a voxel of the global labels, with all that the subvolumes that read it say."""
+    p = parameters.segment
+    axes = zip(p.subvolume_zyx_px, p.overlap_zyx_px, strict=True)
+    return PAINTED_BYTES + PIECE_BYTES * prod(
+        min(2.0, size / max(1, size - overlap)) for size, overlap in axes
+    )
 
 
 def _of_finish(geometry: Geometry) -> Need:

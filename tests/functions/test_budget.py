@@ -94,7 +94,7 @@ def test_seeds_take_what_is_said_of_a_subvolume() -> None:
 
 @linux
 def test_segment_match_and_relabel_take_what_is_said_of_them(tmp_path: Path) -> None:
-    size, overlap = (64, 192, 192), (32, 96, 96)
+    size, overlap = (64, 192, 192), (16, 48, 48)
     image = blocks((96, 288, 288))
     groups = {
         "segment": {"subvolume_zyx_px": size, "overlap_zyx_px": overlap},
