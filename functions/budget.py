@@ -47,11 +47,11 @@ WINDOW_MIB, WINDOW_BYTES = 64, 104
 """Comparing two sections takes so much, and so many bytes for each pixel of a window."""
 PAINTED_BYTES, PIECE_BYTES = 16, 8
 """Of a voxel of the global labels, and of what each subvolume says about it."""
-STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 64, 16, 4, 6
+STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 40, 16, 2, 6
 """Stitching takes so much; for each pixel of a tile; of a section; of one of an aligned stack."""
-STRIP_BYTES, BLOCK_BYTES = 12, 64
+STRIP_BYTES, BLOCK_BYTES = 6, 48
 """For each pixel of a strip of 512 rows, and of the block of it that is drawn."""
-SOLVE_MIB, KNOT_BYTES, SHOWN_BYTES = 48, 1500, 32
+SOLVE_MIB, KNOT_BYTES, SHOWN_BYTES = 48, 1500, 56
 """For each knot of the elastic meshes, and each pixel of the reduced sections that the gate compares."""
 FLOOD_MIB, FLOOD_BYTES = 48, 40
 """A subvolume while its seeds are found: canvas, distances, and the network's own work."""
@@ -205,6 +205,7 @@ def _of_tiles(geometry: Geometry, tile_yx_px: tuple[int, int]) -> list[Need]:
         remedy = "write sections as several tiles"
     else:
         stitch = STITCH_MIB + (TILE_BYTES * pixels + SECTION_BYTES * height * width) / MIB + strips
+        stitch /= 1 - CACHE_SHARE
     return [
         Need(step="ingest", mib=3 * geometry.tile_bytes * pixels / MIB, of=tile, remedy=remedy),
         Need(step="stitch", mib=stitch, of=section, remedy=remedy),
@@ -217,7 +218,8 @@ def _of_sections(geometry: Geometry) -> list[Need]:
     row = f"a section of {height} x {width} px"
     render = Need(
         step="align_render",
-        mib=_strips_mib((height, width)) + TILE_BYTES / 4 * prod(geometry.tile_yx_px or (0, 0)) / MIB,
+        mib=(_strips_mib((height, width)) + TILE_BYTES / 4 * prod(geometry.tile_yx_px or (0, 0)) / MIB)
+        / (1 - CACHE_SHARE),
         of=row,
         remedy="image in more, smaller sections",
     )

@@ -60,14 +60,18 @@ def show(
 
     Only what lies along z counts, so that rows are worked on in slabs: indices take 30 bytes a voxel.
     """
-    shown = Shown(image=image.copy(), tissue=tissue.copy(), resin=resin.copy(), artefact=artefact.copy(),
-                  bridged=np.zeros(tissue.shape, np.bool_))  # fmt: skip
+    masks = {name: np.zeros(tissue.shape, np.bool_) for name in ("tissue", "resin", "artefact", "bridged")}
+    filled = image
     for rows in _slabs(tissue.shape):
         cut = (slice(None), rows)
-        part = _show(image[cut], tissue[cut], resin[cut], artefact[cut], fill_gap, fill_avoided)
-        for name in ("image", "tissue", "resin", "artefact", "bridged"):
-            getattr(shown, name)[cut] = getattr(part, name)
-    return shown
+        seen = image[cut]
+        part = _show(seen, tissue[cut], resin[cut], artefact[cut], fill_gap, fill_avoided)
+        for name, mask in masks.items():
+            mask[cut] = getattr(part, name)
+        if part.image is not seen:
+            filled = image.copy() if filled is image else filled
+            filled[cut] = part.image
+    return Shown(image=filled, **masks)
 
 
 def _show(image: Image, tissue: Mask, resin: Mask, artefact: Mask, fill_gap: int, fill_avoided: int) -> Shown:

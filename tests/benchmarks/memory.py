@@ -33,7 +33,7 @@ from functions.tasks import FAN_OUTS, STEPS, RunSpec, StepName
 from tests.benchmarks.memory_data import Blobs, Scene
 
 GIB = 1 << 30
-STACK_SIDE, TILES_SIDE, TILE_PX = 4096, 6144, 2048
+STACK_SIDE, TILES_SIDE, TILE_PX = 4096, 4096, 1024
 REGISTRATION: tuple[StepName, ...] = STEPS[: STEPS.index("segment")]
 PARAMETERS = Parameters.model_validate(
     {
