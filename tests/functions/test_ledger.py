@@ -1,4 +1,5 @@
-"""The ledger: one owner a claim, takeover, zombies, torn lines, retries, quarantine, with faults at every write."""
+"""The ledger: one owner a claim, takeover, zombies, torn lines, retries, quarantine, with faults at every
+write."""
 
 from __future__ import annotations
 
@@ -291,7 +292,9 @@ def test_killed_at_every_write_nothing_is_lost_and_no_more_than_one_unit_is_comp
 
 
 @settings(max_examples=60, deadline=None)
-@given(steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["take", "work", "end", "die"])), max_size=60))
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["take", "work", "end", "die"])), max_size=60)
+)
 def test_in_whatever_order_workers_take_work_and_die_each_unit_is_settled_once_for_all(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str]]
 ) -> None:
