@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -24,18 +25,30 @@ from functions.store.traffic import Traffic, counted, note_traffic
 Result = TypeVar("Result")
 AT_ONCE = 2
 
-_turn: ContextVar[threading.Lock | None] = ContextVar("petavoxel_turn", default=None)
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A unit's place in the order: it computes once the one `before` it has `passed`."""
+
+    before: threading.Event
+    passed: threading.Event
+
+
+_turn: ContextVar[Turn | None] = ContextVar("petavoxel_turn", default=None)
 
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """What a unit does between its reading and its writing: never two units of a lane at once."""
+    """What a unit does between its reading and its writing, once: never two units of a lane at a time."""
     turn = _turn.get()
     if turn is None:
         yield
-    else:
-        with turn:
-            yield
+        return
+    turn.before.wait()
+    try:
+        yield
+    finally:
+        turn.passed.set()
 
 
 class Lane(Generic[Result]):
@@ -46,7 +59,8 @@ class Lane(Generic[Result]):
 
     def __init__(self, carry_out: Callable[[str], Result]) -> None:
         self._carry_out = carry_out
-        self._turn = threading.Lock()
+        self._last = threading.Event()
+        self._last.set()
         self._begun: dict[str, Future[tuple[Result, Traffic]]] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="unit")
 
@@ -71,11 +85,16 @@ class Lane(Generic[Result]):
 
     def _begin(self, unit: str) -> Future[tuple[Result, Traffic]]:
         if unit not in self._begun:
-            self._begun[unit] = self._threads.submit(Context().run, self._alone, unit)
+            turn = Turn(before=self._last, passed=threading.Event())
+            self._last = turn.passed
+            self._begun[unit] = self._threads.submit(Context().run, self._alone, unit, turn)
         return self._begun[unit]
 
-    def _alone(self, unit: str) -> tuple[Result, Traffic]:
+    def _alone(self, unit: str, turn: Turn) -> tuple[Result, Traffic]:
         """In a context of its own: bytes that are read ahead count for the unit that they belong to."""
-        _turn.set(self._turn)
-        with counted() as traffic:
-            return self._carry_out(unit), traffic
+        _turn.set(turn)
+        try:
+            with counted() as traffic:
+                return self._carry_out(unit), traffic
+        finally:
+            turn.passed.set()  # also of a unit that had nothing to compute

@@ -18,7 +18,8 @@ from functions.model.gate import LEVELS, GateDocument
 from functions.publication import exhibits, pictures, planes, registered
 from functions.publication.facts import Facts, StepTime
 from functions.store.cells import CODE_VERSION
-from functions.store.moved import PEAK, PER_VOXEL, per_voxel
+from functions.store.measured import PEAK
+from functions.store.moved import PER_VOXEL, per_voxel
 
 TEMPLATE = "report.html.j2"
 

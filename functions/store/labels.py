@@ -22,6 +22,7 @@ from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
 from functions.store.files import atomic_path
 from functions.store.run import Run
+from functions.store.spread import spread
 from functions.store.traffic import note_read, note_written
 
 Array = NDArray[np.generic]
@@ -66,7 +67,7 @@ def labels_ref(run: Run) -> VolumeRef:
 
 def local_path(run: Run, subvolume: Subvolume) -> Path:
     """Where the local labels of a subvolume are."""
-    return run.cell("segment").file("subvolumes") / f"{subvolume.id}.npz"
+    return spread(run.cell("segment").file("subvolumes"), f"{subvolume.id}.npz")
 
 
 def pack_local(labels: NDArray[np.unsignedinteger], *, subvolume: Subvolume) -> LocalLabels:
@@ -81,8 +82,15 @@ def pack_local(labels: NDArray[np.unsignedinteger], *, subvolume: Subvolume) -> 
 
 
 def write_local(path: Path, local: LocalLabels) -> None:
-    """Write the local labels of a subvolume."""
-    write_arrays(path, {"labels": local.labels, "owned_voxels": local.owned_voxels})
+    """Write the local labels of a subvolume; where there are none, no voxels either."""
+    labels = local.labels if local.owned_voxels.size else np.zeros((0, 0, 0), np.uint32)
+    write_arrays(path, {"labels": labels, "owned_voxels": local.owned_voxels})
+
+
+def write_no_labels(run: Run, subvolume: Subvolume) -> None:
+    """Say that a subvolume has no labels."""
+    nothing = LocalLabels(labels=np.zeros((0, 0, 0), np.uint32), owned_voxels=np.zeros(0, np.int64))
+    write_local(local_path(run, subvolume), nothing)
 
 
 def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels:
@@ -95,6 +103,8 @@ def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels
     part: Labels = np.empty(wanted.shape_zyx, np.uint32)
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open("labels.npy") as member:
         shape, dtype = _header_of(member)
+        if 0 in shape:  # without tissue
+            return np.zeros(wanted.shape_zyx, np.uint32)
         if shape != subvolume.read.shape_zyx:
             raise VolumeError(
                 f"{path}: labels: shape {shape}, planned {subvolume.read.shape_zyx}",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from functions.store.cells import Mark
+from functions.store.measured import PEAK
 from functions.store.run import Run
 from functions.store.traffic import FIGURES
 from functions.tasks import StepName
 
-PEAK = "peak_mib"
 PER_VOXEL = ("read_bytes", "written_bytes")
 
 
@@ -24,8 +24,8 @@ def marks_of(run: Run, step: StepName) -> Iterator[Mark]:
     elif step == "align_pairs":
         units = [(run.cell(step, unit), unit) for unit in run.pairs]
     else:
-        cell = run.cell(step)
-        units = [(cell, path.stem) for path in sorted(cell.file("done").glob("*.json"))]
+        yield from run.cell(step).marks()
+        return
     for cell, unit in units:
         if cell.is_done(unit):
             yield cell.mark(unit)

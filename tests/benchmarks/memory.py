@@ -21,12 +21,14 @@ import multiprocessing
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 
 from functions.model.parameters import Parameters
 from functions.tasks import FAN_OUTS, STEPS, RunSpec, StepName
@@ -90,33 +92,36 @@ def measure(
 def carry_out_step(spec: RunSpec, step: StepName, voxels: int) -> Measured:
     """One step as a worker does it, in this process."""
     from functions import segment
-    from functions.runtime import carry_out, execute, moved_totals
+    from functions.runtime import execute, moved_totals, read_manifest
+    from functions.stopping import Stopping
     from functions.store.limits import MIB, process_memory
     from functions.store.run import Run
+    from functions.worker import Worker
 
     before, started = process_memory(), time.perf_counter()
     assert before is not None
-    peaks, figures, units = [before.peak / MIB], {}, 1
-    if step in FAN_OUTS:
-        plan = execute("plan", {"run": spec.to_json(), "step": step, "function_id": "f", "shards": 1})
-        units = int(plan["units"])
-        for task in plan["tasks"]:
+    units = 1
+    with Sampler() as sampler:
+        if step in FAN_OUTS:
+            plan = execute("plan", {"run": spec.to_json(), "step": step, "function_id": "f", "shards": 1})
+            units = int(plan["units"])
             if step == "segment":
-                run = Run(spec)
+                manifest = read_manifest(Path(plan["paths"]["manifest"]))
                 compute = partial(segment.compute, segmenter=Blobs())
-                for _ in carry_out(run, "segment", segment.units(run), compute):
+                module = SimpleNamespace(compute=compute, abandon=segment.abandon)
+                for _ in Worker(manifest, 0, module, stopping=Stopping(), run=Run(spec)).work():
                     pass
             else:
-                execute(step, task["kwargs"]["task"])
-        figures = moved_totals(Run(spec), step)
-    else:
-        figures = execute(step, {"run": spec.to_json()})["figures"]
-    peaks += [float(figures.get("peak_mib", 0.0)), *_peaks_since(Path(spec.work), started)]
+                for task in plan["tasks"]:
+                    execute(step, task["kwargs"]["task"])
+            figures = moved_totals(Run(spec), step)
+        else:
+            figures = execute(step, {"run": spec.to_json()})["figures"]
     after = process_memory()
     assert after is not None
     return Measured(
         step=step,
-        peak_mib=ceil(max(*peaks, after.peak / MIB)),
+        peak_mib=ceil(max(figures.get("peak_mib", 0.0), sampler.peak / MIB, after.peak / MIB)),
         started_with_mib=before.resident // MIB,
         seconds=round(time.perf_counter() - started, 1),
         read_bytes_per_voxel=round(figures.get("read_bytes", 0.0) / voxels, 4),
@@ -125,11 +130,28 @@ def carry_out_step(spec: RunSpec, step: StepName, voxels: int) -> Measured:
     )
 
 
-def _peaks_since(work: Path, started: float) -> list[float]:
-    """Peaks in marks written since; the gate's evidence has cells of its own."""
-    born = time.time() - (time.perf_counter() - started)
-    marks = [path for path in work.glob("*/*/done/*.json") if path.stat().st_mtime >= born]
-    return [float(json.loads(path.read_bytes())["figures"]["peak_mib"]) for path in marks]
+class Sampler:
+    """The largest resident set of this process that a second thread saw: a check on what marks tell."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        from functions.store.limits import process_memory
+
+        while not self._stop.wait(0.02):
+            now = process_memory()
+            self.peak = max(self.peak, now.resident if now else 0)
 
 
 def scenes(memory_gib: float, times: float) -> dict[str, Scene]:

@@ -4,16 +4,24 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from functions import segment
+from ffn.masks import Masks
+from functions import plan, segment
 from functions.overlap import Lane, computing
-from functions.runtime import carry_out
-from functions.segmenters import Flooded
+from functions.runtime import read_manifest
+from functions.segmenters import Flooded, Segmenter
+from functions.stopping import Stopping
+from functions.store.cells import Mark
 from functions.store.labels import grid_of, local_path
+from functions.store.run import Run
 from functions.store.traffic import counted, note_read
+from functions.tasks import PlanTask
+from functions.worker import Worker
 from tests.functions.aligned_runs import ScrambledTruth, make_run, voronoi
 
 
@@ -91,6 +99,17 @@ def test_an_error_is_raised_where_its_unit_is_asked_for() -> None:
     assert ended == ["1", "3"]
 
 
+def test_a_unit_without_anything_to_compute_lets_the_next_pass() -> None:
+    def one(name: str) -> str:
+        if name in ("1", "4"):
+            return name
+        with computing():
+            return name
+
+    with Lane(one) as lane:
+        assert all_of(lane, NAMES) == NAMES
+
+
 def test_what_was_begun_ahead_and_is_not_wanted_has_ended_with_the_lane() -> None:
     ended: list[str] = []
 
@@ -123,42 +142,50 @@ def test_alone_nothing_is_waited_for() -> None:
         pass
 
 
-def bytes_of(run) -> list[bytes]:  # type: ignore[no-untyped-def]
+def bytes_of(run: Run) -> list[bytes]:
     return [local_path(run, subvolume).read_bytes() for subvolume in grid_of(run)]
 
 
-def test_a_shard_has_the_same_bytes_with_and_without(tmp_path: Path) -> None:
-    image = voronoi((8, 40, 40), 20, seed=2)
+def work(run: Run, segmenter: Segmenter) -> list[Mark]:
+    """Segment all subvolumes as a worker of the flow does."""
+    planned = plan.perform(PlanTask(run=run.spec, step="segment", function_id="f", shards=1))
+    module = SimpleNamespace(compute=partial(segment.compute, segmenter=segmenter), abandon=segment.abandon)
+    manifest = read_manifest(Path(planned.paths["manifest"]))
+    return list(Worker(manifest, 0, module, stopping=Stopping(), run=run).work())
+
+
+def run_of(root: Path, image: NDArray[np.uint8]) -> Run:
     group = {"subvolume_zyx_px": (8, 16, 16), "overlap_zyx_px": (2, 4, 4)}
-    found = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        run = make_run(tmp_path / name, image, segment=group)
-        compute = partial(segment.compute, segmenter=ScrambledTruth())
-        if name == "one":
-            for unit in segment.units(run):
-                run.cell("segment").run_unit(unit, partial(compute, run, unit))
-        else:
-            marks = [mark.unit for mark, fresh in carry_out(run, "segment", segment.units(run), compute)]
-            assert marks == segment.units(run)
-        found.append(bytes_of(run))
-    assert len(found[0]) == 9
-    assert found[0] == found[1]
+    root.mkdir(exist_ok=True)
+    run = make_run(root, image, segment=group)
+    run.board("segment").ledger.number(segment.units(run), size=9)  # one lot: within it units are read ahead
+    return run
 
 
-def test_a_unit_whose_network_fails_has_no_mark_and_the_one_before_it_has(tmp_path: Path) -> None:
-    image = voronoi((8, 16, 52), 20, seed=2)
-    run = make_run(tmp_path, image, segment={"subvolume_zyx_px": (8, 16, 16), "overlap_zyx_px": (2, 4, 4)})
-    units, calls = segment.units(run), []
+def test_a_worker_writes_the_same_bytes_with_and_without(tmp_path: Path) -> None:
+    image = voronoi((8, 40, 40), 20, seed=2)
+    alone, beside = run_of(tmp_path / "alone", image), run_of(tmp_path / "beside", image)
+    for unit in segment.units(alone):
+        segment.compute(alone, unit, segmenter=ScrambledTruth())
+    marks = work(beside, ScrambledTruth())
+    assert sorted(mark.unit for mark in marks) == segment.units(beside)
+    assert len(marks) == 9
+    assert bytes_of(alone) == bytes_of(beside)
+    read = {mark.figures["read_raw_bytes"] for mark in marks}
+    assert read == {4 * 8 * 16 * 16}  # image, mask (is there any tissue? then again) and codes
+
+
+def test_a_unit_whose_network_fails_is_tried_again_and_its_neighbours_are_done(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", voronoi((8, 16, 52), 20, seed=2))
+    calls: list[int] = []
 
     class Breaking(ScrambledTruth):
-        def __call__(self, image: np.ndarray, masks: object) -> Flooded:
+        def __call__(self, image: NDArray[np.uint8], masks: Masks) -> Flooded:
             calls.append(1)
-            if len(calls) == 3:
+            if len(calls) == 2:
                 raise RuntimeError("the device was lost")
-            return super().__call__(image, masks)  # type: ignore[arg-type]
+            return super().__call__(image, masks)
 
-    with pytest.raises(RuntimeError, match="device was lost"):
-        list(carry_out(run, "segment", units, partial(segment.compute, segmenter=Breaking())))
-    done = [run.cell("segment").is_done(unit) for unit in units]
-    assert done == [True, True, False, False]
+    work(run, Breaking())
+    assert all(run.cell("segment").is_done(unit) for unit in segment.units(run))
+    assert len(calls) == len(segment.units(run)) + 1
