@@ -51,14 +51,17 @@ STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 40, 16, 2, 6
 """Stitching takes so much; for each pixel of a tile; of a section; of one of an aligned stack."""
 STRIP_BYTES, BLOCK_BYTES = 6, 48
 """For each pixel of a strip of 512 rows, and of the block of it that is drawn."""
-SOLVE_MIB, KNOT_BYTES, SHOWN_BYTES = 48, 1500, 56
-"""For each knot of the elastic meshes, and each pixel of the reduced sections that the gate compares."""
+SOLVE_MIB, KNOT_BYTES, MATCHED_BYTES, SHOWN_BYTES = 48, 6000, 2900, 56
+"""For each knot of the elastic meshes, each matched patch, and each pixel of the reduced sections that the
+gate compares afterwards."""
 FLOOD_MIB, FLOOD_BYTES = 48, 40
 """A subvolume while its seeds are found: canvas, distances, and the network's own work."""
 BESIDE_BYTES = 16
 """Read ahead and written behind, for each voxel of a subvolume."""
-MATCH_MIB, MATCH_BYTES, FINISH_BYTES = 14, 10, 3.5
-"""Comparing takes so much, and for each voxel of an overlap; for each byte of a shard of labels."""
+MATCH_MIB, MATCH_BYTES = 14, 10
+"""Comparing takes so much, and for each voxel of an overlap."""
+FINISH_MIB, FINISH_BYTES = 30, 2.6
+"""Writing a shard of labels takes so much, and for each of its bytes."""
 LABEL_BYTES = 4
 
 
@@ -228,7 +231,8 @@ def _of_sections(geometry: Geometry) -> list[Need]:
     window = min(LEAST_WINDOW_PX, align.window_px)
     knots = depth * prod(n / align.mesh_spacing_px + 3 for n in (height, width))
     shown = prod(min(n, LONGEST_PX) for n in (height, width))
-    solve = SOLVE_MIB + (KNOT_BYTES * knots + SHOWN_BYTES * shown) / MIB
+    matched = depth * height * width / align.stride_px**2 * (align.neighbours + len(align.far_neighbours) / 4)
+    solve = SOLVE_MIB + max(KNOT_BYTES * knots + MATCHED_BYTES * matched, SHOWN_BYTES * shown) / MIB
     return [
         Need(
             step="align_pairs",
@@ -240,7 +244,7 @@ def _of_sections(geometry: Geometry) -> list[Need]:
             step="align_solve",
             mib=solve,
             of=f"the elastic meshes of {depth} sections",
-            remedy="a larger align.mesh_spacing_px",
+            remedy="larger align.mesh_spacing_px and align.stride_px",
         ),
         render,
     ]
@@ -285,7 +289,7 @@ def _of_finish(geometry: Geometry) -> Need:
     ]
     return Need(
         step="finish",
-        mib=FINISH_BYTES * LABEL_BYTES * prod(shard) / MIB,
+        mib=FINISH_MIB + FINISH_BYTES * LABEL_BYTES * prod(shard) / MIB,
         of=f"a shard of {' x '.join(map(str, shard))} labels",
         remedy="smaller finish.shard_zyx_px",
     )

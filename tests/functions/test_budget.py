@@ -27,6 +27,9 @@ from functions.budget import (
 from functions.model.acquisition import Section
 from functions.model.errors import MemoryBudgetError
 from functions.model.parameters import Parameters
+from functions.registration.overlaps import Matches
+from functions.registration.relax import solve_stack
+from functions.registration.stack import StackPair, StackSection
 from functions.runtime import StepFailed, execute
 from functions.store.images import write_tile
 from functions.store.limits import MIB, process_memory, within
@@ -144,6 +147,38 @@ def test_a_section_of_an_aligned_stack_takes_what_is_said_of_it(tmp_path: Path) 
     section = Section(z=0, tiles=(tile(0, 0, "s0.tif", (0, 0), shape),))
     run = start(tmp_path / "work", tmp_path, [section], aligned=True)
     require_near(need_of(geometry_of(run), "stitch"), taken_mib(partial(stitch.compute, run, section.id)))
+
+
+@linux
+def test_solving_takes_what_is_said_of_it() -> None:
+    """Without the comparison of sections that the gate makes afterwards."""
+    sections, side, stride = 8, 1536, 48
+    random = np.random.default_rng(0)
+    axis = np.arange(32.0, side - 32.0, stride)
+    patches = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    pairs = [
+        StackPair(
+            a=k,
+            b=k + 1,
+            matches=Matches(
+                a_yx=patches,
+                b_yx=patches + random.normal(0.0, 0.3, patches.shape),
+                peak=np.full(len(patches), 0.6),
+                ratio=np.full(len(patches), 0.5),
+            ),
+        )
+        for k in range(sections - 1)
+    ]
+    stack = [
+        StackSection(z=k, shape_yx=(side, side), stage_origin_yx_px=(0.0, 0.0), regions=None)
+        for k in range(sections)
+    ]
+    solve = partial(solve_stack, stack, pairs, spacing_px=80.0, stiffness=1.0, trust_stage=False, locked={})
+    geometry = of((sections, side, side), align={"neighbours": 1, "far_neighbours": (), "stride_px": stride})
+    alone = geometry.shape_zyx[0] * ((side / 80 + 3) ** 2 * 6000 + (side / stride) ** 2 * 2900) / MIB
+    taken = taken_mib(solve)
+    assert taken <= alone <= FACTOR * taken + SLACK_MIB, (taken, alone)
+    assert need_of(geometry, "align_solve") >= alone
 
 
 def with_memory(run: Run, gib: float | None) -> Run:
