@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
     """A step with the totals of its units, too many to be told through the flow: all of the segment step,
     the stages of registration, and of every fan-out bytes and memory."""
-    from functions.runtime import STAGED, moved_totals, segment_totals, stage_totals
+    from functions.runtime import STAGED, moved_totals, segment_totals, stage_totals, volume_voxels
+    from functions.store.moved import per_voxel
     from functions.store.run import Run
 
     name = next((name for name in FAN_OUTS if name == step.name), None)
-    if name is None or not record.input or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
+    if not record.input or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
         return step
     try:
         run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+        if name is None:
+            return replace(step, figures={**step.figures, **per_voxel(step.figures, volume_voxels(run))})
         totals = segment_totals(run) if name == "segment" else {}
         if name in STAGED:
             totals = stage_totals(run, name)

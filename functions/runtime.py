@@ -213,11 +213,15 @@ def moved_totals(run: Run, step: StepName) -> dict[str, float]:
         PetavoxelError: an earlier step has not run, so nobody knows the units; or a mark is damaged.
     """
     totals = traffic_of(marks_of(run, step))
+    return totals | per_voxel(totals, volume_voxels(run))
+
+
+def volume_voxels(run: Run) -> int:
+    """Voxels of the aligned volume; 0 while the stack is not solved."""
     try:
-        voxels = run.aligned.volume.box.voxels
-    except UpstreamError:  # not solved yet
-        voxels = 0
-    return totals | per_voxel(totals, voxels)
+        return run.aligned.volume.box.voxels
+    except UpstreamError:
+        return 0
 
 
 def _shortened(problem: Problem) -> Problem:

@@ -1,7 +1,7 @@
 """Every step of the flow under a memory budget, on volumes several times as large: one JSON document.
 
     python -m tests.benchmarks.memory                                  two volumes of 2 GiB, 0.5 GiB a worker
-    python -m tests.benchmarks.memory --memory-gib 0.5 --times 0.05    the same in small
+    python -m tests.benchmarks.memory --times 0.13 --side 1024         units as large, but few
 
 An aligned stack goes through every step; an acquisition of tiles until its volume is drawn, since what
 follows knows no tiles. Each step runs in a process of its own, as a worker of a site does: planned and
@@ -35,7 +35,7 @@ from functions.tasks import FAN_OUTS, STEPS, RunSpec, StepName
 from tests.benchmarks.memory_data import Blobs, Scene
 
 GIB = 1 << 30
-STACK_SIDE, TILES_SIDE, TILE_PX = 4096, 4096, 1024
+SIDE, TILE_PX = 4096, 1024
 REGISTRATION: tuple[StepName, ...] = STEPS[: STEPS.index("segment")]
 PARAMETERS = Parameters.model_validate(
     {
@@ -154,13 +154,12 @@ class Sampler:
             self.peak = max(self.peak, now.resident if now else 0)
 
 
-def scenes(memory_gib: float, times: float) -> dict[str, Scene]:
+def scenes(memory_gib: float, times: float, side: int) -> dict[str, Scene]:
     """Both acquisitions, each so many times the budget."""
-    wanted = memory_gib * GIB * times
-    stack, tiles = (max(3, ceil(wanted / side**2)) for side in (STACK_SIDE, TILES_SIDE))
+    sections = max(2, ceil(memory_gib * GIB * times / side**2))
     return {
-        "stack": Scene(sections=stack, shape_yx=(STACK_SIDE, STACK_SIDE)),
-        "tiles": Scene(sections=tiles, shape_yx=(TILES_SIDE, TILES_SIDE), tile_px=TILE_PX),
+        "stack": Scene(sections=sections, shape_yx=(side, side)),
+        "tiles": Scene(sections=sections, shape_yx=(side, side), tile_px=TILE_PX),
     }
 
 
@@ -169,11 +168,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--memory-gib", type=float, default=0.5)
     parser.add_argument("--times", type=float, default=4.0, help="volume over budget")
+    parser.add_argument("--side", type=int, default=SIDE, help="of a section, px")
     parser.add_argument("--folder", type=Path, help="where to write meanwhile; default: a temporary folder")
     parser.add_argument("--only", choices=("stack", "tiles"))
     asked = parser.parse_args()
     document: dict[str, object] = {"memory_gib": asked.memory_gib}
-    for name, scene in scenes(asked.memory_gib, asked.times).items():
+    for name, scene in scenes(asked.memory_gib, asked.times, asked.side).items():
         if asked.only in (None, name):
             folder = Path(tempfile.mkdtemp(prefix=f"memory-{name}-", dir=asked.folder))
             try:
