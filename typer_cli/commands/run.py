@@ -153,14 +153,17 @@ def rerun(
     settings: options.Settings = None,
     on_gate_fail: options.OnGateFail = None,
     memory_gib: options.MemoryGib = None,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try units again that failed too often.")
+    ] = False,
     workers: options.Workers = None,
     wait: options.Wait = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
 
-    Without --start-at, --stop-after, --on-gate-fail, --memory-gib and --set an unfinished run goes on under
-    its own id; else a new run is started.
+    Without --start-at, --stop-after, --on-gate-fail, --memory-gib, --retry-quarantined and --set an
+    unfinished run goes on under its own id; else a new run is started.
 
     Example: petavoxel run rerun last --set segment.overlap_zyx_px=24,24,24
     """
@@ -184,6 +187,7 @@ def rerun(
             on_gate_fail=on_gate_fail,
             parameters=parameters,
             memory_gib=memory_gib,
+            retry_quarantined=retry_quarantined,
             wait=wait,
             on_event=progress.on_event,
         )
