@@ -150,6 +150,7 @@ def write_levels(
             data = source(box) if first else _pooled(source, source_shape, box, level, pooling, dtype)
             array[box.slices] = data
             note_written(raw=data.nbytes)
+            del data  # or it would be held while the next shard is read
         source, source_shape = _reader(array), level.shape_zyx
 
 

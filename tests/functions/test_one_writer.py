@@ -51,12 +51,11 @@ def relabelled(root: Path, memory_gib: float | None = None) -> Run:
         segment={"subvolume_zyx_px": (10, 24, 24), "overlap_zyx_px": (4, 8, 8)},
         reconcile={"chunk_zyx_px": (5, 8, 8), "min_voxels": 1},
     )
-    run = Run(run.spec.model_copy(update={"memory_gib": memory_gib}))
     segment_all(run, ScrambledTruth())
     for unit in match.units(run):
         run.cell("match").run_unit(unit, partial(match.compute, run, unit))
     reconcile.perform(run)
-    return run
+    return Run(run.spec.model_copy(update={"memory_gib": memory_gib}))
 
 
 def test_boxes_of_the_global_labels_share_no_file(tmp_path: Path) -> None:
