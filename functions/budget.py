@@ -48,7 +48,7 @@ WINDOW_MIB, WINDOW_BYTES = 64, 104
 """Comparing two sections takes so much, and so many bytes for each pixel of a window."""
 RELABEL_MIB, PAINTED_BYTES, PIECE_BYTES = 16, 16, 8
 """Relabelling takes so much; for each voxel of the global labels, and of what a subvolume says about it."""
-STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 40, 16, 2, 6
+STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 72, 16, 2, 6
 """Stitching takes so much; for each pixel of a tile; of a section; of one of an aligned stack."""
 STRIP_BYTES, BLOCK_BYTES = 6, 48
 """For each pixel of a strip of 512 rows, and of the block of it that is drawn."""

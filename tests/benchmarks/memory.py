@@ -1,6 +1,6 @@
 """Every step of the flow under a memory budget, on volumes several times as large: one JSON document.
 
-    python -m tests.benchmarks.memory                                  two volumes of 2 GiB, 0.5 GiB a worker
+    python -m tests.benchmarks.memory                                  two volumes of 2.4 GiB, 0.6 GiB a worker
     python -m tests.benchmarks.memory --times 0.13 --side 1024         units as large, but few
 
 An aligned stack goes through every step; an acquisition of tiles until its volume is drawn, since what
@@ -166,7 +166,7 @@ def scenes(memory_gib: float, times: float, side: int) -> dict[str, Scene]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--memory-gib", type=float, default=0.5)
+    parser.add_argument("--memory-gib", type=float, default=0.6)
     parser.add_argument("--times", type=float, default=4.0, help="volume over budget")
     parser.add_argument("--side", type=int, default=SIDE, help="of a section, px")
     parser.add_argument("--folder", type=Path, help="where to write meanwhile; default: a temporary folder")
