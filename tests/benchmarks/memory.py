@@ -1,7 +1,7 @@
 """Every step of the flow under a memory budget, on volumes several times as large: one JSON document.
 
-    python -m tests.benchmarks.memory                                  two volumes of 2.4 GiB, 0.6 GiB a worker
-    python -m tests.benchmarks.memory --times 0.13 --side 1024         units as large, but few
+    python -m tests.benchmarks.memory                            two volumes of 2.4 GiB, 0.6 GiB a worker
+    python -m tests.benchmarks.memory --times 0.13 --side 1024   units as large, but few
 
 An aligned stack goes through every step; an acquisition of tiles until its volume is drawn, since what
 follows knows no tiles. Each step runs in a process of its own, as a worker of a site does: planned and
