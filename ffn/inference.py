@@ -115,7 +115,6 @@ def segment_many(
     device: torch.device | None = None,
     kernel: Kernel = "auto",
     precision: Precision = "fp32",
-    compiled: bool = False,
     keep_probabilities: bool = False,
     max_fovs: int | None = None,
     resume: Sequence[Snapshot | None] | None = None,
@@ -128,7 +127,7 @@ def segment_many(
     Each comes out as from `segment`, provided that the network answers a field of view alike whatever else is
     in the batch: the native kernel does, others may differ in the last bits. `objects` of a subvolume are in
     progress at once (see `ffn.ahead`), which takes 5 bytes of device memory per voxel and object; with
-    `max_fovs` (of each subvolume) it is one. `compiled`: see `ffn.engine`. `masks` and `resume` go with the
+    `max_fovs` (of each subvolume) it is one. `masks` and `resume` go with the
     images; `progress` and `on_checkpoint` are told the image's number. A snapshot of `segment` serves here,
     and the other way round. The host's seconds are shared equally among the subvolumes' counters.
 
@@ -148,7 +147,6 @@ def segment_many(
         device=device or choose_device("cpu"),
         precision=precision,
         kernel=kernel,
-        compiled=compiled,
     )
     thresholds = Thresholds.of(config)
     batcher = Batcher(

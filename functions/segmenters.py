@@ -187,7 +187,6 @@ class FfnSegmenter:
             masks=[masks],
             device=self._device,
             precision=parameters.precision,
-            compiled=parameters.compile,
             resume=[resume],
             on_checkpoint=None if progress is None else lambda _, snapshot: keep(snapshot),
             checkpoint_seconds=parameters.checkpoint_seconds,

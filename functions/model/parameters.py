@@ -14,7 +14,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Device = Literal["auto", "cpu", "cuda", "xpu"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 
 
 class IngestParameters(Document):
@@ -172,8 +172,6 @@ class SegmentParameters(Document):
     """Fields of view per network call, canvases on the device; None: 32 on an accelerator, 1 on a CPU."""
     objects: Size = 32
     """With a batch: objects of a subvolume flooded at once; same result, 5 bytes of its memory per voxel."""
-    compile: bool = False
-    """With a batch: have torch compile the network, on accelerators."""
     mode: Literal["fast", "model"] = "fast"
     """`fast`: no moves near visited centres, deepest seeds first (`ffn.config.fast`): half the work, at no
     worse VOI on FIB-25 (`tests.benchmarks.ffn`, `fib25`). `model`: the network's own settings."""

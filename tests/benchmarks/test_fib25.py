@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.fib25 import measure, parse_box
+from tests.benchmarks.fib25 import measure
+from tests.benchmarks.fib25_block import parse_box
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
