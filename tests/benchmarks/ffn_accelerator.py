@@ -3,17 +3,17 @@
     python -m tests.benchmarks.ffn_accelerator --data ../shared/data --box 0:173,0:250,0:250 --device cuda \\
         --precisions fp32,tf32,bf16 --batches 32,64 --processes 1,4
 
-Four parts, each printed to stderr as it is measured, in one JSON document at the end:
+Five parts, each printed to stderr as it is measured, in one JSON document at the end:
 
 network     ms and TFLOP/s of a call, per field of view, for every precision and batch; error against float64
 google      the box 77:173 in google/ffn's order, fp32: is it what google/ffn computed, voxel for voxel?
 box         the box of FIB-25 in fast mode with a mirrored border, for every precision, batch and number of
             objects at once: MVoxel/h of one process; twice the same bytes; VOI against truth (D) and fp32
+together    the box in 2 x 2 x 2 pieces, flooded at once in one process: MVoxel/h where batches are full
 processes   the same box in several processes that share the device: MVoxel/h of all together
 
 Voxels are those of the box, without the mirrored border; seconds are of the wall clock and hold seeds, host
-and network of the second of two runs (the first one loads the libraries). With `--device cpu` the logic can
-be tried on a small box.
+and network, and not the loading of libraries. With `--device cpu` the logic can be tried on a small box.
 """
 
 from __future__ import annotations
@@ -134,12 +134,11 @@ def truth_voi(labels: NDArray[np.uint32], block: Block) -> dict[str, float]:
 def box(
     block: Block, model: Model, device: torch.device, settings: list[Setting]
 ) -> tuple[list[dict[str, Any]], dict[Precision, NDArray[np.uint32]]]:
-    """The box by every setting, twice; the first labels of each precision besides."""
+    """The box by every setting, the last one twice; the first labels of each precision besides."""
     config = fast(model.inference, model.network.config)
     rows: list[dict[str, Any]] = []
     labels: dict[Precision, NDArray[np.uint32]] = {}
     for setting in settings:
-        first, _ = flood(block.raw, model, config, device, setting)
         found, seconds = flood(block.raw, model, config, device, setting)
         mine = inside(found, model)
         labels.setdefault(setting.precision, mine)
@@ -161,21 +160,65 @@ def box(
                 "discarded_fovs": c.discarded_fovs,
                 "calls": c.calls,
                 "fovs_per_second": round((c.fovs + c.discarded_fovs) / seconds, 1),
-                "twice_the_same": bool(np.array_equal(first.labels, found.labels)),
                 "voi_d": truth_voi(mine, block),
                 "voi_fp32": None if between is None else abs(round(between.sum, 4)),
             }
         )
         tell(rows[-1])
+    again, _ = flood(block.raw, model, config, device, settings[-1])
+    rows[-1]["twice_the_same"] = bool(np.array_equal(again.labels, found.labels))
     return rows, labels
 
 
+def together(
+    block: Block, model: Model, device: torch.device, settings: list[Setting]
+) -> list[dict[str, Any]]:
+    """Eight pieces of the box, each with a mirrored border, in one call."""
+    config = fast(model.inference, model.network.config)
+    radius = [n // 2 for n in model.network.config.fov_zyx]
+    halves = [[slice(0, n // 2), slice(n // 2, n)] for n in block.raw.shape]
+    pieces = [
+        np.pad(block.raw[z, y, x], [(r, r) for r in radius], mode="reflect")
+        for z in halves[0]
+        for y in halves[1]
+        for x in halves[2]
+    ]
+    rows = []
+    for setting in settings:
+        started = time.perf_counter()
+        found = segment_many(
+            pieces,
+            model=model,
+            config=config,
+            batch=setting.batch,
+            objects=setting.objects,
+            device=device,
+            precision=setting.precision,
+        )
+        seconds = time.perf_counter() - started
+        rows.append(
+            {
+                "pieces": len(pieces),
+                "precision": setting.precision,
+                "batch": setting.batch,
+                "objects": setting.objects,
+                "seconds": round(seconds, 3),
+                "seconds_network": round(sum(one.counters.seconds_network for one in found), 3),
+                "mvoxel_per_hour": round(block.raw.size / seconds * 3600 / 1e6, 1),
+                "fovs": sum(one.counters.fovs for one in found),
+                "discarded_fovs": sum(one.counters.discarded_fovs for one in found),
+            }
+        )
+        tell(rows[-1])
+    return rows
+
+
 def one_of_several(data: Path, where: str, device: str, setting: Setting, gate: Any, answers: Any) -> None:
-    """A process that shares the device: floods once to warm up, waits for the others, floods again."""
+    """A process that shares the device: floods a corner to warm up, waits for the others, floods the box."""
     torch.set_num_threads(1)
     model, block = import_google_ffn(data / "fib25" / "fib25_weights.npz"), read_block(data, parse_box(where))
     config = fast(model.inference, model.network.config)
-    flood(block.raw, model, config, torch.device(device), setting)
+    flood(block.raw[:40, :80, :80], model, config, torch.device(device), setting)
     gate.wait()
     started = time.time()
     found, _ = flood(block.raw, model, config, torch.device(device), setting)
@@ -247,7 +290,7 @@ def main() -> None:
     parser.add_argument("--objects", type=numbers, default=[32])
     parser.add_argument("--processes", type=numbers, default=[1, 4])
     parser.add_argument("--labels", type=Path, help="keep the labels of each precision in this folder")
-    parser.add_argument("--parts", type=words, default=["network", "google", "box", "processes"])
+    parser.add_argument("--parts", type=words, default=["network", "google", "box", "together", "processes"])
     a = parser.parse_args()
     device = torch.device(a.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else a.device
@@ -275,6 +318,9 @@ def main() -> None:
         document["box"], labels = box(block, model, device, settings)
         for precision, found in labels.items() if a.labels else ():
             np.savez_compressed(a.labels / f"labels_{precision}.npz", labels=found)
+    if "together" in a.parts:
+        eight = [Setting(precision=p, batch=a.batches[-1], objects=a.objects[0]) for p in a.precisions]
+        document["together"] = together(block, model, device, eight)
     if "processes" in a.parts:
         shared = Setting(precision=a.precisions[-1], batch=a.batches[0], objects=a.objects[0])
         document["processes"] = [processes(a.data, a.box, a.device, shared, n) for n in a.processes]
