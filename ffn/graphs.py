@@ -34,6 +34,6 @@ class Graphs:
         torch.cuda.current_stream(x.device).wait_stream(aside)
         torch.cuda.synchronize(x.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may allocate meanwhile
             answer = self._function(x)
         return graph, answer

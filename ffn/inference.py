@@ -22,6 +22,7 @@ from ffn.config import InferenceConfig, Normalisation, Triple, reach
 from ffn.device import choose_device
 from ffn.engine import Engine, Kernel, Precision
 from ffn.flood import Flood
+from ffn.joint import Seat
 from ffn.masks import MaskError, Masks
 from ffn.segmentation import Attempt, Counters, InferenceError, Outcome, Progress, Segmentation
 from ffn.snapshot import Snapshot, SnapshotError, fingerprint
@@ -54,6 +55,7 @@ def segment(
     device: torch.device | None = None,
     kernel: Kernel = "auto",
     precision: Precision = "fp32",
+    engine: Engine | Seat | None = None,
     keep_probabilities: bool = False,
     max_fovs: int | None = None,
     resume: Snapshot | None = None,
@@ -65,8 +67,9 @@ def segment(
 
     `mask` (Z, Y, X), True = tissue: centres, seeds and labels stay inside it; `Masks` has one for each.
     `config` defaults to the model's; `ffn.config.fast` makes one that takes fewer moves. `kernel`: whose
-    convolutions, `precision`: of what numbers, see `ffn.engine`. `max_fovs` stops after that many fields of
-    view, in the middle of an object if need be, which is then left out: for tests and trials.
+    convolutions, `precision`: of what numbers, see `ffn.engine`; they and `device` do not count with an
+    `engine`, or a seat at one that several floods share (`ffn.joint`). `max_fovs` stops after that many
+    fields of view, in the middle of an object if need be, which is then left out: for tests and trials.
 
     `on_checkpoint` is given a snapshot whenever `checkpoint_seconds` have passed since the last one, between
     two calls of the network; `resume` goes on from one and ends with the same result.
@@ -80,7 +83,7 @@ def segment(
     masks = Masks.of(mask)
     check_image(image, masks, model.normalisation)
     network = model.network.config
-    engine = Engine(
+    engine = engine or Engine(
         model.network,
         model.normalisation,
         device=device or choose_device("cpu"),

@@ -3,13 +3,14 @@
     python -m tests.benchmarks.ffn_accelerator --data ../shared/data --box 0:173,0:250,0:250 --device cuda \\
         --precisions fp32,tf32,bf16 --batches 32,64 --processes 1,4
 
-Five parts, each printed to stderr as it is measured, in one JSON document at the end:
+Six parts, each printed to stderr as it is measured, in one JSON document at the end:
 
 network     ms and TFLOP/s of a call, per field of view, for every precision and batch; error against float64
 google      the box 77:173 in google/ffn's order, fp32: is it what google/ffn computed, voxel for voxel?
 box         the box of FIB-25 in fast mode with a mirrored border, for every precision, batch and number of
             objects at once: MVoxel/h of one process; twice the same bytes; VOI against truth (D) and fp32
 together    the box in 2 x 2 x 2 pieces, flooded at once in one process: MVoxel/h where batches are full
+joint       a smaller box, turned in eight ways, in several threads that share the network (`ffn.joint`)
 processes   the same box in several processes that share the device: MVoxel/h of all together
 
 Voxels are those of the box, without the mirrored border; seconds are of the wall clock and hold seeds, host
@@ -21,10 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import multiprocessing
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +31,13 @@ import torch
 from numpy.typing import NDArray
 
 from ffn.checkpoint import Model
-from ffn.config import InferenceConfig, fast
+from ffn.config import fast
 from ffn.engine import Engine, Precision
 from ffn.importing import import_google_ffn
 from ffn.inference import Segmentation, segment_many
 from ffn.metrics import variation_of_information
 from tests.benchmarks.ffn import GOOGLE_BOX, is_google
+from tests.benchmarks.ffn_sharing import Setting, flood, joint, processes, tell, together
 from tests.benchmarks.fib25_block import RIM_PX, Block, parse_box, read_block
 
 REPEATS, WARM_UP = 10, 3
@@ -46,15 +45,6 @@ PUBLISHED_RATE = {
     "mvoxel_per_hour": 80,
     "what": "FFN on one A100 today, as the field states it; not measured here",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One way to flood the box."""
-
-    precision: Precision
-    batch: int
-    objects: int
 
 
 def synchronise(device: torch.device) -> None:
@@ -97,25 +87,6 @@ def network(
         )
         tell(rows[-1])
     return rows
-
-
-def flood(
-    image: NDArray[np.uint8], model: Model, config: InferenceConfig, device: torch.device, setting: Setting
-) -> tuple[Segmentation, float]:
-    """The image with a mirrored border of one radius; labels of the image alone, and seconds."""
-    radius = [n // 2 for n in model.network.config.fov_zyx]
-    padded = np.pad(image, [(r, r) for r in radius], mode="reflect")
-    started = time.perf_counter()
-    (found,) = segment_many(
-        [padded],
-        model=model,
-        config=config,
-        batch=setting.batch,
-        objects=setting.objects,
-        device=device,
-        precision=setting.precision,
-    )
-    return found, time.perf_counter() - started
 
 
 def inside(found: Segmentation, model: Model) -> NDArray[np.uint32]:
@@ -170,89 +141,6 @@ def box(
     return rows, labels
 
 
-def together(
-    block: Block, model: Model, device: torch.device, settings: list[Setting]
-) -> list[dict[str, Any]]:
-    """Eight pieces of the box, each with a mirrored border, in one call."""
-    config = fast(model.inference, model.network.config)
-    radius = [n // 2 for n in model.network.config.fov_zyx]
-    halves = [[slice(0, n // 2), slice(n // 2, n)] for n in block.raw.shape]
-    pieces = [
-        np.pad(block.raw[z, y, x], [(r, r) for r in radius], mode="reflect")
-        for z in halves[0]
-        for y in halves[1]
-        for x in halves[2]
-    ]
-    rows = []
-    for setting in settings:
-        started = time.perf_counter()
-        found = segment_many(
-            pieces,
-            model=model,
-            config=config,
-            batch=setting.batch,
-            objects=setting.objects,
-            device=device,
-            precision=setting.precision,
-        )
-        seconds = time.perf_counter() - started
-        rows.append(
-            {
-                "pieces": len(pieces),
-                "precision": setting.precision,
-                "batch": setting.batch,
-                "objects": setting.objects,
-                "seconds": round(seconds, 3),
-                "seconds_network": round(sum(one.counters.seconds_network for one in found), 3),
-                "mvoxel_per_hour": round(block.raw.size / seconds * 3600 / 1e6, 1),
-                "fovs": sum(one.counters.fovs for one in found),
-                "discarded_fovs": sum(one.counters.discarded_fovs for one in found),
-            }
-        )
-        tell(rows[-1])
-    return rows
-
-
-def one_of_several(data: Path, where: str, device: str, setting: Setting, gate: Any, answers: Any) -> None:
-    """A process that shares the device: floods a corner to warm up, waits for the others, floods the box."""
-    torch.set_num_threads(1)
-    model, block = import_google_ffn(data / "fib25" / "fib25_weights.npz"), read_block(data, parse_box(where))
-    config = fast(model.inference, model.network.config)
-    flood(block.raw[:40, :80, :80], model, config, torch.device(device), setting)
-    gate.wait()
-    started = time.time()
-    found, _ = flood(block.raw, model, config, torch.device(device), setting)
-    answers.put((started, time.time(), int(found.labels.astype(np.int64).sum())))
-
-
-def processes(data: Path, where: str, device: str, setting: Setting, count: int) -> dict[str, Any]:
-    """`count` processes at once on one device, each with the whole box."""
-    context = multiprocessing.get_context("spawn")
-    gate, answers = context.Barrier(count), context.Queue()
-    workers = [
-        context.Process(target=one_of_several, args=(data, where, device, setting, gate, answers))
-        for _ in range(count)
-    ]
-    for worker in workers:
-        worker.start()
-    found = [answers.get(timeout=300) for _ in workers]
-    for worker in workers:
-        worker.join()
-    seconds = max(end for _, end, _ in found) - min(start for start, _, _ in found)
-    voxels = count * int(np.prod(parse_box(where).shape_zyx))
-    row = {
-        "processes": count,
-        "precision": setting.precision,
-        "batch": setting.batch,
-        "objects": setting.objects,
-        "seconds": round(seconds, 3),
-        "mvoxel_per_hour": round(voxels / seconds * 3600 / 1e6, 1),
-        "all_the_same": len({total for _, _, total in found}) == 1,
-    }
-    tell(row)
-    return row
-
-
 def google(data: Path, model: Model, device: torch.device, batch: int) -> dict[str, Any]:
     """google/ffn's box in its order of moves."""
     block = read_block(data, parse_box(GOOGLE_BOX))
@@ -262,11 +150,6 @@ def google(data: Path, model: Model, device: torch.device, batch: int) -> dict[s
     row = {"identical": is_google(found, data), "fovs": found.counters.fovs, "seconds": round(seconds, 2)}
     tell(row)
     return row
-
-
-def tell(row: dict[str, Any]) -> None:
-    """Progress."""
-    print(json.dumps(row), file=sys.stderr, flush=True)
 
 
 def words(text: str) -> list[str]:
@@ -289,8 +172,11 @@ def main() -> None:
     parser.add_argument("--batches", type=numbers, default=[32, 64])
     parser.add_argument("--objects", type=numbers, default=[32])
     parser.add_argument("--processes", type=numbers, default=[1, 4])
+    parser.add_argument("--threads", type=numbers, default=[8, 32])
     parser.add_argument("--labels", type=Path, help="keep the labels of each precision in this folder")
-    parser.add_argument("--parts", type=words, default=["network", "google", "box", "together", "processes"])
+    parser.add_argument(
+        "--parts", type=words, default=["network", "google", "box", "together", "joint", "processes"]
+    )
     a = parser.parse_args()
     device = torch.device(a.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else a.device
@@ -321,6 +207,10 @@ def main() -> None:
     if "together" in a.parts:
         eight = [Setting(precision=p, batch=a.batches[-1], objects=a.objects[0]) for p in a.precisions]
         document["together"] = together(block, model, device, eight)
+    if "joint" in a.parts:
+        document["joint"] = joint(
+            a.data, model, device, [(p, a.batches[-1], n) for p in a.precisions for n in a.threads]
+        )
     if "processes" in a.parts:
         shared = Setting(precision=a.precisions[-1], batch=a.batches[0], objects=a.objects[0])
         document["processes"] = [processes(a.data, a.box, a.device, shared, n) for n in a.processes]
