@@ -18,7 +18,7 @@ MAX_SHARDS = 200
 MAX_PROBLEMS = 3
 SHARD_RESULT_BYTES = 420
 """A shard's answer tells one problem, shortened; the marks and the report have them all."""
-SHARD_PROBLEM_CHARACTERS = 80
+SHARD_PROBLEM_CHARACTERS = 62
 
 StepName = Literal[
     "ingest", "stitch", "align_pairs", "align_solve", "align_render",
@@ -42,6 +42,9 @@ class RunSpec(Document):
     parameters: Parameters = Parameters()
     sentinel: Annotated[str, Field(pattern=r"^CANCEL(-[0-9a-f-]{36})?$")] = "CANCEL"
     """File of the work root that asks this run's shards to stop; other runs of the acquisition go on."""
+
+    retry: str | None = None
+    """Units in quarantine are tried again, once for each name that is given here."""
 
     @property
     def sentinel_path(self) -> Path:
@@ -93,6 +96,8 @@ class StepResult(Document):
     paths: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
     problem_count: int = 0
+    left: int = 0
+    """Units of a fan-out that were not settled, as far as this worker saw when it ended."""
 
 
 class ProbeTask(Document):
@@ -215,10 +220,12 @@ class PublishResult(StepResult):
 
 
 class ShardManifest(Document):
-    """The plan's file: unit ids per shard."""
+    """The plan's file: what the workers of a fan-out need to know; the units are in the ledger."""
 
     package: str
     """Release of this package that planned: keys of cells depend on it, so the workers' must be the same."""
     run: RunSpec
     step: FanOutName
-    shards: tuple[tuple[str, ...], ...]
+    shards: int
+    dealt: tuple[tuple[int, ...], ...] = ()
+    """Lots of each shard where nothing is claimed."""
