@@ -70,7 +70,7 @@ class Seat:
 
 
 class JointEngine(Engine):
-    """An `Engine` in a thread of its own, for up to any number of seats; a context, which ends the thread.
+    """An `Engine` in a thread of its own, for any number of seats; a context, or begun by `start` for good.
 
     Up to `batch` fields of view go through the network at once: those that wait, rounded up to a power of two
     so that it sees few shapes.
@@ -95,9 +95,13 @@ class JointEngine(Engine):
         self._x = torch.zeros((self.batch, *self.fov_zyx, 2), device=device)
         self._thread = threading.Thread(target=self._serve, name="ffn-network", daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Begins its thread, which ends with the context, or with the process."""
         self._thread.start()
         return self
+
+    def __enter__(self) -> Self:
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from functions.crew import crew_of
 from functions.model.errors import PetavoxelError, TaskError
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, Mark
@@ -29,7 +30,7 @@ from functions.tasks import (
     StepResult,
     StepTask,
 )
-from functions.worker import Account, Worker
+from functions.worker import Account
 
 RETRY = "rerun with --retry-quarantined when it is mended"
 SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
@@ -93,7 +94,7 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
         cancelled=manifest.run.sentinel_path.exists,
     ) as stopping:
         run = Run(manifest.run, stop=stopping.asked)
-        worker = Worker(manifest, task.shard, _module(step), stopping=stopping, run=run)
+        worker = crew_of(manifest, task.shard, _module(step), stopping=stopping, run=run)
         answer = Answer(step)
         for mark in worker.work() if not stopping.look_now() else ():
             answer.add(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)

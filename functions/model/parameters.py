@@ -168,10 +168,14 @@ class SegmentParameters(Document):
     device: Device = "auto"
     processes_per_device: Size = 1
     """So many worker processes share an accelerator: the first so many take the first, and so on."""
+    at_once: Size | None = None
+    """Subvolumes that a worker floods at once, in threads that share the network; None: 32 on an accelerator,
+    1 on a CPU."""
     batch: Size | None = None
-    """Fields of view per network call, canvases on the device; None: 32 on an accelerator, 1 on a CPU."""
+    """Fields of view per network call; None: 32 on an accelerator, 1 on a CPU."""
     objects: Size = 32
-    """With a batch: objects of a subvolume flooded at once; same result, 5 bytes of its memory per voxel."""
+    """With a batch and one subvolume at once: objects of it flooded at once, canvases on the device; same
+    result, 5 bytes of the device's memory per voxel and object."""
     mode: Literal["fast", "model"] = "fast"
     """`fast`: no moves near visited centres, deepest seeds first (`ffn.config.fast`): half the work, at no
     worse VOI on FIB-25 (`tests.benchmarks.ffn`, `fib25`). `model`: the network's own settings."""
