@@ -178,8 +178,9 @@ class DeviceCanvas:
             self.native.gather(self._belief, belief_at, belief, unseen=pad)
             return
         torch.ops.aten.index.Tensor_out(self._image_windows, [image_at], out=image)
-        torch.ops.aten.index.Tensor_out(self._belief_windows, [belief_at], out=self._old)
-        torch.nan_to_num(self._old, nan=pad, posinf=_INFINITY, neginf=-_INFINITY, out=belief)
+        old = self._old[rows]
+        torch.ops.aten.index.Tensor_out(self._belief_windows, [belief_at], out=old)
+        torch.nan_to_num(old, nan=pad, posinf=_INFINITY, neginf=-_INFINITY, out=belief)
 
     def _write(self, logits: Tensor, at: Tensor, old: Tensor, *, first: bool) -> None:
         """`Canvas.scatter` of rows in different lanes; `old` (rows, Z, Y, X) becomes what is written.
