@@ -150,14 +150,17 @@ def rerun(
     stop_after: options.StopAfter = None,
     settings: options.Settings = None,
     on_gate_fail: options.OnGateFail = None,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try units again that failed too often.")
+    ] = False,
     workers: options.Workers = None,
     wait: options.Wait = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
 
-    Without --start-at, --stop-after, --on-gate-fail and --set an unfinished run goes on under its own id;
-    else a new run is started.
+    Without --start-at, --stop-after, --on-gate-fail, --retry-quarantined and --set an unfinished run goes on
+    under its own id; else a new run is started.
 
     Example: petavoxel run rerun last --set segment.overlap_zyx_px=24,24,24
     """
@@ -180,6 +183,7 @@ def rerun(
             stop_after=stop_after,
             on_gate_fail=on_gate_fail,
             parameters=parameters,
+            retry_quarantined=retry_quarantined,
             wait=wait,
             on_event=progress.on_event,
         )
