@@ -60,16 +60,15 @@ class Summary:
 
 def summarise(image: Gray, mask: Mask) -> Summary:
     """Reduce a strip (Y, X) whose first row is a multiple of 8, so that large sections fit into memory."""
-    gray = image.astype(np.float32)
-    mean = reduce_mean(gray, CELL_PX)
-    square = reduce_mean(gray**2, CELL_PX)
+    mean = reduce_mean(image, CELL_PX)
+    square = reduce_mean(np.square(image, dtype=np.uint16), CELL_PX)
     return Summary(
-        mean=reduce_mean(gray, SUB_PX),
+        mean=reduce_mean(image, SUB_PX),
         used=reduce_all(mask, SUB_PX),
         std=np.sqrt(np.maximum(square - mean**2, 0.0)),
         saturated=reduce_mean(image >= SATURATED_GRAY, CELL_PX),
-        streaked=_streaks(gray, mask),
-        noise=noise_std(gray, mask),
+        streaked=_streaks(image, mask),
+        noise=noise_std(image, mask),
     )
 
 
@@ -136,11 +135,11 @@ def _resin(std: Image, small: Image, used: Mask, noise: float) -> Mask:
     return out
 
 
-def _streaks(gray: Image, mask: Mask) -> Mask:
+def _streaks(gray: Gray, mask: Mask) -> Mask:
     """Cells in which rows are brighter or darker than the rows above and below over a long way (charging)."""
     if gray.shape[1] < STREAK_CELLS * CELL_PX or gray.shape[0] < 9:
         return np.zeros([-(-n // CELL_PX) for n in gray.shape], dtype=bool)
-    cells = _row_cells(gray if mask.all() else np.where(mask, gray, np.float32(0.0)))
+    cells = _row_cells(gray if mask.all() else np.where(mask, gray, np.uint8(0)))
     along = ndimage.uniform_filter1d(cells, STREAK_CELLS, axis=1)
     whole = _row_runs(mask)
     jump = along - _median_of_five(along)
@@ -160,11 +159,14 @@ def _row_runs(mask: Mask) -> Mask:
     return out[:, half:-half]
 
 
-def _row_cells(values: NDArray[np.generic]) -> Image:
+def _row_cells(values: Gray) -> Image:
     """Means of 8 columns (Y, ceil(X / 8)); the last may be of fewer."""
-    starts = np.arange(0, values.shape[1], CELL_PX)
-    widths = np.diff(starts, append=values.shape[1]).astype(np.float32)
-    sums = np.add.reduceat(values, starts, axis=1, dtype=np.float32)
+    height, width = values.shape
+    sums = np.zeros((height, -(-width // CELL_PX)), np.uint16)
+    for k in range(min(CELL_PX, width)):
+        column = values[:, k::CELL_PX]
+        sums[:, : column.shape[1]] += column
+    widths = np.minimum(CELL_PX, width - CELL_PX * np.arange(sums.shape[1])).astype(np.float32)
     return np.asarray(sums / widths, dtype=np.float32)
 
 

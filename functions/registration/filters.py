@@ -7,6 +7,7 @@ rounding grows with the logarithm of the width alone, however wide the image is.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -131,11 +132,11 @@ def _flattened(gray: Tensor, mask: Tensor, fine_px: float, size: int) -> tuple[T
     """Image without noise and shading, and its local variance; `gray` is about 0 on average."""
     full = bool(mask.all())
     gray = _inside(gray, mask, full)
-    flat = _inside(gray - box_blur(gray, size) / _share(mask, size, full), mask, full)
+    flat = _inside(gray - box_blur(gray, size).div_(_share(mask, size, full)), mask, full)
     if fine_px > 0:
         flat = _inside(smooth(flat, fine_px), mask, full)
     wide = 2 * size + 1
-    return flat, box_blur(flat * flat, wide) / _share(mask, wide, full)
+    return flat, box_blur(flat * flat, wide).div_(_share(mask, wide, full))
 
 
 def _some(values: Tensor) -> Tensor:
@@ -154,8 +155,13 @@ def _inside(values: Tensor, mask: Tensor, full: bool) -> Tensor:
 
 def _share(mask: Tensor, size: int, full: bool) -> Tensor:
     """How much of each blur's reach is usable. That of a full mask is a product of two lines."""
-    weight = mask.to(torch.float32)
     if full:
-        lines = [_box_axis(weight[:, :1], size, -2), _box_axis(weight[:1], size, -1)]
-        return (lines[0] / size**2 * (lines[1] / size**2)).clamp(min=1e-3)
-    return box_blur(weight, size).clamp(min=1e-3)
+        rows, columns = (_full_share(n, size, mask.device) for n in mask.shape)
+        return (rows[:, None] * columns).clamp(min=1e-3)
+    return box_blur(mask.to(torch.float32), size).clamp(min=1e-3)
+
+
+@lru_cache(maxsize=64)
+def _full_share(length: int, size: int, device: torch.device) -> Tensor:
+    """That of a line (length,) without gaps. Shared: not to be changed."""
+    return _box_axis(torch.ones((1, length), device=device), size, -1)[0] / size**2
