@@ -33,6 +33,8 @@ NEAR = 1.0
 SATURATED_GRAY = 253
 TAIL_PERCENT = 0.2
 """A band is further from the median than all but this share of the other cells: it is no tissue."""
+SAMPLES = 1 << 16
+"""Cells, spread evenly, that percentiles are taken of: they are good to 0.2 % of rank."""
 RESIN_PX = 128
 """Resin holds a square of this side; smaller areas without texture are cytoplasm."""
 _FAR_FIRST = np.array([-1, 11, 5, 17])
@@ -183,7 +185,9 @@ def _median_of_five(rows: Image) -> Image:
 
 def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:
     """Long thin dark and bright bands, on cells of 4 px."""
-    low, middle, high = np.percentile(small[used], [16, 50, 84])
+    seen = small[used]
+    some = seen[:: max(1, len(seen) // SAMPLES)]
+    low, middle, high = (float(v) for v in np.percentile(some, [16, 50, 84]))
     inner = used
     if not used.all():
         inner = shrunk(without_holes(used), 1)

@@ -242,10 +242,11 @@ def _draw(
 ) -> tuple[Floats, Mask, Sources]:
     """Grey values of one tile in a box of what is drawn, where it is drawn, and places in the tile."""
     where = tile.sources(top_left, shape)
-    local, inside, crop = where.local_yx, np.ones(shape, dtype=np.bool_), []
+    local, inside, crop, holes = where.local_yx, np.ones(shape, dtype=np.bool_), [], False
     for c, reach, corner in zip(local, tile.reach_yx_px, where.corner_yx, strict=True):
         low, high = (np.float32(r - corner) for r in reach)
         first, last = float(c.min()), float(c.max())
+        holes |= np.isnan(first)
         if not (first >= low and last <= high):  # nan: not
             inside &= (c >= low) & (c <= high)
             first = max(float(low), float(np.fmin.reduce(c, axis=None)))
@@ -257,7 +258,7 @@ def _draw(
     off = [np.float32(c - s.start) for c, s in zip(where.corner_yx, box, strict=True)]
     if any(off):
         local = local + np.array(off, dtype=np.float32)[:, None, None]
-    if np.isnan(local[0]).any():  # not drawn, so any place will do
+    if holes:  # not drawn, so any place will do
         local = np.where(np.isnan(local), np.float32(0.0), local)
     value = sample(image[box], local)
     value *= np.float32(tile.gain)
