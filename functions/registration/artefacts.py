@@ -126,7 +126,7 @@ def _coarse(small: Mask, shape: tuple[int, ...]) -> Mask:
 def _resin(std: Image, small: Image, used: Mask, noise: float) -> Mask:
     """Large areas with little variance beside the rest of the section, or with none above camera noise."""
     local = np.sqrt(ndimage.uniform_filter(np.where(used, std, 0.0) ** 2, 5))
-    level = float(np.percentile(local[used], 75))
+    level = float(np.percentile(_some(local[used]), 75))
     even = np.pad(small, [(0, 2 * n - s) for s, n in zip(small.shape, std.shape, strict=True)], mode="edge")
     flat = even - ndimage.uniform_filter(even, 9)
     signal = np.sqrt(reduce_mean(ndimage.uniform_filter(flat**2, 9), 2))
@@ -145,7 +145,7 @@ def _streaks(gray: Gray, mask: Mask) -> Mask:
     along = ndimage.uniform_filter1d(cells, STREAK_CELLS, axis=1)
     whole = _row_runs(mask)
     jump = along - _median_of_five(along)
-    spread = 1.4826 * float(np.median(np.abs(jump[whole]))) if whole.any() else 0.0
+    spread = 1.4826 * float(np.median(np.abs(_some(jump[whole])))) if whole.any() else 0.0
     found = whole & (np.abs(jump) > max(STREAK_GRAY, STREAK_SIGMAS * spread))
     starts = np.arange(0, len(found), CELL_PX)
     out: Mask = np.logical_or.reduceat(found, starts, axis=0)
@@ -176,18 +176,17 @@ def _median_of_five(rows: Image) -> Image:
     """Median of each row with the two above and below, by comparisons alone; the border is mirrored."""
     wide = np.pad(rows, ((2, 2), (0, 0)), mode="symmetric")
     a, b, c, d, e = (wide[k : k + len(rows)] for k in range(5))
-    a, b = np.minimum(a, b), np.maximum(a, b)
-    d, e = np.minimum(d, e), np.maximum(d, e)
-    low, high = np.maximum(a, d), np.minimum(b, e)
+    lows, highs = [np.minimum(a, b), np.minimum(d, e)], [np.maximum(a, b), np.maximum(d, e)]
+    # in place: fresh memory costs ten times what comparing does
+    low, high = np.maximum(*lows, out=lows[0]), np.minimum(*highs, out=highs[0])
+    least, most = np.minimum(low, high, out=lows[1]), np.maximum(low, high, out=highs[1])
     # of c and the middle ones, the median
-    return np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), c))
+    return np.maximum(least, np.minimum(most, c, out=most), out=least)
 
 
 def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:
     """Long thin dark and bright bands, on cells of 4 px."""
-    seen = small[used]
-    some = seen[:: max(1, len(seen) // SAMPLES)]
-    low, middle, high = (float(v) for v in np.percentile(some, [16, 50, 84]))
+    low, middle, high = (float(v) for v in np.percentile(_some(small[used]), [16, 50, 84]))
     inner = used
     if not used.all():
         inner = shrunk(without_holes(used), 1)
@@ -201,6 +200,11 @@ def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:
         core = _slender(lines, score, used)
         out.append(near & grown(core, 2))
     return out[0], out[1]
+
+
+def _some(values: Image) -> Image:
+    """Of many values (N,) `SAMPLES`, spread evenly."""
+    return values[:: max(1, len(values) // SAMPLES)]
 
 
 def _line_opening(cells: Mask, length: int) -> Mask:
