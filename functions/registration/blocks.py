@@ -76,9 +76,7 @@ class BlockSolver:
                 out[rows] += factor.solve(residual[rows])
             return out
 
-        solution, iterations = conjugate_gradients(
-            normal, right, correct, start, tolerance_px=TOLERANCE_PX
-        )
+        solution, iterations = conjugate_gradients(normal, right, correct, start, tolerance_px=TOLERANCE_PX)
         if fresh:
             self._fresh_iterations = iterations
         elif self._fresh_iterations is not None and iterations > WORN * self._fresh_iterations:
