@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 Sparse = Any
 Solver = Callable[[Sparse, Floats, Floats | None], Floats]
 Push = Callable[[Floats, Floats], Floats]
+DENSE_LIMIT = 64
 DIRECT_LIMIT = 60_000
 MAX_ITERATIONS = 400
 WORN = 12
@@ -43,6 +44,8 @@ def factorised(normal: Sparse) -> Any:
 
 def solve(normal: Sparse, right: Floats, start: Floats | None = None) -> Floats:
     """Solve a symmetric positive definite system for K right sides (P, K)."""
+    if normal.shape[0] <= DENSE_LIMIT:
+        return np.asarray(np.linalg.solve(normal.toarray(), right), dtype=np.float64)
     if normal.shape[0] <= DIRECT_LIMIT:
         out: Floats = factorised(normal).solve(right)
         return out
@@ -155,9 +158,10 @@ def solve_robust(
     residual = np.zeros(len(target))
     unknowns = np.zeros_like(base) if start is None else start
     transposed = design.T.tocsr()
+    scaled = transposed.copy()
     for index in range(rounds):
         w = weight * robust
-        scaled = transposed.multiply(w).tocsr()
+        np.multiply(transposed.data, w[transposed.indices], out=scaled.data)
         right = scaled @ target + base
         if push is not None:
             right = right + push(unknowns, w * residual**2)
