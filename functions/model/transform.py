@@ -138,8 +138,10 @@ class Warp:
     def _inverse_smooth(
         self, points_yx: Points, *, iterations: int = 40, tolerance_px: float = 1e-3
     ) -> Points:
-        """By fixed point: converges where the sheet is no fold (its slope is below 1), each step by that factor
-        shorter than the last, so that the next need not be taken to know that it is short enough."""
+        """By fixed point: converges where the sheet is no fold (its slope is below 1).
+
+        Each step is by that factor shorter than the last: the next need not be taken to know how short it is.
+        """
         back = np.linalg.inv(self.affine[:, :2]).T
         flat = points_yx - self.affine[:, 2]
         out = flat @ back

@@ -19,8 +19,9 @@ Push = Callable[[Floats, Floats], Floats]
 DENSE_LIMIT = 64
 DIRECT_LIMIT = 60_000
 MAX_ITERATIONS = 400
-WORN = 12
-"""So many iterations take as long as a new factor of a small section; of a large one, much less."""
+WORN, WORN_OUT = 8, 20
+"""So many iterations take as long as a new factor of a small section; those of a large one, much less. After
+more than the first, the next system is factorised anew; after the second, this one."""
 TOLERANCE_PX = 1e-3
 """Of the last three steps; what is left then is a thousand times less."""
 MIN_GROUP_TRUST = 0.05
@@ -60,7 +61,7 @@ def solve(normal: Sparse, right: Floats, start: Floats | None = None) -> Floats:
 
 class KeptFactor:
     """Solves the systems of one robust problem, which differ in their weights alone: the first by its factor,
-    later ones by conjugate gradients that this factor preconditions. One that takes long is factorised anew.
+    later ones by conjugate gradients that this factor preconditions, as long as that does not take long.
 
     A factor of a plane of tiles takes the 1.5th power of their number, and of 256 tiles 60 times as long as a
     solution with it.
@@ -75,9 +76,11 @@ class KeptFactor:
             return solve(normal, right, start)
         if self._factor is not None:
             found, iterations = conjugate_gradients(
-                normal, right, self._factor.solve, start, tolerance_px=TOLERANCE_PX, most=WORN
+                normal, right, self._factor.solve, start, tolerance_px=TOLERANCE_PX, most=WORN_OUT
             )
-            if iterations < WORN:
+            if iterations > WORN:
+                self._factor = None
+            if iterations < WORN_OUT:
                 return found
         self._factor = factorised(normal)
         out: Floats = self._factor.solve(right)
