@@ -176,12 +176,16 @@ def _median_of_five(rows: Image) -> Image:
     """Median of each row with the two above and below, by comparisons alone; the border is mirrored."""
     wide = np.pad(rows, ((2, 2), (0, 0)), mode="symmetric")
     a, b, c, d, e = (wide[k : k + len(rows)] for k in range(5))
-    lows, highs = [np.minimum(a, b), np.minimum(d, e)], [np.maximum(a, b), np.maximum(d, e)]
+    low, high, least, most = np.minimum(a, b), np.maximum(a, b), np.minimum(d, e), np.maximum(d, e)
     # in place: fresh memory costs ten times what comparing does
-    low, high = np.maximum(*lows, out=lows[0]), np.minimum(*highs, out=highs[0])
-    least, most = np.minimum(low, high, out=lows[1]), np.maximum(low, high, out=highs[1])
+    np.maximum(low, least, out=low)
+    np.minimum(high, most, out=high)
+    np.minimum(low, high, out=least)
+    np.maximum(low, high, out=most)
     # of c and the middle ones, the median
-    return np.maximum(least, np.minimum(most, c, out=most), out=least)
+    np.minimum(most, c, out=most)
+    np.maximum(least, most, out=least)
+    return least
 
 
 def _bands(small: Image, used: Mask) -> tuple[Mask, Mask]:

@@ -182,7 +182,7 @@ def _solve(kinds: Sequence[Sequence[_Group]], prior: Floats, part: dict[int, int
                 for q in {part[k] for k in group.tiles}:
                     left_normal[q] += a
                     left_right[q] += b
-        found = np.linalg.solve(normal, right)
+        found[:] = np.linalg.solve(normal, right)
     without = np.linalg.solve(normal - left_normal, (right - left_right)[..., None])[..., 0]
     return found, np.asarray(without, dtype=np.float64)
 
