@@ -20,9 +20,9 @@ from functions.model.transform import Sheet, Warp, sheet_shape
 from functions.registration.correlation import Shift
 from functions.registration.lens import LensPrior, without_affine
 from functions.registration.overlaps import Matches
-from functions.registration.robust import KeptFactor, solve_robust
+from functions.registration.robust import KeptFactor, Sparse, solve_robust
 from functions.registration.sheets import basis_rows
-from functions.registration.stiffness import FREEDOMS, MAX_JUDGED, most_probable, prior_of
+from functions.registration.stiffness import FREEDOMS, MAX_JUDGED, Prior, most_probable, prior_of
 
 Floats = NDArray[np.float64]
 Pair = tuple[int, int]
@@ -252,13 +252,9 @@ def solve_montage(
     ]
     weight = np.clip(peak, 0.05, 1) ** 2 / MATCH_SIGMA_PX**2
     judged = min(count, MAX_JUDGED)
-    rows_in = np.flatnonzero((a_index < judged) & (b_index < judged))
-    part = design[rows_in][:, np.r_[: judged * block, count * block : total]]
-    first = solve_robust(
-        part, target[rows_in], weight=weight[rows_in], prior=priors[-1].of(judged), rounds=FIRST_ROUNDS,
-        solver=KeptFactor(),
-    )  # fmt: skip
-    best = most_probable(priors, part, target[rows_in], weight[rows_in] * first.weight, tiles=judged)
+    inside = np.flatnonzero((a_index < judged) & (b_index < judged))
+    part = design[inside][:, np.r_[: judged * block, count * block : total]]
+    best = _stiffness(part, target[inside], weight[inside], priors, tiles=judged)
     solution = solve_robust(
         design, target, weight=weight, prior=priors[best].of(count), rounds=ROUNDS, solver=KeptFactor()
     )
@@ -283,6 +279,13 @@ def solve_montage(
         weights=tuple(np.split(solution.weight, cuts)) if matches else (),
         lens=_lens(start, known, shared, spacing) if len(peak) else None,
     )
+
+
+def _stiffness(design: Sparse, target: Floats, weight: Floats, priors: Sequence[Prior], *, tiles: int) -> int:
+    """Which prior the matches of so many tiles speak for, wrong ones left out."""
+    prior = priors[-1].of(tiles)
+    first = solve_robust(design, target, weight=weight, prior=prior, rounds=FIRST_ROUNDS, solver=KeptFactor())
+    return most_probable(priors, design, target, weight * first.weight, tiles=tiles)
 
 
 def _lens(start: Floats, known: Floats, shared: Floats, spacing_px: float) -> Sheet | None:
