@@ -298,7 +298,7 @@ def test_no_templates_give_no_shifts() -> None:
 def test_a_match_is_about_the_middle_of_what_its_patch_shows() -> None:
     mask = holes((90, 80), 5, 0.4)
     mask[:30, :30] = False
-    corner = np.random.default_rng(0).integers(0, (70, 60), (40, 2))
+    corner = np.random.default_rng(0).integers(14, (70, 60), (40, 2))
     corner[0] = (3, 4)  # shows nothing
     found = _centroids(mask, corner, 20)
     for (top, left), middle in zip(corner[1:], found[1:], strict=True):
