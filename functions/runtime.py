@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from functions.loading import step_module
 from functions.model.errors import PetavoxelError, TaskError
 from functions.store.cells import CODE_VERSION, Mark
 from functions.store.run import Run
@@ -65,13 +65,9 @@ def _dispatch(step: str, payload: object) -> StepResult:
     if step in SINGLE_STEPS:
         task = StepTask.parse(payload, source=f"{step} task")
         run = Run(task.run)
-        result = cast(StepResult, _module(step).perform(run))
-        return _module("gate").after_solve(run, result) if step == "align_solve" else result
+        result = cast(StepResult, step_module(step).perform(run))
+        return step_module("gate").after_solve(run, result) if step == "align_solve" else result
     raise TaskError(f"step: {step!r} does not exist", remedy=f"use one of {', '.join(STEPS)}")
-
-
-def _module(step: str) -> Any:
-    return import_module(f"functions.{step}")
 
 
 def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
@@ -85,14 +81,14 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
             remedy="install one release in the workers' environment and run the step again",
         )
     run = Run(manifest.run)
-    module = _module(step)
+    module = step_module(step)
     marks: list[Mark] = []
     computed = 0
     for unit in manifest.shards[task.shard]:
         if is_cancelled(run):
             raise StepFailed(f"{step}: cancelled; start the run again to go on")
         mark, fresh = run.cell(step, unit).run_unit(unit, partial(module.compute, run, unit))
-        marks.append(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
+        marks.append(step_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
         computed += fresh
     return summarise(step, marks, computed=computed)
 
