@@ -8,11 +8,11 @@ and align_solve carry the gate's verdict, which is not kept in their cells: thos
 from __future__ import annotations
 
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from functions.crew import crew_of
+from functions.loading import step_module
 from functions.model.errors import PetavoxelError, TaskError
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, Mark
@@ -68,13 +68,9 @@ def _dispatch(step: str, payload: object) -> StepResult:
     if step in SINGLE_STEPS:
         task = StepTask.parse(payload, source=f"{step} task")
         run = Run(task.run)
-        result = cast(StepResult, _module(step).perform(run))
-        return _module("gate").after_solve(run, result) if step == "align_solve" else result
+        result = cast(StepResult, step_module(step).perform(run))
+        return step_module("gate").after_solve(run, result) if step == "align_solve" else result
     raise TaskError(f"step: {step!r} does not exist", remedy=f"use one of {', '.join(STEPS)}")
-
-
-def _module(step: str) -> Any:
-    return import_module(f"functions.{step}")
 
 
 def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
@@ -94,10 +90,10 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
         cancelled=manifest.run.sentinel_path.exists,
     ) as stopping:
         run = Run(manifest.run, stop=stopping.asked)
-        worker = crew_of(manifest, task.shard, _module(step), stopping=stopping, run=run)
+        worker = crew_of(manifest, task.shard, step_module(step), stopping=stopping, run=run)
         answer = Answer(step)
         for mark in worker.work() if not stopping.look_now() else ():
-            answer.add(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
+            answer.add(step_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
         if stopping.look_now():
             raise StepFailed(f"{step}: cancelled; start the run again to go on")
     return answer.result(worker.account, expendable=worker.expendable, left=worker.left())
