@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ffn.canvas import FAILED_SEED, Canvas
 from ffn.config import InferenceConfig, Triple
 from ffn.engine import Engine
+from ffn.joint import Seat
 from ffn.movement import Frontier, face_maxima
 from ffn.seeds import find_interior, find_peaks
 from ffn.segmentation import Attempt, Counters, Outcome, Progress, Segmentation
@@ -61,7 +62,7 @@ class Flood:
     def __init__(
         self,
         canvas: Canvas,
-        engine: Engine,
+        engine: Engine | Seat,
         *,
         config: InferenceConfig,
         deltas_zyx: Triple,

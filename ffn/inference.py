@@ -22,6 +22,7 @@ from ffn.config import InferenceConfig, Normalisation, Triple, reach
 from ffn.device import choose_device
 from ffn.engine import Engine, Kernel, Precision
 from ffn.flood import Flood
+from ffn.joint import Seat
 from ffn.masks import MaskError, Masks
 from ffn.segmentation import Attempt, Counters, InferenceError, Outcome, Progress, Segmentation
 from ffn.snapshot import Snapshot, SnapshotError, fingerprint
@@ -54,6 +55,7 @@ def segment(
     device: torch.device | None = None,
     kernel: Kernel = "auto",
     precision: Precision = "fp32",
+    engine: Engine | Seat | None = None,
     keep_probabilities: bool = False,
     max_fovs: int | None = None,
     resume: Snapshot | None = None,
@@ -66,8 +68,9 @@ def segment(
 
     `mask` (Z, Y, X), True = tissue: centres, seeds and labels stay inside it; `Masks` has one for each.
     `config` defaults to the model's; `ffn.config.fast` makes one that takes fewer moves. `kernel`: whose
-    convolutions, `precision`: of what numbers, see `ffn.engine`. `max_fovs` stops after that many fields of
-    view, in the middle of an object if need be, which is then left out: for tests and trials.
+    convolutions, `precision`: of what numbers, see `ffn.engine`; they and `device` do not count with an
+    `engine`, or a seat at one that several floods share (`ffn.joint`). `max_fovs` stops after that many
+    fields of view, in the middle of an object if need be, which is then left out: for tests and trials.
 
     `on_checkpoint` is given a snapshot whenever `checkpoint_seconds` have passed since the last one, or
     `checkpoint_now` says so, between two calls of the network; what it raises ends the flood. `resume` goes
@@ -82,7 +85,7 @@ def segment(
     masks = Masks.of(mask)
     check_image(image, masks, model.normalisation)
     network = model.network.config
-    engine = Engine(
+    engine = engine or Engine(
         model.network,
         model.normalisation,
         device=device or choose_device("cpu"),
@@ -117,7 +120,6 @@ def segment_many(
     device: torch.device | None = None,
     kernel: Kernel = "auto",
     precision: Precision = "fp32",
-    compiled: bool = False,
     keep_probabilities: bool = False,
     max_fovs: int | None = None,
     resume: Sequence[Snapshot | None] | None = None,
@@ -131,7 +133,7 @@ def segment_many(
     Each comes out as from `segment`, provided that the network answers a field of view alike whatever else is
     in the batch: the native kernel does, others may differ in the last bits. `objects` of a subvolume are in
     progress at once (see `ffn.ahead`), which takes 5 bytes of device memory per voxel and object; with
-    `max_fovs` (of each subvolume) it is one. `compiled`: see `ffn.engine`. `masks` and `resume` go with the
+    `max_fovs` (of each subvolume) it is one. `masks` and `resume` go with the
     images; `progress` and `on_checkpoint` are told the image's number. A snapshot of `segment` serves here,
     and the other way round. The host's seconds are shared equally among the subvolumes' counters.
 
@@ -151,7 +153,6 @@ def segment_many(
         device=device or choose_device("cpu"),
         precision=precision,
         kernel=kernel,
-        compiled=compiled,
     )
     thresholds = Thresholds.of(config)
     batcher = Batcher(

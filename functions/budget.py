@@ -261,7 +261,12 @@ def _of_subvolumes(geometry: Geometry) -> list[Need]:
     smaller = "smaller segment.subvolume_zyx_px"
     subvolume = f"a subvolume of {' x '.join(map(str, size))}"
     return [
-        Need(step="segment", mib=FLOOD_MIB + FLOOD_BYTES * prod(size) / MIB, of=subvolume, remedy=smaller),
+        Need(
+            step="segment",
+            mib=(segment.at_once or 1) * (FLOOD_MIB + FLOOD_BYTES * prod(size) / MIB),
+            of=subvolume if segment.at_once is None else f"{segment.at_once} x {subvolume}",
+            remedy=smaller if segment.at_once is None else f"{smaller} or segment.at_once",
+        ),
         Need(
             step="match",
             mib=MATCH_MIB + MATCH_BYTES * max(faces) / MIB,

@@ -8,11 +8,12 @@ and align_solve carry the gate's verdict, which is not kept in their cells: thos
 from __future__ import annotations
 
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from functions.budget import require_room
+from functions.crew import crew_of
+from functions.loading import step_module
 from functions.model.errors import PetavoxelError, TaskError, UpstreamError
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, Mark
@@ -34,7 +35,7 @@ from functions.tasks import (
     StepResult,
     StepTask,
 )
-from functions.worker import Account, Worker
+from functions.worker import Account
 
 RETRY = "rerun with --retry-quarantined when it is mended"
 SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
@@ -73,7 +74,7 @@ def _dispatch(step: str, payload: object) -> StepResult:
         task = StepTask.parse(payload, source=f"{step} task")
         run = Run(task.run)
         result = _performed(step, run)
-        return _module("gate").after_solve(run, result) if step == "align_solve" else result
+        return step_module("gate").after_solve(run, result) if step == "align_solve" else result
     raise TaskError(f"step: {step!r} does not exist", remedy=f"use one of {', '.join(STEPS)}")
 
 
@@ -83,13 +84,9 @@ def _performed(step: str, run: Run) -> StepResult:
     if step != "ingest":
         require_room(run, step)
     with within(run.spec.memory_gib, subject=step) as memory, counted() as traffic:
-        result = cast(StepResult, _module(step).perform(run))
+        result = cast(StepResult, step_module(step).perform(run))
     told = {**result.figures, **traffic.figures, "peak_mib": float(memory.peak_mib)}
     return result.model_copy(update={"figures": told})
-
-
-def _module(step: str) -> Any:
-    return import_module(f"functions.{step}")
 
 
 def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
@@ -111,10 +108,10 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
         run = Run(manifest.run, stop=stopping.asked)
         if run.board(step).ledger.numbering is None:
             raise TaskError(f"{run.board(step).path}: no units", remedy="plan the step again")
-        worker = Worker(manifest, task.shard, _module(step), stopping=stopping, run=run)
+        worker = crew_of(manifest, task.shard, step_module(step), stopping=stopping, run=run)
         answer = Answer(step)
         for mark in worker.work() if not stopping.look_now() else ():
-            answer.add(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
+            answer.add(step_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
         if stopping.look_now():
             raise StepFailed(f"{step}: cancelled; start the run again to go on")
     return answer.result(worker.account, expendable=worker.expendable, left=worker.left())

@@ -22,7 +22,7 @@ from functions.model.errors import ModelError, VolumeError
 from functions.model.parameters import SegmentParameters
 from functions.model.subvolumes import Subvolume
 from functions.overlap import computing
-from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
+from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter, count_at_once
 from functions.store.artefacts import Codes, open_artefacts
 from functions.store.cells import UnitReport
 from functions.store.equalities import forget_overlaps
@@ -54,6 +54,11 @@ __all__ = ["FfnSegmenter", "Flooded", "Segmenter", "compute", "units"]
 def units(run: Run) -> list[str]:
     """Ids of all subvolumes, in z, y, x order."""
     return [subvolume.id for subvolume in grid_of(run)]
+
+
+def at_once(run: Run) -> int:
+    """How many units a worker computes at the same time, in threads of its own."""
+    return count_at_once(run.parameters.segment)
 
 
 def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitReport:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 
     from ffn.checkpoint import Model
     from ffn.config import InferenceConfig
+    from ffn.engine import Precision
     from ffn.inference import Segmentation, Snapshot
+    from ffn.joint import JointEngine, Seat
 
 Number = TypeVar("Number", int, float)
 
 BATCH = 32
 """Fields of view per network call on an accelerator."""
+AT_ONCE = 32
+"""Subvolumes that a worker floods at once on an accelerator."""
 
 Image = NDArray[np.uint8]
 
@@ -73,7 +78,8 @@ class Segmenter(Protocol):
 class FfnSegmenter:
     """A flood-filling network on the device, and in the precision, that the parameters name.
 
-    On an accelerator, or with a batch, by `segment_many`: the same moves, many at once.
+    Where a process floods several subvolumes at once, they meet at one network (`ffn.joint`); else with a
+    batch by `segment_many`: the same moves, many at once.
     With `progress` it keeps there every few minutes how far it got, and goes on from what it finds there;
     when `stop` says so it does that at once, and raises `Drained`.
     """
@@ -91,12 +97,13 @@ class FfnSegmenter:
         Raises:
             ModelError: not a model, no such device, or a precision that nobody has passed.
         """
-        self._model = load(path)
+        self._path, self._model = path, load(path)
         self._parameters = parameters
         self._progress = progress if parameters.checkpoint_seconds > 0 else None
         self._stop = stop
         self._device = place(choose(parameters.device), parameters)
         self._batch = parameters.batch or (BATCH if self._device.type != "cpu" else None)
+        self._shares = count_at_once(parameters) > 1
         self._ungated = self._check_precision(path)
 
     @property
@@ -176,7 +183,7 @@ class FfnSegmenter:
 
         parameters = self._parameters
         config = config_of(self._model, parameters)
-        if self._batch is None:
+        if self._batch is None or self._shares:
             return segment(
                 image,
                 model=self._model,
@@ -184,6 +191,7 @@ class FfnSegmenter:
                 mask=masks,
                 device=self._device,
                 precision=parameters.precision,
+                engine=self._seat() if self._shares else None,
                 resume=resume,
                 on_checkpoint=None if progress is None else keep,
                 checkpoint_seconds=parameters.checkpoint_seconds,
@@ -198,13 +206,20 @@ class FfnSegmenter:
             masks=[masks],
             device=self._device,
             precision=parameters.precision,
-            compiled=parameters.compile,
             resume=[resume],
             on_checkpoint=None if progress is None else lambda _, snapshot: keep(snapshot),
             checkpoint_seconds=parameters.checkpoint_seconds,
             checkpoint_now=self._stop,
         )
         return found
+
+    def _seat(self) -> Seat:
+        """A place at the process's network."""
+        batch = self._batch or count_at_once(self._parameters)
+        with _SHARED:
+            changed = self._path.stat().st_mtime_ns
+            shared = _network(self._path, changed, self._device, self._parameters.precision, batch)
+        return shared.seat()
 
     def _resume(self, problems: list[Problem]) -> Snapshot | None:
         """How far an earlier process got; nothing when that cannot be read."""
@@ -265,6 +280,17 @@ def _either(wanted: Number | None, default: Number) -> Number:
     return default if wanted is None else wanted
 
 
+def count_at_once(parameters: SegmentParameters) -> int:
+    """How many subvolumes a worker process floods at once.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    if parameters.at_once is not None:
+        return parameters.at_once
+    return 1 if choose(parameters.device).type == "cpu" else AT_ONCE
+
+
 def choose(name: str) -> torch.device:
     """The device of a name.
 
@@ -300,9 +326,26 @@ def load(path: Path) -> Model:
     from ffn.checkpoint import CheckpointError
 
     try:
-        return _load(path, path.stat().st_mtime_ns)
+        with _SHARED:
+            return _load(path, path.stat().st_mtime_ns)
     except (FileNotFoundError, CheckpointError) as error:
         raise ModelError(f"segment.model: {error}", remedy="give `demo` or the path of a model") from None
+
+
+_SHARED = RLock()
+"""Held while the process's model or network is looked up, so that threads do not each load one."""
+
+
+@lru_cache(maxsize=1)
+def _network(
+    path: Path, _changed: int, device: torch.device, precision: Precision, batch: int
+) -> JointEngine:
+    """The network that the threads of a process share; its thread ends with the process."""
+    from ffn.joint import JointEngine
+
+    model = load(path)
+    engine = JointEngine(model.network, model.normalisation, device=device, batch=batch, precision=precision)
+    return engine.start()
 
 
 @lru_cache(maxsize=1)

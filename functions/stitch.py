@@ -76,7 +76,7 @@ def compute(run: Run, unit: str) -> UnitReport:
     with stages.stage("render"):
         codes = _draw(run, layout, mosaic, read)
     save_usable(run, layout, [tile.usable for tile in mosaic.tiles])
-    write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
+    write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json(), indent=None)
     report = _report(layout, codes)
     return report.model_copy(update={"figures": report.figures | stages.figures})
 
@@ -204,7 +204,7 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> tuple[Section
         exact_copy=True,
     )
     save_usable(run, layout, [np.concatenate(usable)])
-    write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
+    write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json(), indent=None)
     return layout, codes
 
 

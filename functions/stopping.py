@@ -52,6 +52,10 @@ class Stopping:
         """Whether to put away what is in progress; cheap enough to be asked many times a second."""
         return self.left() <= 0 or self.cancelled
 
+    def stop(self) -> None:
+        """Ask to stop, as the signal does."""
+        self._signalled = True
+
     def look_now(self) -> bool:
         """Whether the run is cancelled, looked up now."""
         self._cancel = self._cancelled()

@@ -11,7 +11,7 @@ Deals one unit at a time: what a killed worker loses is that unit, since its las
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,6 +65,14 @@ class Account:
         self.seconds += mark.seconds
         self.voxels += mark.figures.get("voxels", 0.0)
 
+    def merge(self, others: Sequence[Account]) -> None:
+        """Take up what others did at the same time: `seconds` stay those of the clock on the wall."""
+        self.computed = sum(other.computed for other in others)
+        self.voxels = sum(other.voxels for other in others)
+        self.seconds = sum(other.seconds for other in others) / max(len(others), 1)
+        self.kept = sum(other.kept for other in others)
+        self.quarantined = [unit for other in others for unit in other.quarantined]
+
     @property
     def mean_seconds(self) -> float:
         """Of a unit; 0 while none was computed."""
@@ -72,14 +80,23 @@ class Account:
 
 
 class Worker:
-    """One shard of a planned fan-out at work."""
+    """One shard of a planned fan-out at work, or one of a shard's `seats` (`functions.crew`)."""
 
     def __init__(
-        self, manifest: ShardManifest, shard: int, module: Any, *, stopping: Stopping, run: Run
+        self,
+        manifest: ShardManifest,
+        shard: int,
+        module: Any,
+        *,
+        stopping: Stopping,
+        run: Run,
+        seat: int = 0,
+        seats: int = 1,
     ) -> None:
         self.step: FanOutName = manifest.step
         self.run, self.account = run, Account()
         self._manifest, self._shard = manifest, shard
+        self._seat, self._seats = seat, seats
         self._module, self._stopping = module, stopping
         self.expendable = hasattr(module, "abandon")
         self._board = run.board(manifest.step)
@@ -113,8 +130,9 @@ class Worker:
 
     @contextmanager
     def _beside(self) -> Iterator[None]:
-        """Read and write beside the network, where there is room for it (`functions.overlap`)."""
-        if self.step != "segment" or not has_room_for_two(self.run):
+        """Read and write beside the network, where there is room for it (`functions.overlap`); the seats of a
+        crew do that anyway, and its memory is for the crew to hold."""
+        if self.step != "segment" or self._seats > 1 or not has_room_for_two(self.run):
             yield
             return
         limit = within(self.run.spec.memory_gib, subject=self.step)
@@ -135,14 +153,14 @@ class Worker:
 
     def _claims(self, lease: float) -> Iterator[tuple[int, Claim]]:
         if self._manifest.dealt:
-            lots = self._manifest.dealt[self._shard]
+            lots = self._manifest.dealt[self._shard][self._seat :: self._seats]
             return dealt_claims(self._ledger, self._owner, lots, stop=self._full)
         claims = Claims(
             self._ledger,
             self._owner,
             Watch(self._board.workers, lease_seconds=lease),
-            worker=self._shard,
-            workers=self._manifest.shards,
+            worker=self._shard * self._seats + self._seat,
+            workers=self._manifest.shards * self._seats,
             lease_seconds=lease,
             stop=self._full,
         )
@@ -217,7 +235,8 @@ class Worker:
         if self.step in OWN_CELLS:
             return self.run.cell(self.step, unit).run_unit(unit, compute)[0]
         started, clock = time.time(), time.perf_counter()
-        report = measured(compute, memory_gib=self.run.spec.memory_gib, subject=f"{self.step} {unit}")
+        memory_gib = self.run.spec.memory_gib if self._seats == 1 else None
+        report = measured(compute, memory_gib=memory_gib, subject=f"{self.step} {unit}")
         return Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock)
 
     # -- failures -------------------------------------------------------------------------------------------

@@ -155,10 +155,12 @@ def _drawn_parts(
 ) -> list[Part]:
     """The parts of a block with what the tiles show of them."""
     parts: list[Part] = [(box, which, []) for box, which in _parts(block, boxes)]
-    for k, tile in enumerate(tiles):
-        own = [part for part in parts if k in part[1]]
-        if own:
-            _draw_parts(tile, ramps[k], read(k), _common(block, boxes[k]), own)
+    own: dict[int, list[Part]] = {}
+    for part in parts:
+        for k in part[1]:
+            own.setdefault(k, []).append(part)
+    for k in sorted(own):
+        _draw_parts(tiles[k], ramps[k], read(k), _common(block, boxes[k]), own[k])
     return parts
 
 
@@ -183,11 +185,15 @@ def _parts(box: PixelBox, boxes: Sequence[PixelBox]) -> Iterator[tuple[PixelBox,
     rows = sorted({y0, y1, *(y for k in near for y in (boxes[k][0], boxes[k][2]) if y0 < y < y1)})
     for top, bottom in pairwise(rows):
         here = [k for k in near if boxes[k][0] <= top and boxes[k][2] >= bottom]
+        begin = sorted(here, key=lambda k: boxes[k][1], reverse=True)
         columns = sorted({x0, x1, *(x for k in here for x in (boxes[k][1], boxes[k][3]) if x0 < x < x1)})
+        which: list[int] = []
         for left, right in pairwise(columns):
-            which = [k for k in here if boxes[k][1] <= left and boxes[k][3] >= right]
+            which = [k for k in which if boxes[k][3] > left]
+            while begin and boxes[begin[-1]][1] <= left:
+                which.append(begin.pop())
             if which:
-                yield (top, left, bottom, right), which
+                yield (top, left, bottom, right), sorted(which)
 
 
 def _draw_parts(
@@ -256,10 +262,11 @@ def _draw(
 ) -> tuple[Floats, Mask, Sources]:
     """Grey values of one tile in a box of what is drawn, where it is drawn, and places in the tile."""
     where = tile.sources(top_left, shape)
-    local, inside, crop = where.local_yx, np.ones(shape, dtype=np.bool_), []
+    local, inside, crop, holes = where.local_yx, np.ones(shape, dtype=np.bool_), [], False
     for c, reach, corner in zip(local, tile.reach_yx_px, where.corner_yx, strict=True):
         low, high = (np.float32(r - corner) for r in reach)
         first, last = float(c.min()), float(c.max())
+        holes |= np.isnan(first)
         if not (first >= low and last <= high):  # nan: not
             inside &= (c >= low) & (c <= high)
             first = max(float(low), float(np.fmin.reduce(c, axis=None)))
@@ -271,7 +278,7 @@ def _draw(
     off = [np.float32(c - s.start) for c, s in zip(where.corner_yx, box, strict=True)]
     if any(off):
         local = local + np.array(off, dtype=np.float32)[:, None, None]
-    if np.isnan(local[0]).any():  # not drawn, so any place will do
+    if holes:  # not drawn, so any place will do
         local = np.where(np.isnan(local), np.float32(0.0), local)
     value = sample(image[box], local)
     value *= np.float32(tile.gain)

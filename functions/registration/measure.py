@@ -13,7 +13,6 @@ from functions.model.parameters import StitchParameters
 from functions.registration.correlation import Shift
 from functions.registration.filters import CPU
 from functions.registration.keeping import in_turn
-from functions.registration.masks import band_pass, reduce_all, reduce_mean
 from functions.registration.montage import Pair, Placement, groups_of, place_tiles
 from functions.registration.overlaps import (
     Matches,
@@ -23,7 +22,7 @@ from functions.registration.overlaps import (
     coarse_offset,
     overlap_extent,
 )
-from functions.registration.search import FINE_REACH_PX, agreeing, join_loose, match_pair
+from functions.registration.search import FINE_REACH_PX, agreeing, join_loose, match_pair, reduced_tile
 from functions.registration.views import Reader, TileView, Upright, view_tile
 
 Floats = NDArray[np.float64]
@@ -153,10 +152,7 @@ def _coarse(
     factor = choose_factor(places, shapes, pairs)
 
     def reduced(index: int) -> ReducedTile:
-        small = reduce_mean(tiles.image(index), factor)
-        mask = reduce_all(tiles.textured(index), factor)
-        image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0, device=device)
-        return ReducedTile(image=image, mask=mask, factor=factor)
+        return reduced_tile(tiles, index, factor, device=device)
 
     return [
         coarse_offset(

@@ -32,7 +32,7 @@ NOT_IN_PAIRS = {
     "window_px",
 }
 """Parameters of the align steps that a pair's matches do not depend on."""
-NOT_IN_LABELS = {"model", "allow_ungated", "checkpoint_seconds"}
+NOT_IN_LABELS = {"model", "at_once", "allow_ungated", "checkpoint_seconds"}
 """Parameters of the segment step that its results do not depend on; the model counts by its content."""
 OWN_CELLS: tuple[StepName, ...] = ("stitch", "align_pairs")
 """Steps whose units have a cell each."""

@@ -53,6 +53,15 @@ def test_measured_subvolumes_are_results_of_the_run(run: Run) -> None:
     assert rest.label_bytes_per_voxel == pytest.approx(size / (4 * 16 * 32 * 32))
 
 
+def test_those_flooded_at_once_share_their_seconds(run: Run) -> None:
+    parameters = run.parameters.model_copy(
+        update={"segment": run.parameters.segment.model_copy(update={"at_once": 2})}
+    )
+    crowded = Run(run.spec.model_copy(update={"parameters": parameters}))
+    for sample in calibrate(crowded, 3, segmenter=ScrambledTruth()).samples:
+        assert sample.seconds == pytest.approx(run.cell("segment").mark(sample.unit).seconds / 2, abs=1e-4)
+
+
 def test_too_few_or_too_many(run: Run) -> None:
     for count in (1, 5):
         with pytest.raises(TaskError, match=f"{count} of the run's 4"):
