@@ -27,7 +27,8 @@ from ffn.canvas import Canvas
 from ffn.config import InferenceConfig, Triple
 from ffn.device_canvas import AHEAD, Box, DeviceCanvas
 from ffn.engine import Engine
-from ffn.flood import BudgetSpentError, CurrentObject, Flood
+from ffn.flood import BudgetSpentError, Flood
+from ffn.flood_state import CurrentObject
 from ffn.movement import Frontier
 from ffn.segmentation import Segmentation
 from ffn.snapshot import Snapshot

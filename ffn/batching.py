@@ -37,8 +37,8 @@ class Group:
 class Batcher:
     """Floods several subvolumes with one engine. Read `floods` afterwards.
 
-    `batch` rows (fields of view) go through the network in every step, used or not; `objects` of each
-    subvolume are in progress at once. Every lane holds 5 bytes per voxel of a subvolume on the device.
+    Up to `batch` rows (fields of view) go through the network in a step; `objects` of each subvolume are in
+    progress at once. Every lane holds 5 bytes per voxel of a subvolume on the device.
     `depth` steps are under way at once: two on an accelerator, one on a CPU, which computes on the spot.
     """
 
@@ -68,6 +68,7 @@ class Batcher:
             thresholds=Thresholds.of(config),
             lanes=len(canvases) * objects,
             batch=self.batch,
+            least=engine.least_batch,
             device=engine.device,
             memory_format=engine.memory_format,
         )
@@ -145,7 +146,7 @@ class Batcher:
         def network(seen: Tensor) -> Tensor:
             nonlocal seconds
             called = self._clock()
-            logits = self._engine.forward(seen)
+            logits = self._engine.replay(seen)
             seconds = self._clock() - called
             return logits
 

@@ -10,8 +10,9 @@ in C order, all padded to one shape; B rows of a step (one field of view each), 
 
 A voxel is one number, and so is a field of view: that of its first voxel. `_windows` shows every field of
 view of a flat tensor as one view (N, Z, Y, X) with strides (1, a plane, a line, 1), so B of them are gathered
-or scattered by B numbers in a single indexing operation. A row without a move points at a scratch area behind
-the last voxel, so what the network sees never changes its shape. Nothing here waits for the device but
+or scattered by B numbers in a single indexing operation. A step is as large as its moves, rounded up to a
+power of two, so that the network sees few shapes, each at one address; a row without a move points at a
+scratch area behind the last voxel. Nothing here waits for the device but
 `collect`, `sample` and `download`. On a CPU with a C compiler `ffn.native.windows` gathers and scatters, in
 fewer passes over memory; the results are the same.
 """
@@ -56,7 +57,8 @@ class Slot:
 class DeviceCanvas:
     """The tensors of the subvolumes and lanes, and what a step does to them.
 
-    `images` are normalised, `closed` says where no centre may ever be; both (Z, Y, X), one per subvolume.
+    `images` are normalised, `closed` says where no centre may ever be; both (Z, Y, X), one per subvolume. A
+    step has from `least` to `batch` rows.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class DeviceCanvas:
         thresholds: Thresholds,
         lanes: int,
         batch: int,
+        least: int,
         device: torch.device,
         memory_format: torch.memory_format,
     ) -> None:
+        self._least = least
         self.device, self.batch, self.fov_zyx, self.thresholds = device, batch, fov_zyx, thresholds
         z, y, x = np.max([fov_zyx, *(image.shape for image in images)], axis=0).tolist()
         self._shape: Triple = (int(z), int(y), int(x))
@@ -135,23 +139,29 @@ class DeviceCanvas:
 
         All are seen by the network as they are now. Rows of one rank lie in different lanes; those of the
         next rank are written after them, so that the disco rule finds what earlier moves of the object wrote.
-        Rows behind the last rank carry no move. On an accelerator they fall into the scratch areas, so that
-        every step has one shape; in C they are left as they are.
+        Rows behind the last rank carry no move. On an accelerator they fall into the scratch areas; in C they
+        are left as they are.
         """
+        used = slice(0, self.rows_of(ranks[-1].stop))
         if self.native is None and len(ranks) == 1:
-            ranks = [slice(0, self.batch)]
-        used = slice(0, self.batch if self.native is None else ranks[-1].stop)
+            ranks = [used]
         with torch.inference_mode():
-            self._asked.copy_(slot.asked, non_blocking=True)
-            image_at, belief_at, cell_at = self._asked[:, 0], self._asked[:, 1], self._asked[:, 2]
-            self._look(image_at[used], belief_at[used], used)
-            logits = network(self.seen)
+            asked = self._asked[used]
+            asked.copy_(slot.asked[used], non_blocking=True)
+            image_at, belief_at, cell_at = asked[:, 0], asked[:, 1], asked[:, 2]
+            self._look(image_at, belief_at, used)
+            logits = network(self.seen[used])
             for number, rows in enumerate(ranks):
                 self._write(logits[rows], belief_at[rows], self._old[rows], first=number == 0)
             self._visited_windows[cell_at] = self._one
-            slot.answered.copy_(self._answers(image_at, belief_at), non_blocking=True)
+            slot.answered[used].copy_(self._answers(asked, used), non_blocking=True)
             if slot.ready is not None:
                 slot.ready.record()
+
+    def rows_of(self, moves: int) -> int:
+        """How many rows a step of so many moves has."""
+        rows = moves if self.native is not None else 1 << (moves - 1).bit_length()
+        return min(max(rows, self._least), self.batch)
 
     def collect(self, slot: Slot) -> list[list[float]]:
         """Waits for the answers of a step, row by row."""
@@ -168,8 +178,9 @@ class DeviceCanvas:
             self.native.gather(self._belief, belief_at, belief, unseen=pad)
             return
         torch.ops.aten.index.Tensor_out(self._image_windows, [image_at], out=image)
-        torch.ops.aten.index.Tensor_out(self._belief_windows, [belief_at], out=self._old)
-        torch.nan_to_num(self._old, nan=pad, posinf=_INFINITY, neginf=-_INFINITY, out=belief)
+        old = self._old[rows]
+        torch.ops.aten.index.Tensor_out(self._belief_windows, [belief_at], out=old)
+        torch.nan_to_num(old, nan=pad, posinf=_INFINITY, neginf=-_INFINITY, out=belief)
 
     def _write(self, logits: Tensor, at: Tensor, old: Tensor, *, first: bool) -> None:
         """`Canvas.scatter` of rows in different lanes; `old` (rows, Z, Y, X) becomes what is written.
@@ -203,13 +214,14 @@ class DeviceCanvas:
         torch.nan_to_num(bound, nan=_INFINITY, posinf=_INFINITY, neginf=-_INFINITY, out=bound)
         torch.minimum(logits, bound, out=old)
 
-    def _answers(self, image_at: Tensor, belief_at: Tensor) -> Tensor:
-        """Float32 (B, 3 K + 1 + AHEAD), the columns of `Slot.answered`."""
-        faces = self._old.view(self.batch, -1).index_select(1, self._places)
-        scores, places = faces.view(self.batch, self.faces, -1).max(2)  # the first maximum of each face
+    def _answers(self, asked: Tensor, rows: slice) -> Tensor:
+        """Float32 (rows, 3 K + 1 + AHEAD), the columns of `Slot.answered`."""
+        image_at, belief_at = asked[:, 0], asked[:, 1]
+        faces = self._old[rows].flatten(1).index_select(1, self._places)
+        scores, places = faces.view(len(asked), self.faces, -1).max(2)  # the first maximum of each face
         offsets = self._reach[
             places + self._first_of_face
-        ]  # (B, K) from the first voxel of the field of view
+        ]  # (rows, K) from the first voxel of the field of view
         in_lane = belief_at[:, None] + offsets
         closed = self._closed[image_at[:, None] + offsets] | self._visited[in_lane]
         return torch.cat(
@@ -217,7 +229,7 @@ class DeviceCanvas:
                 scores.masked_fill_(closed > 0, -_INFINITY),
                 places.float(),
                 self._belief[in_lane],
-                self._belief[self._asked[:, 3:]],
+                self._belief[asked[:, 3:]],
             ),
             dim=1,
         )

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ffn.config import ConfigError, Normalisation
+from ffn.fused import FusedNetwork
+from ffn.graphs import Graphs
 from ffn.native import NativeNetwork, why_not
 from ffn.network import IMAGE, SEED, FloodFillingNetwork
 from ffn.quantise import quantise_network
 
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 Kernel = Literal["auto", "native", "torch"]
 
 # torch leaves oneDNN for a single sample whose channels x depth x height is not above this
@@ -30,12 +32,14 @@ Kernel = Literal["auto", "native", "torch"]
 _ONEDNN_SINGLE_SAMPLE = 20480
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_FUSED = {"tf32": torch.float32, **_AUTOCAST}
+"""Precisions that `FusedNetwork` is for. fp32 stays with the plain network: it is the reference."""
 
 
-def _exact_cudnn() -> AbstractContextManager[None]:
-    """On NVIDIA: full float32 (TF32 moves logits past thresholds), and the same bytes in every run."""
+def _cudnn(*, tf32: bool) -> AbstractContextManager[None]:
+    """On NVIDIA: TF32 only where wanted (it moves logits past thresholds); the same bytes in every run."""
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, deterministic=True, allow_tf32=False
+        enabled=True, deterministic=True, allow_tf32=tf32
     )
     return flags
 
@@ -66,8 +70,8 @@ class Engine:
     """Runs a network on one device. Its arrays are (B, Z, Y, X) with Z, Y, X the field of view.
 
     `kernel` "auto" takes the native convolutions on a CPU that has a compiler, else torch's. `precision`
-    below fp32 moves logits past thresholds: see `ffn.gate` before it is trusted. `compiled` has torch compile
-    the network for batches of one shape, on accelerators only.
+    below fp32 moves logits past thresholds: see `ffn.gate` before it is trusted; tf32 is float32 with short
+    mantissas in the products, on NVIDIA only.
     """
 
     def __init__(
@@ -78,8 +82,9 @@ class Engine:
         device: torch.device,
         precision: Precision = "fp32",
         kernel: Kernel = "auto",
-        compiled: bool = False,
     ) -> None:
+        if precision == "tf32" and device.type != "cuda":
+            raise ConfigError(f"precision: tf32 is for NVIDIA only, not for {device.type}; take fp32 or bf16")
         self.device = device
         self.precision: Precision = precision
         self.kernel, self.kernel_reason = choose_kernel(
@@ -99,8 +104,9 @@ class Engine:
         self.memory_format = torch.contiguous_format if self._native else torch.channels_last_3d
         """The layout in which `forward` takes its input without a copy."""
         self._run: Callable[[Tensor], Tensor] = self._network
-        if compiled and device.type != "cpu":  # CUDA graphs inside; not measured on a GPU
-            self._run = torch.compile(self._network, mode="reduce-overhead", dynamic=False)
+        if device.type == "cuda" and precision in _FUSED:
+            self._run = FusedNetwork(network, device=device, dtype=_FUSED[precision])
+        self._graphs = Graphs(self.forward)
         self.least_batch = 2 if small and device.type == "cpu" and self._native is None else 1
 
     def normalise(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -115,9 +121,18 @@ class Engine:
         """
         if self._native is not None:
             return self._native(x)
-        with torch.inference_mode(), _exact_cudnn(), self._autocast():
+        with torch.inference_mode(), _cudnn(tf32=self.precision == "tf32"), self._autocast():
             logits: Tensor = self._run(x)[:, 0]
         return logits.float()
+
+    def replay(self, x: Tensor) -> Tensor:
+        """As `forward`, for inputs at addresses that stay; the answer is good until the next call.
+
+        On NVIDIA the some eighty kernels of a call become one launch: with few rows they take less than that.
+        """
+        if self.device.type != "cuda":
+            return self.forward(x)
+        return self._graphs.run(x)
 
     def predict(
         self, images: Sequence[NDArray[np.generic]], beliefs: Sequence[NDArray[np.float32]]

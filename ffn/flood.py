@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,43 +11,12 @@ from numpy.typing import NDArray
 from ffn.canvas import FAILED_SEED, Canvas
 from ffn.config import InferenceConfig, Triple
 from ffn.engine import Engine
+from ffn.flood_state import CurrentObject, Round, Tally
+from ffn.joint import Seat
 from ffn.movement import Frontier, face_maxima
 from ffn.seeds import find_interior, find_peaks
 from ffn.segmentation import Attempt, Counters, Outcome, Progress, Segmentation
 from ffn.snapshot import Snapshot, SnapshotError
-
-
-@dataclass(slots=True)
-class _Tally:
-    moves: list[Triple] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    calls: int = 0
-    seconds_network: float = 0.0
-    seconds_before: float = 0.0
-    seeds: int = 0
-    seeds_done: int = 0
-    objects: int = 0
-    labelled: int = 0
-    skipped_moves: int = 0
-
-
-@dataclass(slots=True)
-class _Round:
-    """The seeds of one fill round; `next` is the next to be tried."""
-
-    number: int
-    peaks: NDArray[np.int32]
-    labelled_before: int
-    next: int = 0
-
-
-@dataclass(slots=True)
-class CurrentObject:
-    """The object in progress; it began after `moves_before` moves."""
-
-    seed: Triple
-    frontier: Frontier
-    moves_before: int
 
 
 class BudgetSpentError(Exception):
@@ -61,7 +29,7 @@ class Flood:
     def __init__(
         self,
         canvas: Canvas,
-        engine: Engine,
+        engine: Engine | Seat,
         *,
         config: InferenceConfig,
         deltas_zyx: Triple,
@@ -75,24 +43,25 @@ class Flood:
         self.max_fovs = max_fovs
         self.clock = clock
         self.fingerprint = ""
-        self.tally = _Tally()
-        self._round: _Round | None = None
+        self.tally = Tally()
+        self._round: Round | None = None
         self._object: CurrentObject | None = None
         self._started = self._checkpointed = clock()
         self._progress: Callable[[Progress], None] | None = None
         self._on_checkpoint: Callable[[Snapshot], None] | None = None
         self._checkpoint_seconds = 0.0
+        self._checkpoint_now: Callable[[], bool] | None = None
 
     def report_to(
         self,
         progress: Callable[[Progress], None] | None,
         on_checkpoint: Callable[[Snapshot], None] | None,
         checkpoint_seconds: float,
+        checkpoint_now: Callable[[], bool] | None = None,
     ) -> None:
-        """Whom to tell of each attempt, and whom to give a snapshot every so many seconds."""
-        self._progress = progress
-        self._on_checkpoint = on_checkpoint
-        self._checkpoint_seconds = checkpoint_seconds
+        """Whom to tell of each attempt, and whom to give a snapshot every so many seconds, or when asked."""
+        self._progress, self._on_checkpoint = progress, on_checkpoint
+        self._checkpoint_seconds, self._checkpoint_now = checkpoint_seconds, checkpoint_now
 
     def run(self) -> None:
         """Ends the object in progress, then tries every seed, then those of the fill rounds."""
@@ -175,10 +144,10 @@ class Flood:
         free = interior if number == 0 else interior & (self.canvas.labels == 0)
         exact = number == 0 and self.config.seeds.policy == "peaks"
         peaks = find_peaks(free, config=self.config.seeds, inside_only=not exact)
-        self._round = _Round(number=number, peaks=peaks, labelled_before=self.tally.labelled)
+        self._round = Round(number=number, peaks=peaks, labelled_before=self.tally.labelled)
         self.tally.seeds += len(peaks)
 
-    def _seeds_of(self, current: _Round) -> Iterator[Triple]:
+    def _seeds_of(self, current: Round) -> Iterator[Triple]:
         canvas = self.canvas
         while current.next < len(current.peaks):
             z, y, x = current.peaks[current.next].tolist()
@@ -269,7 +238,10 @@ class Flood:
 
     def _checkpoint(self) -> None:
         """Hands out a snapshot when it is time for one."""
-        if self._on_checkpoint is None or self.clock() - self._checkpointed < self._checkpoint_seconds:
+        if self._on_checkpoint is None:
+            return
+        wanted = self._checkpoint_now is not None and self._checkpoint_now()
+        if not wanted and self.clock() - self._checkpointed < self._checkpoint_seconds:
             return
         self._on_checkpoint(self.put_away())
         self._checkpointed = self.clock()
@@ -314,7 +286,7 @@ class Flood:
         if canvas.probabilities is not None and snapshot.probabilities is not None:
             canvas.probabilities[:] = snapshot.probabilities
         moves: list[Triple] = [(z, y, x) for z, y, x in snapshot.moves_zyx.tolist()]
-        self.tally = _Tally(
+        self.tally = Tally(
             moves=moves,
             attempts=list(snapshot.attempts),
             calls=snapshot.calls,
@@ -326,7 +298,7 @@ class Flood:
             labelled=sum(a.voxels for a in snapshot.attempts),
             skipped_moves=snapshot.skipped_moves,
         )
-        self._round = _Round(
+        self._round = Round(
             number=snapshot.fill_round,
             peaks=snapshot.peaks,
             labelled_before=snapshot.labelled_before,

@@ -22,6 +22,7 @@ from ffn.config import InferenceConfig, Normalisation, Triple, reach
 from ffn.device import choose_device
 from ffn.engine import Engine, Kernel, Precision
 from ffn.flood import Flood
+from ffn.joint import Seat
 from ffn.masks import MaskError, Masks
 from ffn.segmentation import Attempt, Counters, InferenceError, Outcome, Progress, Segmentation
 from ffn.snapshot import Snapshot, SnapshotError, fingerprint
@@ -54,22 +55,26 @@ def segment(
     device: torch.device | None = None,
     kernel: Kernel = "auto",
     precision: Precision = "fp32",
+    engine: Engine | Seat | None = None,
     keep_probabilities: bool = False,
     max_fovs: int | None = None,
     resume: Snapshot | None = None,
     on_checkpoint: Callable[[Snapshot], None] | None = None,
     checkpoint_seconds: float = 300.0,
+    checkpoint_now: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Segmentation:
     """Segments `image` (Z, Y, X; grey values as the model's normalisation expects them).
 
     `mask` (Z, Y, X), True = tissue: centres, seeds and labels stay inside it; `Masks` has one for each.
     `config` defaults to the model's; `ffn.config.fast` makes one that takes fewer moves. `kernel`: whose
-    convolutions, `precision`: of what numbers, see `ffn.engine`. `max_fovs` stops after that many fields of
-    view, in the middle of an object if need be, which is then left out: for tests and trials.
+    convolutions, `precision`: of what numbers, see `ffn.engine`; they and `device` do not count with an
+    `engine`, or a seat at one that several floods share (`ffn.joint`). `max_fovs` stops after that many
+    fields of view, in the middle of an object if need be, which is then left out: for tests and trials.
 
-    `on_checkpoint` is given a snapshot whenever `checkpoint_seconds` have passed since the last one, between
-    two calls of the network; `resume` goes on from one and ends with the same result.
+    `on_checkpoint` is given a snapshot whenever `checkpoint_seconds` have passed since the last one, or
+    `checkpoint_now` says so, between two calls of the network; what it raises ends the flood. `resume` goes
+    on from one and ends with the same result.
 
     A subvolume smaller than the field of view, without any seed or with an empty mask gives no objects.
     Raises InferenceError for NaN, a wrong dimension, grey values far from those of the network, or a mask of
@@ -80,7 +85,7 @@ def segment(
     masks = Masks.of(mask)
     check_image(image, masks, model.normalisation)
     network = model.network.config
-    engine = Engine(
+    engine = engine or Engine(
         model.network,
         model.normalisation,
         device=device or choose_device("cpu"),
@@ -98,7 +103,7 @@ def segment(
         canvas, engine, config=config, deltas_zyx=reach(config, network), max_fovs=max_fovs, clock=clock
     )
     _prepare(flood, resume=resume, fingerprinted=on_checkpoint is not None, model=model)
-    flood.report_to(progress, on_checkpoint, checkpoint_seconds)
+    flood.report_to(progress, on_checkpoint, checkpoint_seconds, checkpoint_now)
     flood.run()
     return flood.result(seconds=clock() - started)
 
@@ -115,12 +120,12 @@ def segment_many(
     device: torch.device | None = None,
     kernel: Kernel = "auto",
     precision: Precision = "fp32",
-    compiled: bool = False,
     keep_probabilities: bool = False,
     max_fovs: int | None = None,
     resume: Sequence[Snapshot | None] | None = None,
     on_checkpoint: Callable[[int, Snapshot], None] | None = None,
     checkpoint_seconds: float = 300.0,
+    checkpoint_now: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Segmentation]:
     """Segments several subvolumes with canvases on the device, `batch` fields of view per network call.
@@ -128,7 +133,7 @@ def segment_many(
     Each comes out as from `segment`, provided that the network answers a field of view alike whatever else is
     in the batch: the native kernel does, others may differ in the last bits. `objects` of a subvolume are in
     progress at once (see `ffn.ahead`), which takes 5 bytes of device memory per voxel and object; with
-    `max_fovs` (of each subvolume) it is one. `compiled`: see `ffn.engine`. `masks` and `resume` go with the
+    `max_fovs` (of each subvolume) it is one. `masks` and `resume` go with the
     images; `progress` and `on_checkpoint` are told the image's number. A snapshot of `segment` serves here,
     and the other way round. The host's seconds are shared equally among the subvolumes' counters.
 
@@ -148,7 +153,6 @@ def segment_many(
         device=device or choose_device("cpu"),
         precision=precision,
         kernel=kernel,
-        compiled=compiled,
     )
     thresholds = Thresholds.of(config)
     batcher = Batcher(
@@ -177,6 +181,7 @@ def segment_many(
             None if progress is None else partial(progress, number),
             None if on_checkpoint is None else partial(on_checkpoint, number),
             checkpoint_seconds,
+            checkpoint_now,
         )
     spent = batcher.run()
     host = (clock() - started - sum(spent)) / len(images)

@@ -45,12 +45,9 @@ def find_peaks(
     """
     if not interior.any() or interior.all():
         return np.zeros((0, 3), np.int32)
-    unit = all(s == 1.0 for s in config.spacing_zyx)
-    depth = ndimage.distance_transform_edt(interior, sampling=None if unit else config.spacing_zyx)
-    depth = depth.astype(np.float32)
-    noise = np.random.RandomState(_NOISE_SEED).random_sample(depth.shape) * _NOISE
+    depth = distances(interior, spacing_zyx=config.spacing_zyx)
     peaks = peak_local_max(
-        depth + noise,
+        _with_noise(depth),
         min_distance=config.min_distance,
         threshold_abs=config.min_depth,
         threshold_rel=0,
@@ -65,6 +62,35 @@ def find_peaks(
         order = np.lexsort((peaks[:, 2], peaks[:, 1], peaks[:, 0], -depth[tuple(peaks.T)]))
     seeds: NDArray[np.int32] = peaks[order]
     return seeds
+
+
+def distances(interior: NDArray[np.bool_], *, spacing_zyx: tuple[float, float, float]) -> NDArray[np.float32]:
+    """Euclidean distance of each voxel to the nearest one outside `interior`, in units of `spacing_zyx`.
+
+    The same as `distance_transform_edt` to the bit, in a third of its memory: the vectors to the nearest
+    voxels take 12 bytes a voxel, and their lengths are worked out plane by plane.
+    """
+    unit = all(s == 1.0 for s in spacing_zyx)
+    nearest = ndimage.distance_transform_edt(
+        interior, sampling=None if unit else spacing_zyx, return_distances=False, return_indices=True
+    )
+    out = np.empty(interior.shape, np.float32)
+    y, x = np.indices(interior.shape[1:], dtype=np.int32)
+    for z, plane in enumerate(out):
+        apart = [(n - at).astype(np.float64) for n, at in zip(nearest[:, z], (z, y, x), strict=True)]
+        if not unit:
+            apart = [a * s for a, s in zip(apart, spacing_zyx, strict=True)]
+        plane[:] = np.sqrt(apart[0] ** 2 + apart[1] ** 2 + apart[2] ** 2)
+    return out
+
+
+def _with_noise(depth: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Depths, no two of them equal."""
+    random = np.random.RandomState(_NOISE_SEED)
+    out = np.empty(depth.shape, np.float64)
+    for noisy, plane in zip(out, depth, strict=True):
+        noisy[:] = plane + random.random_sample(plane.shape) * _NOISE
+    return out
 
 
 def _local_mean(values: NDArray[np.float32], sigma_zyx: tuple[float, float, float]) -> NDArray[np.float32]:

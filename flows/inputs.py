@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from flows.records import FLOW_STEPS, TRANSFER
 from flows.site import Site
 from functions.model.base import Document
 from functions.model.parameters import Parameters
-from functions.tasks import MAX_SHARDS, RunSpec
+from functions.tasks import MAX_SHARDS, MemoryGib, RunSpec
 
 FlowStep = Literal[
     "transfer", "ingest", "stitch", "align_pairs", "align_solve", "align_render",
@@ -51,6 +52,10 @@ class RunRequest(Document):
     parameters: Parameters = Parameters()
     on_gate_fail: OnGateFail = "stop"
     """What becomes of a registered stack that the gate fails: `stop` before more is computed, or go on."""
+    memory_gib: MemoryGib | None = None
+    """Memory of a worker; None takes the site's. Results do not depend on it."""
+    retry_quarantined: bool = False
+    """Try those units again that were put into quarantine."""
     label: str = ""
     parent: str | None = None
     """Id of the run that this one is a rerun of."""
@@ -210,7 +215,9 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
             work=str(scratch / "work"),
             acquisition=str(scratch / "raw" if described is None else scratch),
             documents=described,
-            parameters=request.all_parameters,
+            parameters=_shared_as_the_site_allows(request.all_parameters, site),
+            retry=str(uuid.uuid4()) if request.retry_quarantined else None,
+            memory_gib=site.memory_gib if request.memory_gib is None else request.memory_gib,
         ),
         source=Place(id=site.instrument.id, path=site.instrument.collection_path(source)),
         raw=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "raw")),
@@ -233,6 +240,14 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
     payload = document.model_dump(mode="json")
     absent = [name for name in ("search", "permission") if payload[name] is None]
     return {"input": {key: value for key, value in payload.items() if key not in absent}}
+
+
+def _shared_as_the_site_allows(parameters: Parameters, site: Site) -> Parameters:
+    """Where a site's file system cannot be claimed on, units are dealt out."""
+    if site.claiming:
+        return parameters
+    sharing = parameters.fan_out.model_copy(update={"claiming": False})
+    return parameters.model_copy(update={"fan_out": sharing})
 
 
 def _documents(
@@ -300,6 +315,7 @@ def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -
         start_at=facts.start_at,
         stop_after=facts.stop_after,
         parameters=facts.run.parameters,
+        memory_gib=facts.run.memory_gib,
         on_gate_fail=facts.on_gate_fail,
         label=facts.label,
         parent=parent_of(tags),

@@ -196,6 +196,8 @@ class Runs(RunViews):
         stop_after: str | None = None,
         on_gate_fail: str | None = None,
         parameters: Parameters | None = None,
+        memory_gib: float | None = None,
+        retry_quarantined: bool = False,
         wait: bool = False,
         on_event: Listener | None = None,
     ) -> RunRecord:
@@ -205,8 +207,15 @@ class Runs(RunViews):
             RunError: the run, or another one of its acquisition, is still active.
         """
         record = self.idle(run_id)
-        overrides = (start_at, stop_after, on_gate_fail, parameters)
-        if record.status is RunStatus.INTERRUPTED and overrides == (None,) * 4:
+        overrides = (
+            start_at,
+            stop_after,
+            on_gate_fail,
+            parameters,
+            memory_gib,
+            retry_quarantined or None,
+        )
+        if record.status is RunStatus.INTERRUPTED and overrides == (None,) * 6:
             self._refuse_company(record)
             return self._resume(record.id, wait=wait, on_event=on_event)
         request = self.rerun_request(
@@ -215,6 +224,8 @@ class Runs(RunViews):
             stop_after=stop_after,
             on_gate_fail=on_gate_fail,
             parameters=parameters,
+            memory_gib=memory_gib,
+            retry_quarantined=retry_quarantined,
         )
         return self.start(request, wait=wait, on_event=on_event)
 
@@ -237,6 +248,8 @@ class Runs(RunViews):
         stop_after: str | None = None,
         on_gate_fail: str | None = None,
         parameters: Parameters | None = None,
+        memory_gib: float | None = None,
+        retry_quarantined: bool = False,
     ) -> RunRequest:
         """The request that a rerun with these overrides starts: also what `reuse` can be asked about.
 
@@ -251,6 +264,10 @@ class Runs(RunViews):
             overrides["stop_after"] = stop_after
         if on_gate_fail is not None:
             overrides["on_gate_fail"] = on_gate_fail
+        if memory_gib is not None:
+            overrides["memory_gib"] = memory_gib
+        if retry_quarantined:
+            overrides["retry_quarantined"] = True
         if parameters is not None:
             overrides |= {"parameters": parameters.model_dump(mode="json"), "sections": None}
         payload = self.request(record.id).model_dump(mode="json") | overrides

@@ -17,35 +17,52 @@ if TYPE_CHECKING:
 
 def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
     """A step with the totals of its units, too many to be told through the flow: all of the segment step,
-    and the stages of registration."""
-    from functions.runtime import STAGED, segment_totals, stage_totals
+    the stages of registration, and of every fan-out bytes and memory."""
+    from functions.runtime import STAGED, moved_totals, segment_totals, stage_totals, volume_voxels
+    from functions.store.moved import per_voxel
     from functions.store.run import Run
 
-    staged = next((name for name in STAGED if name == step.name), None)
-    idle = step.status in (StepStatus.WAITING, StepStatus.SKIPPED)
-    if idle or not record.input or (staged is None and step.name != "segment"):
+    name = next((name for name in FAN_OUTS if name == step.name), None)
+    if not record.input or step.status in (StepStatus.WAITING, StepStatus.SKIPPED):
         return step
     try:
         run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
-        totals = segment_totals(run) if staged is None else stage_totals(run, staged)
-        return replace(step, figures={**step.figures, **totals})
+        if name is None:
+            return replace(step, figures={**step.figures, **per_voxel(step.figures, volume_voxels(run))})
+        totals = segment_totals(run) if name == "segment" else {}
+        if name in STAGED:
+            totals = stage_totals(run, name)
+        return replace(step, figures={**step.figures, **totals, **moved_totals(run, name)})
     except (PetavoxelError, OSError):  # scratch was cleared: the run is still worth showing
         return step
 
 
-def with_marks(step: StepRecord, record: RunRecord) -> StepRecord:
-    """An active fan-out of a live site with its units marked done, where scratch can be seen from here."""
-    from functions.store.run import Run
-
+def with_throughput(step: StepRecord, record: RunRecord) -> StepRecord:
+    """An active fan-out as its ledger shows it, where scratch can be seen from here: units done and in
+    quarantine, workers and their rates, time left. Nothing is asked of the workers."""
     name = next((name for name in FAN_OUTS if name == step.name), None)
     if name is None or step.status is not StepStatus.ACTIVE:
         return step
     if not record.input or not Path(record.work_path).is_dir():
         return step
-    marked = reusable(Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}")), name)
-    if marked.units is None:
+    from functions.store.run import Run
+    from functions.throughput import measure
+
+    try:
+        run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+        found = measure(run.board(name), lease_seconds=run.parameters.fan_out.lease_seconds)
+    except (PetavoxelError, OSError, KeyError):  # scratch was cleared, or is no work root of ours
         return step
-    return replace(step, units=marked.units, units_done=marked.reusable)
+    if found is None:
+        return step
+    return replace(
+        step,
+        units=found.units,
+        units_done=max(step.units_done, found.done),
+        eta_seconds=None if found.eta_seconds is None else round(found.eta_seconds, 1),
+        figures={**step.figures, **found.figures()},
+        rates={w.worker: round(w.mvoxel_per_h, 3) for w in found.workers if w.alive},
+    )
 
 
 def against_plan(record: RunRecord) -> tuple[Compared, ...]:
@@ -64,14 +81,13 @@ def reusable(run: Run, step: StepName) -> Reuse:
     """Count the marked units of one step; unknown while an earlier step decides what they are."""
     try:
         if step in FAN_OUTS:
-            from functions.plan import unit_ids
+            from functions.plan import count_units
 
-            units = unit_ids(run, step)
-        elif step == "ingest":  # looks at the folder each time, and at tiles that changed
+            census = count_units(run, step)
+            return Reuse(step=step, units=census.units, reusable=census.done)
+        if step == "ingest":  # looks at the folder each time, and at tiles that changed
             return Reuse(step=step, units=len(run.sections), reusable=len(run.sections))
-        else:
-            units = ["all"]
-        done = sum(run.cell(step, unit).is_done(unit) for unit in units)
+        done = run.cell(step).is_done("all")
     except (PetavoxelError, OSError):
         return Reuse(step=step, units=None, reusable=0)
-    return Reuse(step=step, units=len(units), reusable=done)
+    return Reuse(step=step, units=1, reusable=int(done))

@@ -14,6 +14,7 @@ from flows.errors import SiteError
 from flows.people import AuthSettings, People, Uuid
 from functions.model.base import Document
 from functions.model.errors import TaskError
+from functions.tasks import MemoryGib
 
 HOME_VARIABLE = "PETAVOXEL_HOME"
 LOCAL = "local"
@@ -90,10 +91,15 @@ class Site(Document):
     publication_reader: str | None = None
     """UUID of the Globus group that may read what is published; None leaves the collection's permissions."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    memory_gib: MemoryGib | None = None
+    """Memory that a unit of work may fill of its worker's; None: no limit. `--memory-gib` goes before it."""
     gpus_per_node: Annotated[int, Field(ge=1, le=1024)] | None = None
     """What `petavoxel plan --site` counts node-hours by."""
     shards: Annotated[int, Field(ge=1, le=200)] = 200
     """At most this many tasks a fan-out."""
+    claiming: bool = True
+    """Workers claim units on scratch; false deals them out beforehand, where files are not created
+    exclusively."""
     entry_points: str = "functions.entrypoints"
     """The module whose ENTRY_POINTS are the registered functions."""
     engine: EngineName | None = None

@@ -35,11 +35,13 @@ def segmenter_of(run: Run, unit: str) -> FfnSegmenter | AgreeingSegmenter:
         ModelError: not a model, no such device, or a precision that nobody has passed.
     """
     cell, p = run.cell("segment"), run.parameters.segment
-    first = FfnSegmenter(run.model_path, p, progress=ProgressFile.of(cell, unit))
+    first = FfnSegmenter(run.model_path, p, progress=ProgressFile.of(cell, unit), stop=run.stop)
     if not p.consensus_orders:
         return first
     again = [
-        FfnSegmenter(run.model_path, p, progress=ProgressFile.of(cell, f"{unit}-{i}"), seed_order=order)
+        FfnSegmenter(
+            run.model_path, p, progress=ProgressFile.of(cell, f"{unit}-{i}"), seed_order=order, stop=run.stop
+        )
         for i, order in enumerate(p.consensus_orders, start=1)
     ]
     segmenters = (first, *again)
@@ -48,6 +50,14 @@ def segmenter_of(run: Run, unit: str) -> FfnSegmenter | AgreeingSegmenter:
         kept=tuple(ProgressFile.of(cell, f"{unit}-{i}-done") for i in range(len(segmenters))),
         min_voxels=first.min_segment_voxels,
     )
+
+
+def forget_progress(run: Run, unit: str) -> None:
+    """Forget all that was reached of a subvolume that is done."""
+    count = len(run.parameters.segment.consensus_orders)
+    parts = [f"{unit}-{i}{end}" for i in range(count + 1) for end in ("", "-done")] if count else []
+    for name in (unit, *parts):
+        ProgressFile.of(run.cell("segment"), name).remove()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

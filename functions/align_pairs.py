@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from functions.budget import window_px
 from functions.registration.cuts import part_regions
 from functions.registration.sections import PairMatch, register_sections
 from functions.stages import Stages, device_of
@@ -27,7 +28,8 @@ def compute(run: Run, unit: str) -> UnitReport:
         TaskError: `align.device` is not there.
         VolumeError: a section is not stitched.
     """
-    parameters, stages, far = run.parameters.align, Stages(), unit in run.far_pairs
+    stages, far = Stages(), unit in run.far_pairs
+    parameters = run.parameters.align.model_copy(update={"window_px": window_px(run)})
     device = device_of(parameters.device, group="align")
     with stages.stage("open"):
         a, b = (open_section(run, load_layout(run, s.section.id)) for s in run.pairs[unit])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.budget import tile_cache_bytes
 from functions.model.artefacts import NAMES
 from functions.model.geometry import Box
 from functions.model.transform import SectionLayout, SectionTransform
@@ -57,7 +58,8 @@ def compute(run: Run, unit: str) -> UnitReport:
     if layout.exact_copy:
         strips = _copied(run, layout, (height, width))
     else:
-        read = stages.timed("read", layout_reader(run, entry, layout).image)
+        reader = layout_reader(run, entry, layout, cache_bytes=tile_cache_bytes(run))
+        read = stages.timed("read", reader.image)
         strips = _drawn(run, layout, transform, read, (height, width))
     target = [Volume.create(run.work, aligned_volume_ref(run.aligned, kind)) for kind in ALIGNED_KINDS]
     counts = np.zeros(len(NAMES), np.int64)
@@ -67,7 +69,7 @@ def compute(run: Run, unit: str) -> UnitReport:
             box = Box(offset_zyx=(row, top, 0), shape_zyx=(1, *gray.shape))
             for volume, plane in zip(target, (gray, inside, codes), strict=True):
                 volume.write(box, plane[None])
-            counts += np.bincount(codes.ravel(), minlength=len(NAMES))
+            counts += [np.count_nonzero(codes == code) for code in range(len(NAMES))]
     return UnitReport(figures={"row": float(row)} | _fractions(counts) | stages.figures)
 
 

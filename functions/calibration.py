@@ -16,8 +16,10 @@ import math
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from statistics import fmean, stdev
 
 import numpy as np
@@ -110,6 +112,8 @@ def calibrate(
 ) -> Calibration:
     """Segment `count` subvolumes of a run, chosen at random, those first that are not done yet.
 
+    As many at once as a worker floods; each then counts with its share of the seconds that it took.
+
     Raises:
         TaskError: the run has fewer subvolumes than that, or `count` is below 2.
         PetavoxelError: the run has no aligned volume, or the network cannot be loaded.
@@ -122,11 +126,16 @@ def calibrate(
         )
     cell = run.cell("segment")
     shuffled = random.Random(seed).sample(units, len(units))
-    chosen = sorted(shuffled, key=cell.is_done)[:count]  # stable: still at random among the open ones
+    ahead = list(islice((unit for unit in shuffled if not cell.is_done(unit)), count))
+    done = (unit for unit in shuffled if unit not in ahead)
+    chosen = [*ahead, *islice(done, count - len(ahead))]
     started = clock()
     _warm_up(run, chosen[0], segmenter)
     start_s = clock() - started
-    return Calibration(samples=tuple(_sample(run, unit, segmenter) for unit in chosen), start_s=start_s)
+    at_once = min(segment.at_once(run), count)
+    with ThreadPoolExecutor(at_once) as pool:
+        samples = tuple(pool.map(lambda unit: _sample(run, unit, segmenter, at_once), chosen))
+    return Calibration(samples=samples, start_s=start_s)
 
 
 def _warm_up(run: Run, unit: str, segmenter: Segmenter | None) -> None:
@@ -137,15 +146,15 @@ def _warm_up(run: Run, unit: str, segmenter: Segmenter | None) -> None:
     segmenter(little, Masks())
 
 
-def _sample(run: Run, unit: str, segmenter: Segmenter | None) -> Sample:
+def _sample(run: Run, unit: str, segmenter: Segmenter | None, at_once: int) -> Sample:
     mark, fresh = run.cell("segment").run_unit(unit, partial(segment.compute, run, unit, segmenter=segmenter))
     figures = mark.figures
     subvolume = grid_of(run).get(unit)
     return Sample(
         unit=unit,
         voxels=subvolume.read.voxels,
-        seconds=max(mark.seconds, 1e-4),  # marks are rounded to that
-        overhead_s=max(0.0, mark.seconds - figures["network_seconds"] - figures["host_seconds"]),
+        seconds=max(mark.seconds, 1e-4) / at_once,  # marks are rounded to that
+        overhead_s=max(0.0, mark.seconds - figures["network_seconds"] - figures["host_seconds"]) / at_once,
         label_bytes=local_path(run, subvolume).stat().st_size,
         fresh=fresh,
     )

@@ -18,7 +18,7 @@ from functions.model.geometry import Box
 from functions.model.parameters import CandidatesParameters
 from functions.store.cells import UnitReport
 from functions.store.edges import SIZE, blocks_of, pack_points, points_path, sizes_path
-from functions.store.equalities import CANDIDATE, candidates_path, read_leaf_zyx, read_records, write_records
+from functions.store.equalities import CANDIDATE, candidate_path, read_leaf_zyx, read_records, write_records
 from functions.store.labels import grid_of, labels_ref
 from functions.store.run import Run
 from functions.store.volumes import Volume
@@ -88,7 +88,7 @@ def refused_overlaps(run: Run, box: Box) -> dict[Pair, float]:
     leaves = {hierarchy.leaf_of(subvolume.index_zyx)[0].id for subvolume in grid.reading(box)}
     found: dict[Pair, float] = {}
     for leaf in sorted(leaves):
-        rows = read_records(candidates_path(run) / f"{leaf}.npy", CANDIDATE)
+        rows = read_records(candidate_path(run, leaf), CANDIDATE)
         rows = rows[rows["voxels"] >= least]
         share = rows["voxels"] / np.minimum(rows["first_voxels"], rows["second_voxels"])
         pairs = zip(rows["first_id"].tolist(), rows["second_id"].tolist(), share.tolist(), strict=True)

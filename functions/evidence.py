@@ -24,6 +24,7 @@ from functions.registration.evidence import (
     section_plane,
     tile_plane,
 )
+from functions.registration.keeping import in_turn
 from functions.registration.masks import Image, Mask, enlarge, reduce_mean, tile_masks
 from functions.store.cells import UnitReport
 from functions.store.evidence import save_pair, save_seams
@@ -63,18 +64,20 @@ def measure_pairs(run: Run) -> None:
 def _seams(run: Run, layout: SectionLayout) -> UnitReport:
     """Windows of each seam of a section."""
     entry = next(s for s in run.sections if s.section.id == layout.section)
-    reader = TileReader(run.acquisition_folder, entry.section)
+    reader = TileReader(run.acquisition_folder, entry.section, cache_bytes=0)  # each is read once
     index = {tile.id: k for k, tile in enumerate(entry.section.tiles)}
-    planes: dict[str, Plane] = {}
-    for name in sorted({name for seam in layout.seams for name in (seam.a, seam.b)}):
+
+    def plane(name: str) -> Plane:
         pixels = reader.image(index[name])
         factor = seam_factor((pixels.shape[0], pixels.shape[1]))
         seen = enlarge(tile_masks(pixels).textured, (pixels.shape[0], pixels.shape[1]))
         mask = reduce_mean(seen, factor) > MOSTLY
-        planes[name] = tile_plane(reduce_mean(pixels, factor), mask, factor)
+        return tile_plane(reduce_mean(pixels, factor), mask, factor)
+
+    planes = in_turn([(s.a, s.b) for s in layout.seams], plane)
     windows = [
-        seam_windows(planes[s.a], layout.tile(s.a).warp, planes[s.b], layout.tile(s.b).warp)
-        for s in layout.seams
+        seam_windows(a, layout.tile(s.a).warp, b, layout.tile(s.b).warp)
+        for s, (a, b) in zip(layout.seams, planes, strict=True)
     ]
     save_seams(run, layout.section, windows)
     return UnitReport(figures={"seams": float(len(windows)), "windows": float(sum(map(len, windows)))})

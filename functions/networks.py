@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
 from functions.model.errors import ModelError
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
     from ffn.checkpoint import Model
     from ffn.config import InferenceConfig
+    from ffn.engine import Precision
+    from ffn.joint import JointEngine
 
+AT_ONCE = 32
+"""Subvolumes that a worker floods at once on an accelerator."""
 Number = TypeVar("Number", int, float)
 
 
@@ -56,6 +61,17 @@ def choose(name: str) -> torch.device:
         raise ModelError(f"segment.{error}", remedy="set segment.device") from None
 
 
+def count_at_once(parameters: SegmentParameters) -> int:
+    """How many subvolumes a worker process floods at once.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    if parameters.at_once is not None:
+        return parameters.at_once
+    return 1 if choose(parameters.device).type == "cpu" else AT_ONCE
+
+
 def place(device: torch.device, parameters: SegmentParameters) -> torch.device:
     """The one of several accelerators that this worker process takes."""
     from ffn.device import count_devices, share_devices
@@ -77,7 +93,8 @@ def load(path: Path) -> Model:
     from ffn.checkpoint import CheckpointError
 
     try:
-        return _load(path, path.stat().st_mtime_ns)
+        with _SHARED:
+            return _load(path, path.stat().st_mtime_ns)
     except (FileNotFoundError, CheckpointError) as error:
         raise ModelError(f"segment.model: {error}", remedy="give `demo` or the path of a model") from None
 
@@ -87,3 +104,28 @@ def _load(path: Path, _changed: int) -> Model:
     from ffn.checkpoint import load_model
 
     return load_model(path)
+
+
+_SHARED = RLock()
+"""Held while the process's model or network is looked up, so that threads do not each load one."""
+
+
+def network_shared(path: Path, device: torch.device, precision: Precision, batch: int) -> JointEngine:
+    """The network at which the threads of this process meet; its own thread ends with the process.
+
+    Raises:
+        ModelError: the file is missing or not a model.
+    """
+    with _SHARED:
+        return _network(path, path.stat().st_mtime_ns, device, precision, batch)
+
+
+@lru_cache(maxsize=1)
+def _network(
+    path: Path, _changed: int, device: torch.device, precision: Precision, batch: int
+) -> JointEngine:
+    from ffn.joint import JointEngine
+
+    model = load(path)
+    engine = JointEngine(model.network, model.normalisation, device=device, batch=batch, precision=precision)
+    return engine.start()

@@ -17,13 +17,14 @@ from functions.agglomeration.at_once import join_at_once
 from functions.agglomeration.blocks import Block, Hierarchy
 from functions.agglomeration.reduction import Reduction, Summary
 from functions.agglomeration.tables import BlockTable
+from functions.budget import joining_mib
 from functions.joining import MatchedOverlaps, Tables, write_table
-from functions.model.errors import UpstreamError
+from functions.model.errors import MemoryBudgetError, UpstreamError
 from functions.store.cells import UnitReport
 from functions.store.equalities import (
     RECONCILE_UNIT,
     Scratch,
-    candidates_path,
+    candidate_path,
     remove_tables,
     tables_path,
     write_leaf_zyx,
@@ -34,9 +35,6 @@ from functions.store.labels import grid_of, labels_ref
 from functions.store.run import Run
 from functions.store.volumes import Volume
 from functions.tasks import Problem, StepResult
-
-BUDGET_MIB = 3072
-"""Memory that joining a block may take."""
 
 
 def perform(run: Run) -> StepResult:
@@ -102,7 +100,12 @@ def join(run: Run, overlaps: MatchedOverlaps) -> tuple[Summary, Hierarchy, int]:
         )
         return summary, hierarchy, _write_tables(run, hierarchy, [(block, table)])
     rows = overlaps.rows_per_overlap()
-    hierarchy = Hierarchy.within(counts, rows_per_overlap=rows, budget_mib=BUDGET_MIB)
+    try:
+        hierarchy = Hierarchy.within(counts, rows_per_overlap=rows, budget_mib=joining_mib(run))
+    except ValueError as error:
+        raise MemoryBudgetError(
+            f"reconcile: {error}", remedy="give its worker more (--memory-gib), or make subvolumes larger"
+        ) from None
     with Scratch(run.cell("reconcile").file("scratch")) as scratch:
         reduction = Reduction(
             source=overlaps, hierarchy=hierarchy, scratch=scratch, min_voxels=p.min_object_voxels
@@ -116,7 +119,7 @@ def write_candidates(run: Run, overlaps: MatchedOverlaps, hierarchy: Hierarchy) 
     tables, count = Tables(run), 0
     for block in hierarchy.blocks(0):
         records = overlaps.candidates(block, hierarchy, tables)
-        write_records(candidates_path(run) / f"{block.id}.npy", records)
+        write_records(candidate_path(run, block.id), records)
         count += records.size
     return count
 
@@ -128,7 +131,7 @@ def require_matched(run: Run) -> None:
         UpstreamError: naming the first that was not.
     """
     cell = run.cell("match")
-    missing = [pair.id for pair in grid_of(run).neighbours() if not cell.is_done(pair.id)]
+    missing = list(cell.unfinished(pair.id for pair in grid_of(run).neighbours()))
     if missing:
         raise UpstreamError(
             f"match: {len(missing)} units are not finished ({', '.join(missing[:3])})",

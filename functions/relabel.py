@@ -9,15 +9,18 @@ an artefact too: nothing here fills by neighbourhood (see `functions.agglomerati
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.budget import relabel_voxels
 from functions.joining import Tables
 from functions.model.errors import UpstreamError
-from functions.model.geometry import Box, cut_box
+from functions.model.geometry import ZYX, Box, cut_box
 from functions.model.volume import VolumeRef
 from functions.store.cells import UnitReport
 from functions.store.labels import grid_of, read_local
@@ -43,8 +46,17 @@ def units(run: Run) -> list[str]:
 
 def compute(run: Run, unit: str) -> UnitReport:
     """Write one box of the global labels."""
-    box = next(box for box in write_boxes(run) if box.id == unit)
-    tables = Tables(run)
+    box = write_box(run, unit)
+    tables, target = Tables(run), Volume.open(run.work, opened(run))
+    figures = dict.fromkeys(("labelled_voxels", "filled_voxels", "outvoted_voxels"), 0)
+    for part in parts_of(box, target.ref.chunk_zyx, most_voxels=relabel_voxels(run)):
+        for name, count in _relabel(run, part, tables, target).items():
+            figures[name] += count
+    return UnitReport(figures={"voxels": box.voxels, **figures})
+
+
+def _relabel(run: Run, box: Box, tables: Tables, target: Volume) -> dict[str, int]:
+    """Write a box of whole chunks, and count what its voxels got."""
     pieces = []
     for subvolume in grid_of(run).reading(box):
         part = subvolume.read.intersect(box)
@@ -52,16 +64,13 @@ def compute(run: Run, unit: str) -> UnitReport:
         pieces.append(Piece(box=part, own=subvolume.write.intersect(box), labels=labels))
     p = run.parameters.reconcile
     painted = paint(box, pieces, vote=p.combine == "vote", fill=p.fill_unlabelled)
-    Volume.open(run.work, opened(run)).write(box, painted)
+    target.write(box, painted)
     alone = paint_owned(box, pieces, [piece.labels for piece in pieces])
-    return UnitReport(
-        figures={
-            "voxels": box.voxels,
-            "labelled_voxels": int(np.count_nonzero(painted)),
-            "filled_voxels": int(np.count_nonzero((alone == 0) & (painted > 0))),
-            "outvoted_voxels": int(np.count_nonzero((alone > 0) & (alone != painted))),
-        }
-    )
+    return {
+        "labelled_voxels": int(np.count_nonzero(painted)),
+        "filled_voxels": int(np.count_nonzero((alone == 0) & (painted > 0))),
+        "outvoted_voxels": int(np.count_nonzero((alone > 0) & (alone != painted))),
+    }
 
 
 def paint(box: Box, pieces: Sequence[Piece], *, vote: bool, fill: bool) -> Labels:
@@ -108,10 +117,47 @@ def count_votes(piece: Piece, pieces: Sequence[Piece]) -> Labels:
 
 def write_boxes(run: Run) -> list[Box]:
     """Boxes of whole chunks, about as large as what a subvolume owns, that partition the volume."""
+    return list(cut_box(opened(run).shape_zyx, _box_shape(run)))
+
+
+def write_box(run: Run, unit: str) -> Box:
+    """The write box of that id, without looking at all others.
+
+    Raises:
+        KeyError: there is none.
+    """
+    whole, size = opened(run).box, _box_shape(run)
+    z, y, x = ([int(digits) for digits in re.findall(r"\d+", unit)] + [-1, -1, -1])[:3]
+    if all(0 <= o < n and o % s == 0 for o, n, s in zip((z, y, x), whole.shape_zyx, size, strict=True)):
+        box = Box(offset_zyx=(z, y, x), shape_zyx=size).intersect(whole)
+        if box.id == unit:
+            return box
+    raise KeyError(unit)
+
+
+def _box_shape(run: Run) -> ZYX:
     ref, grid = opened(run), grid_of(run)
     stride = [max(1, s - o) for s, o in zip(grid.size_zyx, grid.overlap_zyx, strict=True)]
     z, y, x = (c * max(1, s // c) for s, c in zip(stride, ref.chunk_zyx, strict=True))
-    return list(cut_box(ref.shape_zyx, (z, y, x)))
+    return z, y, x
+
+
+def parts_of(box: Box, chunk_zyx: ZYX, *, most_voxels: float) -> list[Box]:
+    """A box of whole chunks as boxes of whole chunks of at most so many voxels, or of one chunk each.
+
+    A voxel's label does not depend on them: only how often local labels are read does.
+    """
+    size = [-(-n // c) for n, c in zip(box.shape_zyx, chunk_zyx, strict=True)]
+    while max(size) > 1 and prod(n * c for n, c in zip(size, chunk_zyx, strict=True)) > most_voxels:
+        longest = size.index(max(size))
+        size[longest] = -(-size[longest] // 2)
+    z, y, x = (n * c for n, c in zip(size, chunk_zyx, strict=True))
+    start = box.offset_zyx
+    return [
+        Box(offset_zyx=(start[0] + o[0], start[1] + o[1], start[2] + o[2]), shape_zyx=part.shape_zyx)
+        for part in cut_box(box.shape_zyx, (z, y, x))
+        for o in (part.offset_zyx,)
+    ]
 
 
 def opened(run: Run) -> VolumeRef:

@@ -8,14 +8,19 @@ and align_solve carry the gate's verdict, which is not kept in their cells: thos
 from __future__ import annotations
 
 import time
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from functions.model.errors import PetavoxelError, TaskError
+from functions.budget import require_room
+from functions.crew import crew_of
+from functions.loading import step_module
+from functions.model.errors import PetavoxelError, TaskError, UpstreamError
+from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, Mark
+from functions.store.limits import within
+from functions.store.moved import marks_of, per_voxel, traffic_of
 from functions.store.run import Run
+from functions.store.traffic import counted
 from functions.tasks import (
     FAN_OUTS,
     SHARD_PROBLEM_CHARACTERS,
@@ -26,10 +31,13 @@ from functions.tasks import (
     Problem,
     ShardManifest,
     ShardTask,
+    StepName,
     StepResult,
     StepTask,
 )
+from functions.worker import Account
 
+RETRY = "rerun with --retry-quarantined when it is mended"
 SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
 
 
@@ -65,58 +73,93 @@ def _dispatch(step: str, payload: object) -> StepResult:
     if step in SINGLE_STEPS:
         task = StepTask.parse(payload, source=f"{step} task")
         run = Run(task.run)
-        result = cast(StepResult, _module(step).perform(run))
-        return _module("gate").after_solve(run, result) if step == "align_solve" else result
+        result = _performed(step, run)
+        return step_module("gate").after_solve(run, result) if step == "align_solve" else result
     raise TaskError(f"step: {step!r} does not exist", remedy=f"use one of {', '.join(STEPS)}")
 
 
-def _module(step: str) -> Any:
-    return import_module(f"functions.{step}")
+def _performed(step: str, run: Run) -> StepResult:
+    """The answer of a step that is one unit, with its peak and the bytes it read and wrote, held to the
+    run's memory: as a unit of a fan-out is by its cell."""
+    if step != "ingest":
+        require_room(run, step)
+    with within(run.spec.memory_gib, subject=step) as memory, counted() as traffic:
+        result = cast(StepResult, step_module(step).perform(run))
+    told = {**result.figures, **traffic.figures, "peak_mib": float(memory.peak_mib)}
+    return result.model_copy(update={"figures": told})
 
 
 def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
-    """Compute every unit of the shard that is not marked yet."""
+    """Work on the planned units of a step until none is left, or the worker has to go."""
     manifest = read_manifest(Path(task.manifest))
-    if manifest.step != step or task.shard >= len(manifest.shards):
+    if manifest.step != step or task.shard >= manifest.shards:
         raise TaskError(f"{task.manifest}: no shard {task.shard} of {step}", remedy="plan the step again")
     if manifest.package != CODE_VERSION:
         raise TaskError(
             f"petavoxel {CODE_VERSION} on this worker, {manifest.package} where the step was planned",
             remedy="install one release in the workers' environment and run the step again",
         )
-    run = Run(manifest.run)
-    module = _module(step)
-    marks: list[Mark] = []
-    computed = 0
-    for unit in manifest.shards[task.shard]:
-        if is_cancelled(run):
+    sharing = manifest.run.parameters.fan_out
+    with Stopping(
+        walltime_seconds=sharing.walltime_seconds,
+        drain_seconds=sharing.drain_seconds,
+        cancelled=manifest.run.sentinel_path.exists,
+    ) as stopping:
+        run = Run(manifest.run, stop=stopping.asked)
+        if run.board(step).ledger.numbering is None:
+            raise TaskError(f"{run.board(step).path}: no units", remedy="plan the step again")
+        worker = crew_of(manifest, task.shard, step_module(step), stopping=stopping, run=run)
+        answer = Answer(step)
+        for mark in worker.work() if not stopping.look_now() else ():
+            answer.add(step_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
+        if stopping.look_now():
             raise StepFailed(f"{step}: cancelled; start the run again to go on")
-        mark, fresh = run.cell(step, unit).run_unit(unit, partial(module.compute, run, unit))
-        marks.append(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
-        computed += fresh
-    return summarise(step, marks, computed=computed)
+    return answer.result(worker.account, expendable=worker.expendable, left=worker.left())
 
 
-def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
-    """Add up the marks of units: worst status, summed counters, and the first problem, shortened."""
-    problems = [Problem.parse(p, source=f"mark {m.unit}") for m in marks for p in m.problems]
-    order = ("ok", "look", "failed")
-    worst = max((m.status for m in marks), key=order.index, default="ok")
-    return StepResult(
-        step=step,
-        status=cast(Any, worst),
-        units=len(marks),
-        computed=computed,
-        reused=len(marks) - computed,
-        problems=tuple(_shortened(problem) for problem in problems[:1]),
-        problem_count=len(problems),
-    )
+class Answer:
+    """What a worker tells the flow: worst status, counts, rate, and the first problem, shortened."""
+
+    def __init__(self, step: FanOutName) -> None:
+        self._step = step
+        self._statuses: set[str] = set()
+        self._problems: list[Problem] = []
+        self._count = 0
+
+    def add(self, mark: Mark) -> None:
+        """Take up the mark of a unit."""
+        self._statuses.add(mark.status)
+        self._count += len(mark.problems)
+        if not self._problems and mark.problems:
+            self._problems.append(_shortened(Problem.parse(mark.problems[0], source=f"mark {mark.unit}")))
+
+    def result(self, account: Account, *, expendable: bool, left: int) -> StepResult:
+        """The answer of a worker that has ended; `expendable`: later steps live without units that failed."""
+        figures = {"kept": float(account.kept)} if account.kept else {}
+        if account.voxels and account.seconds:
+            figures["mvoxel_per_h"] = float(f"{account.voxels / account.seconds * 0.0036:.4g}")
+        given_up = account.quarantined
+        if given_up:
+            problem = Problem(code="quarantined", subject=given_up[0], remedy=RETRY)
+            self._problems.insert(0, _shortened(problem))
+            self._statuses.add("look" if expendable else "failed")
+        worst = max(self._statuses, key=("ok", "look", "failed").index, default="ok")
+        return StepResult(
+            step=self._step,
+            status=cast(Any, worst),
+            units=account.computed + len(given_up),
+            computed=account.computed,
+            figures=figures,
+            problems=tuple(self._problems[:1]),
+            problem_count=self._count + len(given_up),
+            left=left,
+        )
 
 
 SUMMED = (
     "fovs", "rejected_fovs", "skipped_moves", "discarded_fovs", "calls", "seeds", "attempts", "weak", "small",
     "segments", "voxels", "tissue_voxels", "avoided_voxels", "bridged_voxels", "labelled_voxels",
-    "network_seconds", "host_seconds",
+    "network_seconds", "host_seconds", "empty",
 )  # fmt: skip
 """Figures of segmented subvolumes that can be added up; overlaps count in each of them."""
 
@@ -161,6 +204,25 @@ def stage_totals(run: Run, step: FanOutName) -> dict[str, float]:
     return totals
 
 
+def moved_totals(run: Run, step: StepName) -> dict[str, float]:
+    """Bytes that the finished units of a step read and wrote, in all and for each voxel of the volume, and
+    the most memory that one took; units of earlier runs included.
+
+    Raises:
+        PetavoxelError: an earlier step has not run, so nobody knows the units; or a mark is damaged.
+    """
+    totals = traffic_of(marks_of(run, step))
+    return totals | per_voxel(totals, volume_voxels(run))
+
+
+def volume_voxels(run: Run) -> int:
+    """Voxels of the aligned volume; 0 while the stack is not solved."""
+    try:
+        return run.aligned.volume.box.voxels
+    except UpstreamError:
+        return 0
+
+
 def _shortened(problem: Problem) -> Problem:
     """The problem in few bytes: up to 200 answers share a flow's state with it."""
 
@@ -181,8 +243,3 @@ def read_manifest(path: Path) -> ShardManifest:
         return ShardManifest.parse(path.read_bytes(), source=str(path))
     except FileNotFoundError:
         raise TaskError(f"{path}: no shard manifest", remedy="plan the step again") from None
-
-
-def is_cancelled(run: Run) -> bool:
-    """Whether a sentinel file asks the shards of this run to stop."""
-    return run.spec.sentinel_path.exists()

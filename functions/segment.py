@@ -14,17 +14,32 @@ from dataclasses import replace
 import numpy as np
 
 from functions.agglomeration.gaps import Shown, label_bridges
-from functions.agreeing import AgreeingSegmenter, segmenter_of
+from functions.agreeing import AgreeingSegmenter, forget_progress, segmenter_of
 from functions.model.errors import ModelError
 from functions.model.subvolumes import Subvolume
+from functions.networks import count_at_once
+from functions.overlap import computing
 from functions.segmenters import FfnSegmenter, Flooded, Segmenter
-from functions.shown import crop, mirror_margins, permissions, read, shown_to
+from functions.shown import crop, mirror_margins, padded, permissions, read, read_tissue, shown_to
 from functions.store.cells import UnitReport
 from functions.store.equalities import forget_overlaps
-from functions.store.labels import LocalLabels, grid_of, local_path, pack_local, write_local
-from functions.store.progress import remove_progress
+from functions.store.labels import (
+    LocalLabels,
+    grid_of,
+    local_path,
+    pack_local,
+    write_local,
+    write_no_labels,
+)
 from functions.store.run import Run
 from functions.tasks import Problem
+
+COUNTED = (
+    "fovs", "rejected_fovs", "skipped_moves", "discarded_fovs", "calls", "seeds", "attempts", "weak", "small",
+    "segments", "tissue_voxels", "avoided_voxels", "bridged_voxels", "labelled_voxels", "labelled_fraction",
+    "network_seconds", "host_seconds", "voxels_per_second",
+)  # fmt: skip
+"""Figures that are 0 where nothing was flooded."""
 
 __all__ = ["FfnSegmenter", "Flooded", "Segmenter", "compute", "units"]
 
@@ -34,28 +49,30 @@ def units(run: Run) -> list[str]:
     return [subvolume.id for subvolume in grid_of(run)]
 
 
+def at_once(run: Run) -> int:
+    """How many units a worker computes at the same time, in threads of its own."""
+    return count_at_once(run.parameters.segment)
+
+
 def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitReport:
     """Segment one subvolume and write its local labels."""
     subvolume = grid_of(run).get(unit)
     parameters = run.parameters.segment
-    segmenter = segmenter or segmenter_of(run, unit)
-    problems = look_at(run, subvolume, segmenter)
+    if not read_tissue(run, subvolume.read).any():
+        return leave_empty(run, subvolume)
     shown = shown_to(parameters, *read(run, subvolume.read))
-    tissue = shown.tissue & ~shown.resin
-    flooded = Flooded(labels=np.zeros(tissue.shape, np.uint32))
-    if tissue.any():
-        radius = segmenter.radius_zyx if parameters.mirror_border else (0, 0, 0)
-        margins = mirror_margins(run, subvolume.read, radius)
-        flooded = segmenter(np.pad(shown.image, margins, mode="reflect"), permissions(shown, margins))
-        flooded = replace(flooded, labels=crop(flooded.labels, margins))
-    labels = label_bridges(np.where(tissue, flooded.labels, np.uint32(0)), shown)
-    local = pack_local(labels, subvolume=subvolume)
+    with computing():
+        segmenter = segmenter or segmenter_of(run, unit)
+        problems = look_at(run, subvolume, segmenter)
+        flooded = flood(run, subvolume, segmenter, shown)
+    local = pack_local(label_bridges(flooded.labels, shown), subvolume=subvolume)
     forget_overlaps(run, subvolume)
     write_local(local_path(run, subvolume), local)
-    remove_progress(run.cell("segment"), unit)
+    forget_progress(run, unit)
     figures = figures_of(flooded, local, shown)
     problems += flooded.problems
-    if tissue.mean() > 0.5 and figures["labelled_fraction"] < parameters.labelled_to_look:
+    tissue = np.count_nonzero(shown.tissue & ~shown.resin) / shown.tissue.size
+    if tissue > 0.5 and figures["labelled_fraction"] < parameters.labelled_to_look:
         problems.append(
             Problem(
                 code="labelled_low",
@@ -68,6 +85,33 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
         figures=figures,
         problems=tuple(problem.to_json() for problem in problems),
     )
+
+
+def flood(run: Run, subvolume: Subvolume, segmenter: Segmenter, shown: Shown) -> Flooded:
+    """What the segmenter finds in the tissue."""
+    tissue = shown.tissue & ~shown.resin
+    if not tissue.any():
+        return Flooded(labels=np.zeros(tissue.shape, np.uint32))
+    mirrored = run.parameters.segment.mirror_border
+    margins = mirror_margins(run, subvolume.read, segmenter.radius_zyx if mirrored else (0, 0, 0))
+    flooded = segmenter(padded(shown.image, margins), permissions(shown, margins))
+    labels = crop(flooded.labels, margins)
+    return replace(flooded, labels=np.where(tissue, labels, np.uint32(0)))
+
+
+def leave_empty(run: Run, subvolume: Subvolume) -> UnitReport:
+    """A subvolume without tissue has no labels; nothing but its mask, of which no chunk was written, is
+    read."""
+    abandon(run, subvolume.id)
+    counts = dict.fromkeys(COUNTED, 0.0)
+    return UnitReport(figures={**counts, "voxels": subvolume.read.voxels, "empty": 1})
+
+
+def abandon(run: Run, unit: str) -> None:
+    """What stands in for a subvolume in quarantine: no labels, so that all steps behind go on without it."""
+    subvolume = grid_of(run).get(unit)
+    forget_overlaps(run, subvolume)
+    write_no_labels(run, subvolume)
 
 
 def figures_of(flooded: Flooded, local: LocalLabels, shown: Shown) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,8 +14,8 @@ from ffn.masks import Masks
 from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import ZYX
 from functions.model.parameters import SeedOrder, SegmentParameters
-from functions.networks import choose, config_of, load, place
-from functions.store.progress import ProgressFile
+from functions.networks import choose, config_of, count_at_once, load, network_shared, place
+from functions.store.progress import Drained, ProgressFile
 from functions.store.verdicts import find_verdict
 from functions.tasks import Problem
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ffn.candidates import DecisionPoint
     from ffn.evidence import PairEvidence
     from ffn.inference import Segmentation, Snapshot
+    from ffn.joint import Seat
     from ffn.resegmentation import ResegmentationConfig
 
 BATCH = 32
@@ -68,8 +70,10 @@ class Segmenter(Protocol):
 class FfnSegmenter:
     """A flood-filling network on the device, and in the precision, that the parameters name.
 
-    On an accelerator, or with a batch, by `segment_many`: the same moves, many at once.
-    With `progress` it keeps there every few minutes how far it got, and goes on from what it finds there.
+    Where a process floods several subvolumes at once, they meet at one network (`ffn.joint`); else with a
+    batch by `segment_many`: the same moves, many at once.
+    With `progress` it keeps there every few minutes how far it got, and goes on from what it finds there;
+    when `stop` says so it does that at once, and raises `Drained`.
     """
 
     def __init__(
@@ -79,18 +83,21 @@ class FfnSegmenter:
         *,
         progress: ProgressFile | None = None,
         seed_order: SeedOrder | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Load the model of a file; `seed_order` takes the place of the model's or the mode's.
 
         Raises:
             ModelError: not a model, no such device, or a precision that nobody has passed.
         """
-        self._model = load(path)
+        self._path, self._model = path, load(path)
         self._parameters = parameters
         self._config = config_of(self._model, parameters, seed_order=seed_order)
         self._progress = progress if parameters.checkpoint_seconds > 0 else None
+        self._stop = stop
         self._device = place(choose(parameters.device), parameters)
         self._batch = parameters.batch or (BATCH if self._device.type != "cpu" else None)
+        self._shares = count_at_once(parameters) > 1
         self._ungated = self._check_precision(path)
 
     @property
@@ -216,10 +223,12 @@ class FfnSegmenter:
                     problems.append(
                         Problem(code="progress_not_kept", subject=str(error), remedy="make room on scratch")
                     )
+            if self._stop():
+                raise Drained
 
         parameters = self._parameters
         config = self._config
-        if self._batch is None:
+        if self._batch is None or self._shares:
             return segment(
                 image,
                 model=self._model,
@@ -227,9 +236,11 @@ class FfnSegmenter:
                 mask=masks,
                 device=self._device,
                 precision=parameters.precision,
+                engine=self._seat() if self._shares else None,
                 resume=resume,
                 on_checkpoint=None if progress is None else keep,
                 checkpoint_seconds=parameters.checkpoint_seconds,
+                checkpoint_now=self._stop,
             )
         (found,) = segment_many(
             [image],
@@ -240,12 +251,17 @@ class FfnSegmenter:
             masks=[masks],
             device=self._device,
             precision=parameters.precision,
-            compiled=parameters.compile,
             resume=[resume],
             on_checkpoint=None if progress is None else lambda _, snapshot: keep(snapshot),
             checkpoint_seconds=parameters.checkpoint_seconds,
+            checkpoint_now=self._stop,
         )
         return found
+
+    def _seat(self) -> Seat:
+        """A place at the process's network."""
+        batch = self._batch or count_at_once(self._parameters)
+        return network_shared(self._path, self._device, self._parameters.precision, batch).seat()
 
     def _resume(self, problems: list[Problem]) -> Snapshot | None:
         """How far an earlier process got; nothing when that cannot be read."""

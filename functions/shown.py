@@ -6,6 +6,8 @@ faces (`functions.agglomeration.gaps` says what is shown and labelled where)
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ from functions.store.run import Run
 from functions.store.transforms import aligned_volume_ref
 from functions.store.volumes import Volume
 
+Value = TypeVar("Value", bound=np.generic)
 Image = NDArray[np.uint8]
 Margins = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """Voxels before and behind, of each axis."""
@@ -31,14 +34,23 @@ def read(run: Run, box: Box) -> tuple[Image, Mask, Codes]:
     Raises:
         VolumeError: an array is missing or of an older version, or the image is not of 8 bits.
     """
+    tissue = read_tissue(run, box)
+    image = np.asarray(Volume.open(run.work, run.aligned.volume).read(box), np.uint8)
+    return image, tissue, np.asarray(open_artefacts(run).read(box), np.uint8)
+
+
+def read_tissue(run: Run, box: Box) -> Mask:
+    """Where there is tissue in a box.
+
+    Raises:
+        VolumeError: the mask is missing, or the image is not of 8 bits.
+    """
     ref = run.aligned.volume
     if ref.dtype != "uint8":
         raise VolumeError(
             f"{ref.path}: {ref.dtype}, the network reads uint8", remedy="start the run at stitch"
         )
-    image = np.asarray(Volume.open(run.work, ref).read(box), np.uint8)
-    tissue = Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(box).astype(bool)
-    return image, tissue, np.asarray(open_artefacts(run).read(box), np.uint8)
+    return Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(box).astype(bool)
 
 
 def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:
@@ -47,25 +59,38 @@ def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: C
     return show(
         image,
         tissue,
-        resin=np.isin(codes, [code for code in avoided if code == RESIN]),
-        artefact=np.isin(codes, [code for code in avoided if code != RESIN]),
+        resin=codes == RESIN if RESIN in avoided else np.zeros(codes.shape, np.bool_),
+        artefact=_codes_in(codes, [code for code in avoided if code != RESIN]),
         fill_gap=parameters.fill_gap_sections,
         fill_avoided=parameters.fill_avoided_sections,
     )
 
 
+def _codes_in(codes: Codes, wanted: list[int]) -> Mask:
+    """Where a code is one of those wanted; `np.isin` takes an index of 8 bytes a voxel."""
+    table = np.zeros(256, np.bool_)
+    table[wanted] = True
+    found: Mask = table[codes]
+    return found
+
+
 def permissions(shown: Shown, margins: Margins) -> Masks:
     """Where objects may start, move and be labelled, mirrored at the volume's faces as the image is."""
 
-    def padded(mask: Mask) -> Mask | None:
-        return np.pad(mask, margins, mode="reflect") if mask.any() else None
+    def mirrored(mask: Mask) -> Mask | None:
+        return padded(mask, margins) if mask.any() else None
 
-    missing = padded(~shown.tissue)
+    missing = mirrored(~shown.tissue)
     return Masks.combine(
         tissue=None if missing is None else ~missing,
-        resin=padded(shown.resin),
-        artefact=padded(shown.artefact),
+        resin=mirrored(shown.resin),
+        artefact=mirrored(shown.artefact),
     )
+
+
+def padded(array: NDArray[Value], margins: Margins) -> NDArray[Value]:
+    """An array mirrored at its faces; itself where there is nothing to mirror."""
+    return np.pad(array, margins, mode="reflect") if any(map(any, margins)) else array
 
 
 def mirror_margins(run: Run, box: Box, radius_zyx: ZYX) -> Margins:

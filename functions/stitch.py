@@ -11,15 +11,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from functions.budget import tile_cache_bytes
 from functions.model.artefacts import NAMES
 from functions.model.errors import AcquisitionError
 from functions.model.geometry import Box
 from functions.model.shading import ShadingDocument
 from functions.model.stage import tile_linear
 from functions.model.transform import ContrastMap, Seam, SectionLayout, Sheet, SheetDocument, TileTransform
-from functions.registration.artefacts import Codes, classify, detect_artefacts, summarise
+from functions.registration.artefacts import Codes, classify, summarise
 from functions.registration.blend import PlacedTile, blend
-from functions.registration.masks import CELL_PX, Gray, black_margin, reduce_mean
+from functions.registration.contrast import histogram, moments
+from functions.registration.masks import CELL_PX, black_margin, reduce_mean
 from functions.registration.measure import Measured, measure_tiles
 from functions.registration.mosaic import Mosaic, solve_tiles
 from functions.registration.shading import believed, usual_shape
@@ -53,14 +55,15 @@ def compute(run: Run, unit: str) -> UnitReport:
         TaskError: `stitch.device` is not there, or `stitch.lens` is missing, damaged or of another camera.
     """
     entry = next(s for s in run.sections if s.section.id == unit)
-    reader = tile_reader(run, entry)
+    kept = tile_cache_bytes(run)
+    reader = tile_reader(run, entry, cache_bytes=kept)
     if run.manifest.acquisition.aligned:
         layout, codes = _copy(run, entry, reader)
         return _report(layout, codes)
     lens = lens_prior(run, entry)
     if lens is not None:
         usual = usual_shape([tile.shape_yx for tile in entry.section.tiles])
-        reader = tile_reader(run, entry, flat=believed(lens.shading, usual))
+        reader = tile_reader(run, entry, flat=believed(lens.shading, usual), cache_bytes=kept)
     stages, uncertainty_px = Stages(), run.manifest.acquisition.stage_uncertainty_px
     read = stages.timed("read", reader.image)
     with stages.stage("correlation"):
@@ -69,11 +72,11 @@ def compute(run: Run, unit: str) -> UnitReport:
         mosaic = solve_tiles(measured, run.parameters.stitch, uncertainty_px=uncertainty_px, lens=lens)
     layout = _layout(entry, mosaic)
     if mosaic.refined:
-        read = stages.timed("read", layout_reader(run, entry, layout).image)
+        read = stages.timed("read", layout_reader(run, entry, layout, cache_bytes=kept).image)
     with stages.stage("render"):
         codes = _draw(run, layout, mosaic, read)
     save_usable(run, layout, [tile.usable for tile in mosaic.tiles])
-    write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json())
+    write_json(run.cell("stitch", unit).file("layout.json"), layout.to_json(), indent=None)
     report = _report(layout, codes)
     return report.model_copy(update={"figures": report.figures | stages.figures})
 
@@ -171,14 +174,22 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> tuple[Section
         )
     pixels = reader.image(0)
     shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-    used = (~black_margin(pixels)).astype(np.uint8)
-    values: dict[str, Gray] = {"image": pixels, "mask": used}
-    for name in KINDS:
-        volume = Volume.create(run.work, section_volume(run, entry.section.id, name, shape))
-        volume.write(volume.ref.box, values[name][None])
-    codes = detect_artefacts(pixels, used > 0)
+    used = ~black_margin(pixels)
+    image, mask = (
+        Volume.create(run.work, section_volume(run, entry.section.id, name, shape)) for name in KINDS
+    )
+    summaries, usable, counts = [], [], np.zeros(256, np.int64)
+    for top in range(0, shape[0], CHUNK_PX):
+        gray, covered = pixels[top : top + CHUNK_PX], used[top : top + CHUNK_PX]
+        box = Box(offset_zyx=(0, top, 0), shape_zyx=(1, *gray.shape))
+        image.write(box, gray[None])
+        mask.write(box, covered.astype(np.uint8)[None])
+        summaries.append(summarise(gray, covered))
+        usable.append(reduce_mean(covered, CELL_PX) > 0)
+        counts += histogram(gray, covered)
+    codes = classify(summaries)
     save_artefacts(run, entry.section.id, codes)
-    inside = pixels[used > 0].astype(np.float64)
+    mean, std = moments(counts)
     identity = TileTransform(
         tile_id=entry.section.tiles[0].id, shape_yx=shape, affine=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     )
@@ -187,13 +198,13 @@ def _copy(run: Run, entry: IngestedSection, reader: TileReader) -> tuple[Section
         shape_yx=shape,
         tiles=(identity,),
         contrast=ContrastMap(
-            mean=round(float(inside.mean()), 4) if inside.size else 0.0,
-            std=round(float(inside.std()), 4) if inside.size else 0.0,
+            mean=round(mean, 4),
+            std=round(std, 4),
         ),
         exact_copy=True,
     )
-    save_usable(run, layout, [reduce_mean(used, CELL_PX) > 0])
-    write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json())
+    save_usable(run, layout, [np.concatenate(usable)])
+    write_json(run.cell("stitch", entry.section.id).file("layout.json"), layout.to_json(), indent=None)
     return layout, codes
 
 

@@ -18,7 +18,7 @@ MAX_SHARDS = 200
 MAX_PROBLEMS = 3
 SHARD_RESULT_BYTES = 420
 """A shard's answer tells one problem, shortened; the marks and the report have them all."""
-SHARD_PROBLEM_CHARACTERS = 80
+SHARD_PROBLEM_CHARACTERS = 62
 
 StepName = Literal[
     "ingest", "stitch", "align_pairs", "align_solve", "align_render",
@@ -29,6 +29,9 @@ FanOutName = Literal[
 ]
 STEPS: tuple[StepName, ...] = StepName.__args__  # type: ignore[attr-defined]
 FAN_OUTS: tuple[FanOutName, ...] = FanOutName.__args__  # type: ignore[attr-defined]
+
+
+MemoryGib = Annotated[float, Field(gt=0, le=65536)]
 
 
 class RunSpec(Document):
@@ -42,8 +45,14 @@ class RunSpec(Document):
     """Folder with the acquisition.json and tiles.csv to read instead of what the microscope wrote; paths in
     them are relative to `acquisition`. None: the acquisition's folder describes itself."""
     parameters: Parameters = Parameters()
+    memory_gib: MemoryGib | None = None
+    """Memory of a worker that a unit of work may fill, interpreter and libraries with it; None: no limit.
+    Results do not depend on it."""
     sentinel: Annotated[str, Field(pattern=r"^CANCEL(-[0-9a-f-]{36})?$")] = "CANCEL"
     """File of the work root that asks this run's shards to stop; other runs of the acquisition go on."""
+
+    retry: str | None = None
+    """Units in quarantine are tried again, once for each name that is given here."""
 
     @property
     def sentinel_path(self) -> Path:
@@ -95,6 +104,8 @@ class StepResult(Document):
     paths: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
     problem_count: int = 0
+    left: int = 0
+    """Units of a fan-out that were not settled, as far as this worker saw when it ended."""
 
 
 class ProbeTask(Document):
@@ -217,10 +228,12 @@ class PublishResult(StepResult):
 
 
 class ShardManifest(Document):
-    """The plan's file: unit ids per shard."""
+    """The plan's file: what the workers of a fan-out need to know; the units are in the ledger."""
 
     package: str
     """Release of this package that planned: keys of cells depend on it, so the workers' must be the same."""
     run: RunSpec
     step: FanOutName
-    shards: tuple[tuple[str, ...], ...]
+    shards: int
+    dealt: tuple[tuple[int, ...], ...] = ()
+    """Lots of each shard where nothing is claimed."""

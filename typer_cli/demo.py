@@ -75,6 +75,7 @@ def run_demo(
     *,
     size: str,
     workers: int | None,
+    memory_gib: float | None = None,
     engine: str | None = None,
     engine_config: Path | None = None,
     say: Callable[[str], None],
@@ -104,7 +105,10 @@ def run_demo(
         site = load_site("local", home=home, workers=workers)
         runs = Runs(with_engine(site, engine=engine, engine_config=engine_config), home=home)
         request = RunRequest(
-            source=str(made.acquisition), label=f"demo {size}", parameters=RECIPES[Size(size)].parameters
+            source=str(made.acquisition),
+            label=f"demo {size}",
+            parameters=RECIPES[Size(size)].parameters,
+            memory_gib=memory_gib,
         )
         record = runs.start(request, wait=True, on_event=on_event)
         clock.append(time.perf_counter())

@@ -100,6 +100,7 @@ def request_of(
     settings: list[str] | None,
     label: str = "",
     on_gate_fail: str | None = None,
+    memory_gib: float | None = None,
     outbox: Path | None = None,
 ) -> RunRequest:
     """What the user asks for, parsed once, with documents instead of a microscope's own."""
@@ -115,6 +116,7 @@ def request_of(
             "label": label,
             "sections": parse_sections(sections),
             "parameters": parse_settings(settings or []),
+            "memory_gib": memory_gib,
             **{name: value for name, value in words.items() if value is not None},
         },
         source="run start",

@@ -91,6 +91,14 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Worker processes of the embedded site; default: cores."),
 ]
+MemoryGib = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gib",
+        min=0.4,
+        help="Memory that a unit of work may fill, interpreter and libraries with it; default: no limit.",
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until the run ends and show progress meanwhile.")]
 Engine = Annotated[
     EngineName | None,

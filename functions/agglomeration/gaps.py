@@ -20,6 +20,7 @@ Arrays are (Z, Y, X); arguments are not changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.uint32]
 Indices = NDArray[np.int32]
+SLAB_VOXELS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,25 @@ class Shown:
 def show(
     image: Image, tissue: Mask, *, resin: Mask, artefact: Mask, fill_gap: int, fill_avoided: int
 ) -> Shown:
-    """Fill gaps, then bridge artefacts; see above. A filled gap is avoided where its source is."""
+    """Fill gaps, then bridge artefacts; see above. A filled gap is avoided where its source is.
+
+    Only what lies along z counts, so that rows are worked on in slabs: indices take 30 bytes a voxel.
+    """
+    masks = {name: np.zeros(tissue.shape, np.bool_) for name in ("tissue", "resin", "artefact", "bridged")}
+    filled = image
+    for rows in _slabs(tissue.shape):
+        cut = (slice(None), rows)
+        seen = image[cut]
+        part = _show(seen, tissue[cut], resin[cut], artefact[cut], fill_gap, fill_avoided)
+        for name, mask in masks.items():
+            mask[cut] = getattr(part, name)
+        if part.image is not seen:
+            filled = image.copy() if filled is image else filled
+            filled[cut] = part.image
+    return Shown(image=filled, **masks)
+
+
+def _show(image: Image, tissue: Mask, resin: Mask, artefact: Mask, fill_gap: int, fill_avoided: int) -> Shown:
     source, gap = _nearest(tissue, longest=fill_gap)
     if gap.any():
         image = np.take_along_axis(image, source, axis=0)
@@ -72,11 +92,22 @@ def label_bridges(labels: Labels, shown: Shown) -> Labels:
     """Labels in which every bridged voxel has what the trusted voxels on both of its sides agree on, or 0."""
     if not shown.bridged.any():
         return labels
-    before, after = _neighbours(shown.trusted)
-    above = np.take_along_axis(labels, np.maximum(before, 0), axis=0)
-    below = np.take_along_axis(labels, np.minimum(after, len(labels) - 1), axis=0)
-    agreed = np.where(above == below, above, np.uint32(0))
-    return np.where(shown.bridged, agreed, labels)
+    out, trusted = labels.copy(), shown.trusted
+    for rows in _slabs(labels.shape):
+        cut = (slice(None), rows)
+        before, after = _neighbours(trusted[cut])
+        above = np.take_along_axis(labels[cut], np.maximum(before, 0), axis=0)
+        below = np.take_along_axis(labels[cut], np.minimum(after, len(labels) - 1), axis=0)
+        agreed = np.where(above == below, above, np.uint32(0))
+        np.copyto(out[cut], agreed, where=shown.bridged[cut])
+    return out
+
+
+def _slabs(shape_zyx: tuple[int, ...]) -> Iterator[slice]:
+    """Rows (y) of about `SLAB_VOXELS` voxels."""
+    step = max(1, SLAB_VOXELS // max(1, shape_zyx[0] * shape_zyx[2]))
+    for start in range(0, shape_zyx[1], step):
+        yield slice(start, min(start + step, shape_zyx[1]))
 
 
 def _nearest(present: Mask, *, longest: int) -> tuple[Indices, Mask]:

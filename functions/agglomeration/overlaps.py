@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Labels = NDArray[np.unsignedinteger]
 Integers = NDArray[np.int64]
 
+BLOCK_VOXELS = 1 << 18
 ACCEPTED, NOT_MUTUAL, FEW_VOXELS, LOW_IOU = 0, 1, 2, 3
 
 
@@ -62,15 +63,31 @@ def overlaps(first: Labels, second: Labels) -> Overlaps:
     """
     if first.shape != second.shape:
         raise ValueError(f"second: shape {second.shape} must equal first's {first.shape}")
-    both = (first > 0) & (second > 0)
-    packed = (first[both].astype(np.uint64) << np.uint64(32)) | second[both].astype(np.uint64)
-    pairs, voxels = np.unique(packed, return_counts=True)
+    pairs, voxels = _meetings(first.reshape(-1), second.reshape(-1))
     a = (pairs >> np.uint64(32)).astype(np.int64)
     b = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    voxels = voxels.astype(np.int64)
     return Overlaps(
         first=a, second=b, voxels=voxels, first_voxels=_totals(a, voxels), second_voxels=_totals(b, voxels)
     )
+
+
+def _meetings(first: Labels, second: Labels) -> tuple[NDArray[np.uint64], Integers]:
+    """Pairs of labels packed into one number, ascending, and how many voxels carry both.
+
+    Block by block: packed and sorted a voxel takes 30 bytes.
+    """
+    found, counts = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    for start in range(0, first.size, BLOCK_VOXELS):
+        a, b = first[start : start + BLOCK_VOXELS], second[start : start + BLOCK_VOXELS]
+        both = (a > 0) & (b > 0)
+        packed = (a[both].astype(np.uint64) << np.uint64(32)) | b[both].astype(np.uint64)
+        keys, voxels = np.unique(packed, return_counts=True)
+        found.append(keys)
+        counts.append(voxels.astype(np.int64))
+    pairs, place = np.unique(np.concatenate(found), return_inverse=True)
+    total = np.zeros(pairs.size, np.int64)
+    np.add.at(total, place, np.concatenate(counts))
+    return pairs, total
 
 
 def decide(counts: Overlaps, *, min_iou: float, min_voxels: int) -> Decisions:

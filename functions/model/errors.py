@@ -6,7 +6,9 @@ PetavoxelError
 ├── VolumeError          an array is missing, half-written or of another shape
 ├── TaskError            a task document does not parse, or names what does not exist
 ├── UpstreamError        a step was started before what it reads was finished
-└── ModelError           network weights are missing or do not fit the data
+├── MemoryBudgetError    a unit of work needs, or asked for, more memory than its worker has
+├── ModelError           network weights are missing or do not fit the data
+└── WorkerError          a worker, or the site it runs at, cannot compute any unit
 
 Expected failures of single tiles, pairs or subvolumes are `Problem` values in results (`functions.tasks`);
 these exceptions are for what makes a step as a whole impossible. Every message ends with a remedy.
@@ -57,10 +59,22 @@ class UpstreamError(PetavoxelError):
     code = "upstream"
 
 
+class MemoryBudgetError(PetavoxelError):
+    """A unit of work does not fit the memory of a worker; the message names step, unit and budget."""
+
+    code = "memory"
+
+
 class ModelError(PetavoxelError):
     """Network weights are missing, damaged or do not fit the volume."""
 
     code = "model"
+
+
+class WorkerError(PetavoxelError):
+    """A worker, or the site it runs at, cannot compute any unit: a full disk, a node that is broken."""
+
+    code = "worker"
 
 
 def safe_join(root: Path, relative: str, *, field: str) -> Path:

@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 
 from functions.model.artefacts import ArtefactName
 from functions.model.base import Document
+from functions.model.fan_out import FanOutParameters
 
 Pixels = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Device = Literal["auto", "cpu", "cuda", "xpu"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 SeedOrder = Literal["raster", "reversed", "depth"]
 
 
@@ -169,12 +170,14 @@ class SegmentParameters(Document):
     device: Device = "auto"
     processes_per_device: Size = 1
     """So many worker processes share an accelerator: the first so many take the first, and so on."""
+    at_once: Size | None = None
+    """Subvolumes that a worker floods at once, in threads that share the network; None: 32 on an accelerator,
+    1 on a CPU."""
     batch: Size | None = None
-    """Fields of view per network call, canvases on the device; None: 32 on an accelerator, 1 on a CPU."""
+    """Fields of view per network call; None: 32 on an accelerator, 1 on a CPU."""
     objects: Size = 32
-    """With a batch: objects of a subvolume flooded at once; same result, 5 bytes of its memory per voxel."""
-    compile: bool = False
-    """With a batch: have torch compile the network, on accelerators."""
+    """With a batch and one subvolume at once: objects of it flooded at once, canvases on the device; same
+    result, 5 bytes of the device's memory per voxel and object."""
     mode: Literal["fast", "model"] = "fast"
     """`fast`: no moves near visited centres, deepest seeds first (`ffn.config.fast`): half the work, at no
     worse VOI on FIB-25 (`tests.benchmarks.ffn`, `fib25`). `model`: the network's own settings."""
@@ -313,7 +316,7 @@ class FinishParameters(Document):
 
 
 class Parameters(Document):
-    """The parameters of a run, one group a step."""
+    """The parameters of a run, one group a step; `fan_out` is for all that have many units."""
 
     ingest: IngestParameters = IngestParameters()
     stitch: StitchParameters = StitchParameters()
@@ -325,3 +328,4 @@ class Parameters(Document):
     resegment: ResegmentParameters = ResegmentParameters()
     agglomerate: AgglomerateParameters = AgglomerateParameters()
     finish: FinishParameters = FinishParameters()
+    fan_out: FanOutParameters = FanOutParameters()

@@ -14,7 +14,9 @@ def spline_basis(points_1d: Points, spacing_px: float, size: int) -> tuple[NDArr
     u = np.clip(points_1d / spacing_px, 0.0, float(size - 3))
     first = np.minimum(np.floor(u).astype(np.int64), size - 4)
     t = u - first
-    weights = np.stack(
-        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1
-    )
-    return first, weights / 6.0
+    rest = 1.0 - t
+    square, cube = t * t, rest * rest * rest / 6.0
+    last = square * t / 6.0
+    # they add up to 1
+    second = 3.0 * last - square + 2.0 / 3.0
+    return first, np.stack([cube, second, 1.0 - cube - second - last, last], axis=1)

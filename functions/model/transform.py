@@ -138,18 +138,23 @@ class Warp:
     def _inverse_smooth(
         self, points_yx: Points, *, iterations: int = 40, tolerance_px: float = 1e-3
     ) -> Points:
-        """By fixed point: converges where the sheet is no fold (its slope is below 1)."""
+        """By fixed point: converges where the sheet is no fold (its slope is below 1).
+
+        Each step is by that factor shorter than the last: the next need not be taken to know how short it is.
+        """
         back = np.linalg.inv(self.affine[:, :2]).T
         flat = points_yx - self.affine[:, 2]
         out = flat @ back
         if self.sheet is None:
             return out
+        last = 0.0
         for _ in range(iterations):
             new = (flat - self.sheet(out)) @ back
-            done = float(np.abs(new - out).max(initial=0.0)) < tolerance_px
+            step = float(np.abs(new - out).max(initial=0.0))
             out = new
-            if done:
+            if step < tolerance_px or step * step < 0.3 * tolerance_px * last:
                 break
+            last = step
         return out
 
     def then(self, affine: NDArray[np.float64]) -> Warp:

@@ -10,13 +10,16 @@ from functions.model.errors import UpstreamError
 from functions.model.gate import GateDocument, SectionVerdict
 from functions.model.transform import SectionLayout, SectionTransform
 from functions.model.volume import VolumeRef
-from functions.store.cells import Cell, Mark
+from functions.store.cells import Mark
+from functions.store.moved import marks_of, traffic_of
 from functions.store.run import Run
 from functions.store.transforms import load_layout, load_transform
 from functions.tasks import STEPS, Problem, StepName
 
 RESIDUAL = "residual_px_p95"
 ALIGN_RESIDUAL = "align_residual_px_p95"
+LATER: tuple[StepName, ...] = ("finish", "publish")
+"""Their marks come after what is told here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,8 @@ class StepTime:
     ended: float
     slowest: str
     slowest_s: float
+    traffic: dict[str, float]
+    """Bytes read and written, and the largest peak of memory (`functions.store.moved`)."""
 
     @property
     def wall_s(self) -> float:
@@ -128,7 +133,7 @@ def gather(run: Run, *, count: LabelCount, gate: GateDocument) -> Facts:
         UpstreamError: there are no labels.
         VolumeError: a section is not stitched, or the stack not solved.
     """
-    marks = {step: tuple(_marks(run, step)) for step in STEPS}
+    marks = {step: tuple(marks_of(run, step)) if step not in LATER else () for step in STEPS}
     return Facts(
         run=run,
         image=run.aligned.volume,
@@ -163,32 +168,13 @@ def require_labels(run: Run) -> VolumeRef:
         UpstreamError: relabel has not run, or not to its end.
     """
     ref, cell = labels_ref(run), run.cell("relabel")
-    written = sum(int(cell.mark(unit).figures["voxels"]) for unit in _done(cell))
+    written = sum(int(mark.figures["voxels"]) for mark in cell.marks())
     if written != ref.box.voxels:
         raise UpstreamError(
             f"{cell.path}: {written} of {ref.box.voxels} voxels are labelled",
             remedy="start the run at relabel",
         )
     return ref
-
-
-def _marks(run: Run, step: StepName) -> Iterator[Mark]:
-    """Marks of a step's units, in the order of their names."""
-    if step in ("finish", "publish"):
-        return
-    if step == "stitch":
-        units = [(run.cell(step, s.section.id), s.section.id) for s in run.sections]
-    elif step == "align_pairs":
-        units = [(run.cell(step, unit), unit) for unit in run.pairs]
-    else:
-        units = [(run.cell(step), unit) for unit in _done(run.cell(step))]
-    for cell, unit in units:
-        if cell.is_done(unit):
-            yield cell.mark(unit)
-
-
-def _done(cell: Cell) -> list[str]:
-    return sorted(path.stem for path in cell.file("done").glob("*.json"))
 
 
 def _time(step: StepName, marks: tuple[Mark, ...]) -> StepTime:
@@ -201,6 +187,7 @@ def _time(step: StepName, marks: tuple[Mark, ...]) -> StepTime:
         ended=max(mark.started + mark.seconds for mark in marks),
         slowest=slowest.unit,
         slowest_s=slowest.seconds,
+        traffic=traffic_of(marks),
     )
 
 

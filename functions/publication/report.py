@@ -16,8 +16,10 @@ import numpy as np
 
 from functions.model.gate import LEVELS, GateDocument
 from functions.publication import exhibits, pictures, planes, registered
-from functions.publication.facts import Facts
+from functions.publication.facts import Facts, StepTime
 from functions.store.cells import CODE_VERSION
+from functions.store.measured import PEAK
+from functions.store.moved import PER_VOXEL, per_voxel
 
 TEMPLATE = "report.html.j2"
 
@@ -42,6 +44,8 @@ class Bar:
     share: float
     slowest: str
     slowest_s: float
+    moved: str
+    """Bytes a voxel, and the largest peak of memory; empty where marks do not tell."""
 
 
 def render(facts: Facts, *, volume: Path) -> str:
@@ -168,9 +172,19 @@ def _bars(facts: Facts) -> list[Bar]:
             share=t.seconds / longest,
             slowest=t.slowest,
             slowest_s=t.slowest_s,
+            moved=_moved(t, facts.image.box.voxels),
         )
         for t in facts.times
     ]
+
+
+def _moved(time: StepTime, voxels: int) -> str:
+    """What a step read and wrote for each voxel of the volume, and what its largest unit took."""
+    found = per_voxel(time.traffic, voxels)
+    if not found:
+        return ""
+    read, written = (found[f"{name}_per_voxel"] for name in PER_VOXEL)
+    return f"read {read:.3g}, wrote {written:.3g} bytes a voxel; {time.traffic[PEAK]:.0f} MiB at most"
 
 
 def _largest(facts: Facts) -> list[tuple[int, int, str]]:

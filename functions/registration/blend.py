@@ -24,6 +24,8 @@ EMPTY: PixelBox = (0, 0, 0, 0)
 POWER = 4
 """Weights grow with this power of the distance to the rim (what `weight_at` gives)."""
 LAST = np.float32(-1e6)
+BLOCK_PX = 2048
+"""A strip is drawn so many columns at a time: a pixel takes some 50 bytes for each tile that it shows."""
 SEAM_PX = 16.0
 """Width of the feather along a seam; beyond, a pixel comes from one tile, so that nothing is seen twice."""
 
@@ -130,27 +132,47 @@ def blend(
 
     Each pixel comes from the tile whose rim is farthest, its lead added. Where another's is less than
     `SEAM_PX` nearer, both are mixed; towards the rim of a tile its share falls to 0, so that no edge shows.
-    Memory: one strip of each tile in it, and what `read` keeps.
+    Memory: a strip of both, `BLOCK_PX` columns of each tile in them, and what `read` keeps.
     """
     boxes = [_pixel_box(tile.rim()) if tile.usable.any() else EMPTY for tile in tiles]
     ramps = [ramp(tile.usable) for tile in tiles]
     for top in range(0, shape_yx[0], strip_px):
         rows = min(strip_px, shape_yx[0] - top)
         gray, covered = (np.zeros((rows, shape_yx[1]), np.uint8) for _ in range(2))
-        strip = (top, 0, top + rows, shape_yx[1])
-        parts: list[Part] = [(box, which, []) for box, which in _parts(strip, boxes)]
-        for k, tile in enumerate(tiles):
-            own = [part for part in parts if k in part[1]]
-            if own:
-                _draw_parts(tile, ramps[k], read(k), _common(strip, boxes[k]), own)
-        for (y0, x0, y1, x1), _, layers in parts:
-            if not layers:
-                continue
-            where = (slice(y0 - top, y1 - top), slice(x0, x1))
-            value, inside = _mixed(layers)
-            np.rint(np.clip(value, 0.0, 255.0, out=value), out=value)
-            gray[where], covered[where] = np.where(inside, value, np.float32(0.0)), inside
+        for left in range(0, shape_yx[1], BLOCK_PX):
+            block = (top, left, top + rows, min(left + BLOCK_PX, shape_yx[1]))
+            for part in _drawn_parts(tiles, ramps, boxes, read, block):
+                _put(part, gray, covered, top)
         yield top, gray, covered
+
+
+def _drawn_parts(
+    tiles: Sequence[Drawable],
+    ramps: Sequence[Floats],
+    boxes: Sequence[PixelBox],
+    read: Callable[[int], NDArray[np.generic]],
+    block: PixelBox,
+) -> list[Part]:
+    """The parts of a block with what the tiles show of them."""
+    parts: list[Part] = [(box, which, []) for box, which in _parts(block, boxes)]
+    own: dict[int, list[Part]] = {}
+    for part in parts:
+        for k in part[1]:
+            own.setdefault(k, []).append(part)
+    for k in sorted(own):
+        _draw_parts(tiles[k], ramps[k], read(k), _common(block, boxes[k]), own[k])
+    return parts
+
+
+def _put(part: Part, gray: Gray, covered: Gray, top: int) -> None:
+    """Mix the layers of a part into the strip that begins in row `top`."""
+    (y0, x0, y1, x1), _, layers = part
+    if not layers:
+        return
+    where = (slice(y0 - top, y1 - top), slice(x0, x1))
+    value, inside = _mixed(layers)
+    np.rint(np.clip(value, 0.0, 255.0, out=value), out=value)
+    gray[where], covered[where] = np.where(inside, value, np.float32(0.0)), inside
 
 
 def _parts(box: PixelBox, boxes: Sequence[PixelBox]) -> Iterator[tuple[PixelBox, list[int]]]:
@@ -163,11 +185,15 @@ def _parts(box: PixelBox, boxes: Sequence[PixelBox]) -> Iterator[tuple[PixelBox,
     rows = sorted({y0, y1, *(y for k in near for y in (boxes[k][0], boxes[k][2]) if y0 < y < y1)})
     for top, bottom in pairwise(rows):
         here = [k for k in near if boxes[k][0] <= top and boxes[k][2] >= bottom]
+        begin = sorted(here, key=lambda k: boxes[k][1], reverse=True)
         columns = sorted({x0, x1, *(x for k in here for x in (boxes[k][1], boxes[k][3]) if x0 < x < x1)})
+        which: list[int] = []
         for left, right in pairwise(columns):
-            which = [k for k in here if boxes[k][1] <= left and boxes[k][3] >= right]
+            which = [k for k in which if boxes[k][3] > left]
+            while begin and boxes[begin[-1]][1] <= left:
+                which.append(begin.pop())
             if which:
-                yield (top, left, bottom, right), which
+                yield (top, left, bottom, right), sorted(which)
 
 
 def _draw_parts(
@@ -236,10 +262,11 @@ def _draw(
 ) -> tuple[Floats, Mask, Sources]:
     """Grey values of one tile in a box of what is drawn, where it is drawn, and places in the tile."""
     where = tile.sources(top_left, shape)
-    local, inside, crop = where.local_yx, np.ones(shape, dtype=np.bool_), []
+    local, inside, crop, holes = where.local_yx, np.ones(shape, dtype=np.bool_), [], False
     for c, reach, corner in zip(local, tile.reach_yx_px, where.corner_yx, strict=True):
         low, high = (np.float32(r - corner) for r in reach)
         first, last = float(c.min()), float(c.max())
+        holes |= np.isnan(first)
         if not (first >= low and last <= high):  # nan: not
             inside &= (c >= low) & (c <= high)
             first = max(float(low), float(np.fmin.reduce(c, axis=None)))
@@ -251,7 +278,7 @@ def _draw(
     off = [np.float32(c - s.start) for c, s in zip(where.corner_yx, box, strict=True)]
     if any(off):
         local = local + np.array(off, dtype=np.float32)[:, None, None]
-    if np.isnan(local[0]).any():  # not drawn, so any place will do
+    if holes:  # not drawn, so any place will do
         local = np.where(np.isnan(local), np.float32(0.0), local)
     value = sample(image[box], local)
     value *= np.float32(tile.gain)

@@ -12,13 +12,13 @@ solution is the same for every layout of blocks; the tolerance says how near to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import linalg
+
+from functions.registration.robust import conjugate_gradients, factorised
 
 Floats = NDArray[np.float64]
 Sparse = Any
@@ -28,7 +28,6 @@ BLOCK_UNKNOWNS = 1_500
 TOLERANCE_PX = 3e-3
 WORN = 1.5
 """Factors are renewed after a system that took so many times the iterations of the one they are of."""
-MAX_ITERATIONS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +62,13 @@ class BlockSolver:
     def __call__(self, normal: Sparse, right: Floats, start: Floats | None) -> Floats:
         """Solve for K right sides (P, K), from a start that may be close."""
         if self._layout.step is None and normal.shape[0] <= DIRECT_LIMIT:
-            out: Floats = factorise(normal).solve(right)
+            out: Floats = factorised(normal).solve(right)
             return out
         fresh = not self._factors
         if fresh:
             self._rows = self._blocks()
-            self._factors = [factorise(normal[rows][:, rows]) for rows in self._rows]
-        coarse = factorise(self._coarse.T @ normal @ self._coarse)
+            self._factors = [factorised(normal[rows][:, rows]) for rows in self._rows]
+        coarse = factorised(self._coarse.T @ normal @ self._coarse)
 
         def correct(residual: Floats) -> Floats:
             out = np.asarray(self._coarse @ coarse.solve(self._coarse.T @ residual))
@@ -77,7 +76,7 @@ class BlockSolver:
                 out[rows] += factor.solve(residual[rows])
             return out
 
-        solution, iterations = conjugate_gradients(normal, right, correct, start)
+        solution, iterations = conjugate_gradients(normal, right, correct, start, tolerance_px=TOLERANCE_PX)
         if fresh:
             self._fresh_iterations = iterations
         elif self._fresh_iterations is not None and iterations > WORN * self._fresh_iterations:
@@ -98,40 +97,3 @@ class BlockSolver:
             low, high = max(0, first - overlap), first + step + overlap
             out.append(np.flatnonzero(np.isin(self._owner, sections[low:high])))
         return out
-
-
-def factorise(normal: Sparse) -> Any:
-    """Factor of a symmetric positive definite sparse matrix."""
-    return linalg.splu(
-        normal.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    )
-
-
-def conjugate_gradients(
-    normal: Sparse, right: Floats, correct: Callable[[Floats], Floats], start: Floats | None
-) -> tuple[Floats, int]:
-    """Preconditioned conjugate gradients for all K right sides (P, K) at once, each with steps of its own;
-    and how many iterations it took."""
-    x = np.zeros_like(right) if start is None else start.copy()
-    residual = right - normal @ x
-    z = correct(residual)
-    direction = z.copy()
-    power = (residual * z).sum(axis=0)
-    quiet = 0
-    iterations = 0
-    while iterations < MAX_ITERATIONS:
-        iterations += 1
-        pushed = normal @ direction
-        curve = (direction * pushed).sum(axis=0)
-        move = direction * (power / np.where(curve > 0, curve, 1.0))
-        x += move
-        # one short step may be chance; three in a row are the end
-        quiet = quiet + 1 if float(np.abs(move).max()) < TOLERANCE_PX else 0
-        if quiet == 3:
-            break
-        residual -= pushed * (power / np.where(curve > 0, curve, 1.0))
-        z = correct(residual)
-        after = (residual * z).sum(axis=0)
-        direction = z + direction * (after / np.where(power > 0, power, 1.0))
-        power = after
-    return x, iterations

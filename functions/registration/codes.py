@@ -33,7 +33,7 @@ def pull_codes(
         warp: from section px to px of the volume.
         covered: which pixels (H, W) of the strip are drawn.
     """
-    out = np.where(covered, TISSUE, OUTSIDE).astype(np.uint8)
+    out = np.where(covered, np.uint8(TISSUE), np.uint8(OUTSIDE))
     if not (cells > TISSUE).any():
         return out
     section = ChainedTile(

@@ -43,8 +43,21 @@ def percentile_range(counts: Histogram, *, low: float = 0.1, high: float = 99.9)
 
 def to_eight_bit(image: NDArray[np.uint16], low: float, high: float) -> NDArray[np.uint8]:
     """Map [low, high] to [1, 255]; 0 stays 0, so that black margins stay recognisable."""
-    scaled = np.clip((image.astype(np.float32) - low) * (254.0 / (high - low)) + 1.0, 1.0, 255.0)
-    return np.asarray(np.where(np.equal(image, 0), 0, np.rint(scaled)), dtype=np.uint8)
+    values = np.arange(1 << 16, dtype=np.float32)  # each is worked out once: an image as floats takes room
+    table = np.rint(np.clip((values - low) * (254.0 / (high - low)) + 1.0, 1.0, 255.0)).astype(np.uint8)
+    table[0] = 0
+    out: NDArray[np.uint8] = table[image]
+    return out
+
+
+def moments(counts: Histogram) -> tuple[float, float]:
+    """Mean and standard deviation of what a histogram counts; 0 where it counts nothing."""
+    total = counts.sum()
+    if total == 0:
+        return 0.0, 0.0
+    values = np.arange(len(counts), dtype=np.float64)
+    mean = float((counts * values).sum() / total)
+    return mean, float(np.sqrt((counts * (values - mean) ** 2).sum() / total))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ window. A shift d says that fixed[p] shows what moving[p + d] shows. All positio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +75,7 @@ def masked_correlation(
 
     Without `lags_yx` these are all, -(H - 1) ... Hm - 1 for images of H and Hm rows, so that shift 0 is at
     index (H - 1, W - 1). Fewer lags need shorter transforms: as long as keeps what wraps round out of them.
-    Variances are small differences of large sums, hence float64.
+    Variances are small differences of large sums, hence float64. Without gaps, one transform each is enough.
     """
     shapes = list(zip(fixed.shape, moving.shape, strict=True))
     lags = lags_yx or tuple((1 - h, m - 1) for h, m in shapes)
@@ -82,12 +83,19 @@ def masked_correlation(
     size = [next_fast_len(n, real=True) for n in least]
     f, fm = _centred(fixed, fixed_mask, device)
     m, mm = _centred(moving, moving_mask, device)
-    F, F2, FM = torch.fft.rfft2(torch.stack([f, f * f, fm]), size).conj()
-    M, M2, MM = torch.fft.rfft2(torch.stack([m, m * m, mm]), size)
-    products = torch.stack([F * M, FM * MM, F * MM, FM * M, F2 * MM, FM * M2])
-    wanted = [torch.arange(a, b + 1, device=device) % n for (a, b), n in zip(lags, size, strict=True)]
-    sums = torch.fft.irfft2(products, size)[:, wanted[0]][:, :, wanted[1]]
-    cross, count, sum_f, sum_m, square_f, square_m = sums
+    wanted = [torch.arange(a, b + 1, device=device) for a, b in lags]
+    at = [w % n for w, n in zip(wanted, size, strict=True)]
+    if fixed_mask.all() and moving_mask.all():
+        spectrum = torch.fft.rfft2(f, size).conj() * torch.fft.rfft2(m, size)
+        cross = torch.fft.irfft2(spectrum, size)[at[0]][:, at[1]]
+        sum_f, square_f, count = _common_sums(f, wanted, moving.shape)
+        sum_m, square_m, _ = _common_sums(m, [-w for w in wanted], fixed.shape)
+    else:
+        F, F2, FM = torch.fft.rfft2(torch.stack([f, f * f, fm]), size).conj()
+        M, M2, MM = torch.fft.rfft2(torch.stack([m, m * m, mm]), size)
+        products = torch.stack([F * M, FM * MM, F * MM, FM * M, F2 * MM, FM * M2])
+        sums = torch.fft.irfft2(products, size)[:, at[0]][:, :, at[1]]
+        cross, count, sum_f, sum_m, square_f, square_m = sums
     count = count.round().clamp(min=0.0)
     n = count.clamp(min=1.0)
     var_f, var_m = (square_f - sum_f**2 / n).clamp(min=0.0), (square_m - sum_m**2 / n).clamp(min=0.0)
@@ -95,6 +103,25 @@ def masked_correlation(
     floor = 1e-6 * energy.max() + 1e-12
     ncc = torch.where(energy > floor, (cross - sum_f * sum_m / n) / energy.clamp(min=floor), 0.0)
     return ncc.clamp(-1.0, 1.0).cpu().numpy(), count.cpu().numpy()
+
+
+def _common_sums(
+    image: Tensor, lags_yx: Sequence[Tensor], other_yx: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of an image and its square: sums over what a full image of another shape covers when it is moved by
+    minus each lag; and how many pixels that are. By running sums (Lewis, 1995), which need float64."""
+    first = [(-d).clamp(0, n) for d, n in zip(lags_yx, image.shape, strict=True)]
+    last = [
+        torch.maximum(a, (m - d).clamp(0, n))
+        for a, d, n, m in zip(first, lags_yx, image.shape, other_yx, strict=True)
+    ]
+    sums = []
+    for values in (image, image * image):
+        total = pad(values.cumsum(0).cumsum(1), (1, 0, 1, 0))
+        rows = total[last[0]] - total[first[0]]
+        sums.append(rows[:, last[1]] - rows[:, first[1]])
+    count = (last[0] - first[0])[:, None] * (last[1] - first[1])
+    return sums[0], sums[1], count.to(image.dtype)
 
 
 def _centred(image: Image, mask: Mask, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -186,14 +186,17 @@ def _band_window(image: Image, mask: Mask, level: Level) -> Image:
 
 def _centroids(mask: Mask, corner_yx: NDArray[np.int64], patch_px: int) -> Floats:
     """Middles (N, 2) of the usable pixels of square patches: what a match is about."""
-    y, x = (np.arange(n, dtype=np.float64) for n in mask.shape)
-    top, left = corner_yx.T
-    sums = []
-    for moment in (mask.astype(np.float64), mask * y[:, None], mask * x):
-        total = np.pad(moment, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-        bottom, right = top + patch_px, left + patch_px
-        sums.append(total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left])
-    return np.asarray(np.stack(sums[1:], axis=1) / np.maximum(sums[0], 1.0)[:, None], dtype=np.float64)
+    plane, x = mask.astype(np.float64), np.arange(mask.shape[1], dtype=np.float64)
+    moments = np.stack([np.ones(patch_px), np.arange(patch_px, dtype=np.float64)])
+    out = np.zeros((len(corner_yx), 2))
+    for top in np.unique(corner_yx[:, 0]):  # patches lie in rows: one product for each
+        chosen = np.flatnonzero(corner_yx[:, 0] == top)
+        count, down = moments @ plane[top : top + patch_px]
+        sums = np.pad(np.stack([count, down + top * count, x * count]).cumsum(axis=1), ((0, 0), (1, 0)))
+        left = corner_yx[chosen, 1]
+        pixels, *middle = sums[:, left + patch_px] - sums[:, left]
+        out[chosen] = np.stack(middle, axis=1) / np.maximum(pixels, 1.0)[:, None]
+    return out
 
 
 def refine_affine(a: Level, b: Level, warp: Warp, *, window_px: int) -> Warp | None:

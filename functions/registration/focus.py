@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from functions.registration.contrast import MIN_SAMPLES, SharedCells, balance
 from functions.registration.masks import CELL_PX, Gray, noise_std, reduce_mean
@@ -23,10 +22,21 @@ NOISE_SHARE = 0.25 * (1.0 - 1.0 / 9.0)
 def fine_cells(image: Gray) -> NDArray[np.float32]:
     """Variance of the detail between 2 and 6 px on cells of 8 x 8 px, without that of the noise."""
     half = reduce_mean(image, 2)
-    detail = half - ndimage.uniform_filter(half, 3)
+    detail = half - _mean_of_nine(half)
     noise = noise_std(image[::2, ::2], np.ones((-(-image.shape[0] // 2), -(-image.shape[1] // 2)), np.bool_))
     cells = reduce_mean(detail**2, CELL_PX // 2) - np.float32(NOISE_SHARE * noise**2)
     return cells[: -(-image.shape[0] // CELL_PX), : -(-image.shape[1] // CELL_PX)]
+
+
+def _mean_of_nine(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of 3 x 3 (Y, X), the border repeated."""
+    wide = np.pad(values, 1, mode="edge")
+    rows = wide[:-2] + wide[1:-1]
+    rows += wide[2:]
+    out = rows[:, :-2] + rows[:, 1:-1]
+    out += rows[:, 2:]
+    out *= np.float32(1.0 / 9.0)
+    return out
 
 
 def leads_px(shared: Sequence[SharedCells], fine: Sequence[NDArray[np.float32]], gains: Floats) -> Floats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from functions.model.parameters import StitchParameters
 from functions.registration.correlation import Shift
 from functions.registration.filters import CPU
-from functions.registration.masks import band_pass, reduce_all, reduce_mean
+from functions.registration.keeping import in_turn
 from functions.registration.montage import Pair, Placement, groups_of, place_tiles
 from functions.registration.overlaps import (
     Matches,
@@ -22,7 +22,7 @@ from functions.registration.overlaps import (
     coarse_offset,
     overlap_extent,
 )
-from functions.registration.search import FINE_REACH_PX, agreeing, join_loose, match_pair
+from functions.registration.search import FINE_REACH_PX, agreeing, join_loose, match_pair, reduced_tile
 from functions.registration.views import Reader, TileView, Upright, view_tile
 
 Floats = NDArray[np.float64]
@@ -150,23 +150,21 @@ def _coarse(
     """Offset of each pair by its whole overlap, on reduced images."""
     shapes = tiles.shapes
     factor = choose_factor(places, shapes, pairs)
-    reduced: dict[int, ReducedTile] = {}
-    for index in sorted({k for pair in pairs for k in pair}):
-        small = reduce_mean(tiles.image(index), factor)
-        mask = reduce_all(tiles.textured(index), factor)
-        image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0, device=device)
-        reduced[index] = ReducedTile(image=image, mask=mask, factor=factor)
+
+    def reduced(index: int) -> ReducedTile:
+        return reduced_tile(tiles, index, factor, device=device)
+
     return [
         coarse_offset(
-            reduced[a],
-            reduced[b],
+            first,
+            second,
             offset_yx_px=places[b] - places[a],
             shape_a=shapes[a],
             shape_b=shapes[b],
             reach_px=reach_px,
             device=device,
         )
-        for a, b in pairs
+        for (a, b), (first, second) in zip(pairs, in_turn(pairs, reduced), strict=True)
     ]
 
 

@@ -20,9 +20,9 @@ from functions.model.transform import Sheet, Warp, sheet_shape
 from functions.registration.correlation import Shift
 from functions.registration.lens import LensPrior, without_affine
 from functions.registration.overlaps import Matches
-from functions.registration.robust import solve_robust
+from functions.registration.robust import KeptFactor, Sparse, solve_robust
 from functions.registration.sheets import basis_rows
-from functions.registration.stiffness import FREEDOMS, MAX_JUDGED, most_probable, prior_of
+from functions.registration.stiffness import FREEDOMS, MAX_JUDGED, Prior, most_probable, prior_of
 
 Floats = NDArray[np.float64]
 Pair = tuple[int, int]
@@ -37,7 +37,7 @@ CELLS = 5
 MATCH_SIGMA_PX = 0.1
 """Accuracy of a patch, at least."""
 ROUNDS, FIRST_ROUNDS = 6, 4
-"""Of reweighting; the first solve only tells wrong matches from right ones."""
+"""Of reweighting; the first solve only tells wrong matches from right ones, for the stiffness."""
 ANGLE_SIGMA = 0.002
 TURNED = 0.009
 """Radians; lens and stage leave less."""
@@ -251,13 +251,12 @@ def solve_montage(
         for freedom in FREEDOMS
     ]
     weight = np.clip(peak, 0.05, 1) ** 2 / MATCH_SIGMA_PX**2
-    first = solve_robust(design, target, weight=weight, prior=priors[-1].of(count), rounds=FIRST_ROUNDS)
-    inside = (a_index < MAX_JUDGED) & (b_index < MAX_JUDGED)
-    best = most_probable(
-        priors, design, target, np.where(inside, weight * first.weight, 0.0), tiles=min(count, MAX_JUDGED)
-    )
+    judged = min(count, MAX_JUDGED)
+    inside = np.flatnonzero((a_index < judged) & (b_index < judged))
+    part = design[inside][:, np.r_[: judged * block, count * block : total]]
+    best = _stiffness(part, target[inside], weight[inside], priors, tiles=judged)
     solution = solve_robust(
-        design, target, weight=weight, prior=priors[best].of(count), rounds=ROUNDS, start=first.unknowns
+        design, target, weight=weight, prior=priors[best].of(count), rounds=ROUNDS, solver=KeptFactor()
     )
     cuts = np.cumsum([len(m) for m in matches])[:-1]
     shared = solution.unknowns[count * block :].T.reshape(2, *knots)
@@ -280,6 +279,13 @@ def solve_montage(
         weights=tuple(np.split(solution.weight, cuts)) if matches else (),
         lens=_lens(start, known, shared, spacing) if len(peak) else None,
     )
+
+
+def _stiffness(design: Sparse, target: Floats, weight: Floats, priors: Sequence[Prior], *, tiles: int) -> int:
+    """Which prior the matches of so many tiles speak for, wrong ones left out."""
+    prior = priors[-1].of(tiles)
+    first = solve_robust(design, target, weight=weight, prior=prior, rounds=FIRST_ROUNDS, solver=KeptFactor())
+    return most_probable(priors, design, target, weight * first.weight, tiles=tiles)
 
 
 def _lens(start: Floats, known: Floats, shared: Floats, spacing_px: float) -> Sheet | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from functions.model.parameters import StitchParameters
 from functions.model.transform import Warp
 from functions.registration.correlation import Shift, find_shift
-from functions.registration.masks import Image, Mask, band_pass, reduce_all, reduce_mean
+from functions.registration.masks import Image, Mask, band_pass, reduce_mean
 from functions.registration.montage import Pair, Placement, groups_of
 from functions.registration.overlaps import Matches, ReducedTile, fine_matches
 from functions.registration.views import Upright, is_plain, rotation
@@ -65,6 +65,14 @@ def match_pair(
         max_ratio=parameters.max_second_peak,
         device=device,
     )
+
+
+def reduced_tile(tiles: Upright, index: int, factor: int, *, device: torch.device) -> ReducedTile:
+    """An upright tile for the coarse search, in blocks of a power of two px."""
+    mask = tiles.textured_blocks(index, factor)
+    small = reduce_mean(tiles.image(index), factor)
+    image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0, device=device)
+    return ReducedTile(image=image, mask=mask, factor=factor)
 
 
 def agreeing(found: Matches, *, at_least: int = MIN_MATCHES, share: float = 0.5) -> Matches:
@@ -130,13 +138,7 @@ def _thumbnails(tiles: Upright, which: Sequence[int], device: torch.device) -> d
     factor = 1
     while longest / factor > THUMBNAIL_PX:
         factor *= 2
-    out = {}
-    for k in which:
-        mask = reduce_all(tiles.textured(k), factor)
-        small = reduce_mean(tiles.image(k), factor)
-        image = band_pass(small, mask, fine_px=1.0, coarse_px=8.0, device=device)
-        out[k] = ReducedTile(image=image, mask=mask, factor=factor)
-    return out
+    return {k: reduced_tile(tiles, k, factor, device=device) for k in which}
 
 
 def _anywhere(

@@ -164,9 +164,11 @@ def _solve(kinds: Sequence[Sequence[_Group]], prior: Floats, part: dict[int, int
     parts, size = max(part.values()) + 1, len(prior)
     found = np.zeros(size)
     weights = [[np.ones(len(g.values)) for g in groups] for groups in kinds]
-    normal, right = np.zeros((parts + 1, size, size)), np.zeros((parts + 1, size))
+    normal, right = np.zeros((size, size)), np.zeros(size)
+    left_normal, left_right = np.zeros((parts, size, size)), np.zeros((parts, size))
     for _ in range(ROUNDS):
         normal[:], right[:] = prior, 0.0
+        left_normal[:], left_right[:] = 0.0, 0.0
         for groups, own in zip(kinds, weights, strict=True):
             rest = [_centred(g.values - g.design @ found, w) for g, w in zip(groups, own, strict=True)]
             scale = max(NOISE, 1.4826 * float(np.median(np.abs(np.concatenate(rest))))) if rest else NOISE
@@ -175,12 +177,14 @@ def _solve(kinds: Sequence[Sequence[_Group]], prior: Floats, part: dict[int, int
                 design = _centred(group.design, weight)
                 scaled = (weight / scale**2)[:, None] * design
                 a, b = scaled.T @ design, scaled.T @ _centred(group.values, weight)
-                kept = [q for q in range(parts) if q not in {part[k] for k in group.tiles}]
-                normal[[*kept, parts]] += a
-                right[[*kept, parts]] += b
-        found = np.linalg.solve(normal[parts], right[parts])
-    without: Floats = np.asarray(np.linalg.solve(normal[:parts], right[:parts, :, None])[..., 0], np.float64)
-    return found, without
+                normal += a
+                right += b
+                for q in {part[k] for k in group.tiles}:
+                    left_normal[q] += a
+                    left_right[q] += b
+        found[:] = np.linalg.solve(normal, right)
+    without = np.linalg.solve(normal - left_normal, (right - left_right)[..., None])[..., 0]
+    return found, np.asarray(without, dtype=np.float64)
 
 
 def _centred(values: Floats, weight: Floats) -> Floats:

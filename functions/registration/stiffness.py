@@ -93,15 +93,12 @@ def most_probable(
     Args:
         weight: inverse variances (M,), 0 for what does not count. The noise is taken to be larger where no
             prior explains the targets with as little: noisy matches are no evidence of bending.
-        tiles: the weights are 0 for matches of others than the first so many tiles; their unknowns are left
-            out.
+        tiles: how many there are.
     """
     rows = np.flatnonzero(weight)
     if not len(rows):
         return 0
-    knots, block = priors[0].lens.shape[0], priors[0].tile.shape[0]
-    columns = np.r_[: tiles * block, design.shape[1] - knots : design.shape[1]]
-    part, seen, w = design[rows][:, columns], target[rows], weight[rows]
+    part, seen, w = design[rows], target[rows], weight[rows]
     scaled = part.T.tocsr().multiply(w).tocsr()
     normal, right, square = scaled @ part, scaled @ seen, float((w[:, None] * seen**2).sum())
     found = []

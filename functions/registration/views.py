@@ -18,7 +18,16 @@ from functions.model.transform import Warp
 from functions.registration.artefacts import torn_cells
 from functions.registration.contrast import histogram
 from functions.registration.focus import fine_cells
-from functions.registration.masks import CELL_PX, Gray, Mask, enlarge, reduce_mean, require_gray, tile_masks
+from functions.registration.masks import (
+    CELL_PX,
+    Gray,
+    Mask,
+    enlarge,
+    reduce_all,
+    reduce_mean,
+    require_gray,
+    tile_masks,
+)
 from functions.registration.warp import dense_coordinates, sample
 
 Floats = NDArray[np.float64]
@@ -115,6 +124,16 @@ class Upright:
             inside &= (c >= 0) & (c <= n - 1)
         out: Mask = inside & (sample(raw.astype(np.float32), where, cubic=False) > 0.99)
         return out
+
+    def textured_blocks(self, index: int, factor: int) -> Mask:
+        """Blocks of `factor` px, a power of two, that are `textured` in every pixel."""
+        if not is_plain(self.frames[index]):
+            return reduce_all(self.textured(index), factor)
+        view = self.views[index]
+        if factor >= CELL_PX:
+            return reduce_all(view.textured, factor // CELL_PX)
+        y, x = (-(-n // factor) for n in view.shape_yx)
+        return enlarge(view.textured, (y, x), CELL_PX // factor)
 
     def back(self, index: int, points_yx: Floats) -> Floats:
         """Upright pixels (N, 2) to raw pixels of the tile."""

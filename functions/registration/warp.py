@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample
 
 from functions.registration.filters import CPU, strips
 from functions.registration.planes import Plane
@@ -91,9 +91,12 @@ def _nodes(
 
 def _between(nodes: NDArray[np.floating[Any]], shape_yx: tuple[int, int], step_px: int) -> torch.Tensor:
     """All pixels (2, H, W) of a box from every `step_px`th, by linear interpolation."""
-    full = [(n - 1) * step_px + 1 for n in nodes.shape[1:]]
-    dense = interpolate(torch.from_numpy(nodes)[None], size=full, mode="bilinear", align_corners=True)
-    return dense[0, :, : shape_yx[0], : shape_yx[1]]
+    coarse = torch.from_numpy(nodes)
+    part = torch.arange(step_px, dtype=coarse.dtype) / step_px
+    across = torch.addcmul(coarse[..., :-1, None], coarse.diff(dim=-1)[..., None], part)
+    lines = across.flatten(-2)[..., : shape_yx[1]]
+    down = torch.addcmul(lines[:, :-1, None], lines.diff(dim=-2)[:, :, None], part[:, None])
+    return down.flatten(1, 2)[:, : shape_yx[0]]
 
 
 def sample(
@@ -105,15 +108,13 @@ def sample(
 ) -> Floats:
     """Values (H, W) of an image at y, x (2, H, W); beyond its border the nearest pixel is repeated."""
     source = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(device)[None, None]
-    grid = np.empty((1, *coordinates.shape[1:], 2), np.float32)
-    for k, axis in enumerate((1, 0)):
-        np.multiply(
-            coordinates[axis], 2.0 / max(image.shape[axis] - 1, 1), out=grid[0, ..., k], casting="same_kind"
-        )
+    grid = np.empty((2, *coordinates.shape[1:]), np.float32)
+    for plane, axis in zip(grid, (1, 0), strict=True):
+        np.multiply(coordinates[axis], 2.0 / max(image.shape[axis] - 1, 1), out=plane, casting="same_kind")
     grid -= 1.0
     out = grid_sample(
         source,
-        torch.from_numpy(grid).to(device),
+        torch.from_numpy(grid).to(device).permute(1, 2, 0)[None],
         mode="bicubic" if cubic else "bilinear",
         padding_mode="border",
         align_corners=True,

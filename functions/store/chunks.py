@@ -20,6 +20,7 @@ from zarr.codecs import BytesCodec, ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
 
 from functions.model.geometry import ZYX, Box
+from functions.store.traffic import note_written
 
 AnyArray = NDArray[np.generic]
 
@@ -62,7 +63,9 @@ def write_chunks(folder: Path, compressor: Zstd, box: Box, data: AnyArray, chunk
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         try:
-            partial.write_bytes(compressor.encode(np.ascontiguousarray(part)))
+            packed = compressor.encode(np.ascontiguousarray(part))
+            partial.write_bytes(packed)
             os.replace(partial, path)
+            note_written(stored=len(packed))
         finally:
             partial.unlink(missing_ok=True)

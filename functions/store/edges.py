@@ -1,8 +1,8 @@
 """Files of agglomeration: pairs that might be one object, what flooding them again showed, what was decided.
 
-    candidates/<key>/points/<block>.npy      one row a pair (`POINT`), in the order in which they are flooded
-    candidates/<key>/sizes/<block>.npy       voxels of each object inside the block (`SIZE`)
-    resegment/<key>/evidence/<unit>.npy      one row a pair (`EVIDENCE`)
+    candidates/<key>/points/3fa/<block>.npy  one row a pair (`POINT`), in the order in which they are flooded
+    candidates/<key>/sizes/3fa/<block>.npy   voxels of each object inside the block (`SIZE`)
+    resegment/<key>/evidence/3fa/<unit>.npy  one row a pair (`EVIDENCE`)
     agglomerate/<key>/edges.csv              the edge list: every pair, its scores and the decision
     agglomerate/<key>/mapping.npy            object of each id that is not its own (`MAPPED`)
 
@@ -24,6 +24,7 @@ from functions.model.errors import UpstreamError
 from functions.model.geometry import Box, cut_box
 from functions.store.equalities import Records, read_records, write_records
 from functions.store.run import Run
+from functions.store.spread import spread
 
 AGGLOMERATE_UNIT = "all"
 """The one unit of agglomerate."""
@@ -76,17 +77,17 @@ def blocks_of(run: Run) -> Iterator[Box]:
 
 def points_path(run: Run, block: str) -> Path:
     """Where the candidates of a block are."""
-    return run.cell("candidates").file("points") / f"{block}.npy"
+    return spread(run.cell("candidates").file("points"), f"{block}.npy")
 
 
 def sizes_path(run: Run, block: str) -> Path:
     """Where the sizes of a block's objects are."""
-    return run.cell("candidates").file("sizes") / f"{block}.npy"
+    return spread(run.cell("candidates").file("sizes"), f"{block}.npy")
 
 
 def evidence_path(run: Run, unit: str) -> Path:
     """Where the evidence of a batch of candidates is."""
-    return run.cell("resegment").file("evidence") / f"{unit}.npy"
+    return spread(run.cell("resegment").file("evidence"), f"{unit}.npy")
 
 
 def batches_of(run: Run) -> Iterator[tuple[str, Records]]:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from functions.store.traffic import note_read
+
 FINGERPRINT_LENGTH = 16
 
 
@@ -49,14 +51,18 @@ def write_bytes(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
 
 
-def write_json(path: Path, document: object) -> None:
-    """Write a JSON document atomically, keys sorted, so that equal content means equal bytes."""
-    write_bytes(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+def write_json(path: Path, document: object, *, indent: int | None = 1) -> None:
+    """Write a JSON document atomically, keys sorted, so that equal content means equal bytes.
+
+    Documents of many numbers are for programs: without an indent they take a tenth of the time.
+    """
+    write_bytes(path, (json.dumps(document, indent=indent, sort_keys=True) + "\n").encode())
 
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as handle:
+        note_read(stored=os.fstat(handle.fileno()).st_size)
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from functions.model.errors import AcquisitionError
 from functions.store.files import atomic_path, sha256_file
 from functions.store.mrc import MrcError, MrcHeader, is_mrc, read_header, read_plane
+from functions.store.traffic import note_read
 
 MAX_TILE_PIXELS = 2**29
 """Largest tile that is decoded (e.g. 23,170 x 23,170): a small file must not unpack into all memory."""
@@ -78,11 +79,14 @@ def read_tile(path: Path, plane: int | None = None) -> TilePixels:
             format, damaged, or more than `MAX_TILE_PIXELS` pixels.
     """
     kind = _format(path)
-    if plane is not None or kind == "MRC":
-        with _reading(path):
-            return read_plane(path, _mrc_header(path, plane or 0), plane or 0)
     with _reading(path):
-        return _read_tiff(path) if kind == "TIFF" else _read_picture(path, kind)
+        if plane is not None or kind == "MRC":
+            pixels = read_plane(path, _mrc_header(path, plane or 0), plane or 0)
+            note_read(stored=pixels.nbytes, raw=pixels.nbytes)
+        else:
+            pixels = _read_tiff(path) if kind == "TIFF" else _read_picture(path, kind)
+            note_read(stored=path.stat().st_size, raw=pixels.nbytes)
+        return pixels
 
 
 def tile_sha256(path: Path, plane: int | None = None) -> str:
@@ -155,7 +159,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises on damaged bytes (it may be anything) into one error."""
     try:
         yield
-    except TileReadError:
+    except (TileReadError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TileReadError(path, "too_large", f"more than {MAX_TILE_PIXELS} pixels") from None

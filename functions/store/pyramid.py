@@ -21,6 +21,8 @@ import zarr
 from numpy.typing import NDArray
 
 from functions.model.geometry import ZYX, Box
+from functions.store.counted import store_at
+from functions.store.traffic import note_read, note_written
 
 Pooling = Literal["mean", "mode", "max"]
 AnyArray = NDArray[np.generic]
@@ -29,7 +31,7 @@ Read = Callable[[Box], Any]
 
 ISOTROPY = 1.5
 """An axis is halved with the finest one while its voxel is at most this many times longer."""
-SLAB_VOXELS = 1 << 24
+SLAB_VOXELS = 1 << 21
 """Source voxels pooled at a time."""
 
 
@@ -144,8 +146,11 @@ def write_levels(
         )  # fmt: skip
         array = _create(group / level.path, level.shape_zyx, dtype, chunk, shard)
         for box in shard_boxes(level.shape_zyx, shard):
-            data = source(box) if level.path == "0" else _pooled(source, source_shape, box, level, pooling)
+            first = level.path == "0"
+            data = source(box) if first else _pooled(source, source_shape, box, level, pooling, dtype)
             array[box.slices] = data
+            note_written(raw=data.nbytes)
+            del data  # or it would be held while the next shard is read
         source, source_shape = _reader(array), level.shape_zyx
 
 
@@ -158,7 +163,7 @@ def _create(path: Path, shape: ZYX, dtype: str, chunk: ZYX, shard: ZYX) -> zarr.
         shuffle="noshuffle" if dtype == "uint8" else "shuffle",
     )
     return zarr.create_array(
-        store=str(path),
+        store=store_at(path),
         shape=shape,
         chunks=chunk,
         shards={"shape": shard, "index_location": "start"},
@@ -169,13 +174,13 @@ def _create(path: Path, shape: ZYX, dtype: str, chunk: ZYX, shard: ZYX) -> zarr.
     )
 
 
-def _pooled(read: Read, source_shape: ZYX, box: Box, level: Level, pooling: Pooling) -> AnyArray:
+def _pooled(read: Read, source_shape: ZYX, box: Box, level: Level, pooling: Pooling, dtype: str) -> AnyArray:
     """A box of `level`, pooled from the level before in slabs of bounded size."""
     pool = POOLS[pooling]
     step, shape = level.step_zyx, box.shape_zyx
     thickness = max(1, SLAB_VOXELS // max(1, step[0] * shape[1] * step[1] * shape[2] * step[2]))
     whole = Box(offset_zyx=(0, 0, 0), shape_zyx=source_shape)
-    slabs = []
+    out = np.empty(shape, dtype)
     for z in range(0, shape[0], thickness):
         target = Box(
             offset_zyx=(box.offset_zyx[0] + z, *box.offset_zyx[1:]),
@@ -185,8 +190,8 @@ def _pooled(read: Read, source_shape: ZYX, box: Box, level: Level, pooling: Pool
             offset_zyx=_zyx([o * s for o, s in zip(target.offset_zyx, step, strict=True)]),
             shape_zyx=_zyx([n * s for n, s in zip(target.shape_zyx, step, strict=True)]),
         ).intersect(whole)
-        slabs.append(pool(read(under), step))
-    return np.concatenate(slabs)
+        out[z : z + thickness] = pool(read(under), step)
+    return out
 
 
 def _blocks(data: NDArray[np.unsignedinteger], step_zyx: ZYX) -> list[NDArray[np.unsignedinteger]]:
@@ -199,7 +204,12 @@ def _blocks(data: NDArray[np.unsignedinteger], step_zyx: ZYX) -> list[NDArray[np
 
 
 def _reader(array: zarr.Array) -> Read:
-    return lambda box: np.asarray(array[box.slices])
+    def read(box: Box) -> AnyArray:
+        data = np.asarray(array[box.slices])
+        note_read(raw=data.nbytes)
+        return data
+
+    return read
 
 
 def _zyx(values: object) -> ZYX:

@@ -9,6 +9,7 @@ worker at any time and finds what came before it; nothing but paths and paramete
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -32,8 +33,10 @@ NOT_IN_PAIRS = {
     "window_px",
 }
 """Parameters of the align steps that a pair's matches do not depend on."""
-NOT_IN_LABELS = {"model", "allow_ungated", "checkpoint_seconds"}
+NOT_IN_LABELS = {"model", "at_once", "allow_ungated", "checkpoint_seconds"}
 """Parameters of the segment step that its results do not depend on; the model counts by its content."""
+OWN_CELLS: tuple[StepName, ...] = ("stitch", "align_pairs")
+"""Steps whose units have a cell each."""
 
 
 class IngestedSection(Document):
@@ -67,8 +70,12 @@ class AlignedVolume(Document):
 class Run:
     """Paths and keys of one run. Cheap to build; reads the ingest manifest on first need."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, *, stop: Callable[[], bool] = lambda: False) -> None:
+        """Args:
+        stop: asked in the middle of long units whether they should be put away now.
+        """
         self.spec = spec
+        self.stop = stop
         self.work = Path(spec.work)
         self.acquisition_folder = Path(spec.acquisition)
         self.documents = Path(spec.documents) if spec.documents is not None else None
@@ -79,7 +86,7 @@ class Run:
     def ingest_cell(self) -> Cell:
         """The cell of ingest, keyed by folder name and parameters; its manifest carries the content."""
         key = fingerprint(self.acquisition_folder.name, self.parameters.ingest.to_json(), CODE_VERSION)
-        return Cell(self.work / "ingest" / key)
+        return self._cell("ingest", key)
 
     @property
     def manifest_path(self) -> Path:
@@ -280,21 +287,32 @@ class Run:
             key = self.agglomerate_key
         else:
             key = self.finish_key
-        return Cell(self.work / step / key)
+        return self._cell(step, key)
+
+    def _cell(self, step: str, key: str) -> Cell:
+        return Cell(self.work / step / key, self.spec.memory_gib)
+
+    def board(self, step: StepName) -> Cell:
+        """The cell whose ledger all units of a fan-out step are claimed in: that of the step, or, where each
+        unit has a cell of its own, one for all of them."""
+        if step not in OWN_CELLS:
+            return self.cell(step)
+        keys = self._stitch_keys if step == "stitch" else {u: self.pair_key(u) for u in self.pairs}
+        return Cell(self.work / step / f"all-{fingerprint(keys)}")
 
     @property
     def gate_cell(self) -> Cell:
         """The cell of the verdict on the solved stack."""
-        return Cell(self.work / "gate" / self.gate_key)
+        return self._cell("gate", self.gate_key)
 
     def seam_evidence_cell(self, section_id: str) -> Cell:
         """What the images of a stitched section's tiles say about its seams."""
-        return Cell(self.work / "evidence" / fingerprint("seams", self._stitch_keys[section_id]))
+        return self._cell("evidence", fingerprint("seams", self._stitch_keys[section_id]))
 
     @property
     def pair_evidence_cell(self) -> Cell:
         """What the images of sections that follow each other say about the solved stack; a unit a pair."""
-        return Cell(self.work / "evidence" / fingerprint("pairs", self.solve_key))
+        return self._cell("evidence", fingerprint("pairs", self.solve_key))
 
     @property
     def model_path(self) -> Path:

@@ -119,12 +119,14 @@ class Recent(Generic[Number]):
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._images: OrderedDict[int, NDArray[Number]] = OrderedDict()
+        self._bytes = 0
 
     def get(self, index: int, make: Callable[[], NDArray[Number]]) -> NDArray[Number]:
         """Image `index`, made when it is not kept."""
         if index not in self._images:
             self._images[index] = make()
+            self._bytes += self._images[index].nbytes
         self._images.move_to_end(index)
-        while len(self._images) > 1 and sum(i.nbytes for i in self._images.values()) > self._most_bytes:
-            self._images.popitem(last=False)
+        while len(self._images) > 1 and self._bytes > self._most_bytes:
+            self._bytes -= self._images.popitem(last=False)[1].nbytes
         return self._images[index]

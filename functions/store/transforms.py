@@ -19,6 +19,7 @@ from functions.model.transform import CutSheet, SectionLayout, SectionTransform,
 from functions.model.volume import VolumeRef
 from functions.store.files import write_bytes, write_json
 from functions.store.run import AlignedVolume, Run
+from functions.store.traffic import note_read, note_written
 from functions.store.volumes import Volume
 
 CHUNK_PX = 512
@@ -55,6 +56,7 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, 1)
     write_bytes(path, buffer.getvalue())
+    note_written(stored=buffer.tell(), raw=sum(array.nbytes for array in arrays.values()))
 
 
 def read_arrays(path: Path, *names: str) -> tuple[NDArray[np.generic], ...]:
@@ -65,7 +67,9 @@ def read_arrays(path: Path, *names: str) -> tuple[NDArray[np.generic], ...]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return tuple(np.asarray(archive[name]) for name in names)
+            arrays = tuple(np.asarray(archive[name]) for name in names)
+        note_read(stored=path.stat().st_size, raw=sum(array.nbytes for array in arrays))
+        return arrays
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise VolumeError(
             f"{path}: cannot be read ({error})", remedy="run the step that writes it again"

@@ -1,4 +1,8 @@
-"""Zarr arrays of the run directory: created whole, opened checked, read and written by boxes."""
+"""Zarr arrays of the run directory: created whole, opened checked, read and written by boxes.
+
+A box that is written holds whole chunks, each of which is a file: so a file has one writer, and is written
+once by a unit.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,14 @@ from functions.model.errors import VolumeError
 from functions.model.geometry import Box
 from functions.model.volume import VolumeRef
 from functions.store.chunks import holds_whole_chunks, write_chunks, zstd_of
+from functions.store.counted import store_at
 from functions.store.files import atomic_path
+from functions.store.limits import is_out_of_memory
+from functions.store.traffic import note_read, note_written
 
 AnyArray = NDArray[np.generic]
+zarr.config.set({"threading.max_workers": 4, "async.concurrency": 4})
+"""A worker has one thread of arithmetic; chunks in flight and stacks of threads would count as its memory."""
 
 
 class Volume:
@@ -51,7 +60,7 @@ class Volume:
         """
         path = work / ref.path
         try:
-            array = zarr.open_array(str(path), mode="r+")
+            array = zarr.open_array(store_at(path), mode="r+")
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise VolumeError(f"{path}: no array ({error})", remedy="run the step that writes it") from None
         if tuple(array.shape) != ref.shape_zyx or str(array.dtype) != ref.dtype:
@@ -69,21 +78,35 @@ class Volume:
         """
         self._check(box)
         try:
-            return np.asarray(self._array[box.slices])
+            data = np.asarray(self._array[box.slices])
         except (RuntimeError, ValueError, OSError) as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
             raise VolumeError(
                 f"{self.ref.path}: box {box.id}: damaged chunk ({error})",
                 remedy="run the step that writes it again",
             ) from None
+        note_read(raw=data.nbytes)
+        return data
 
     def write(self, box: Box, data: AnyArray) -> None:
-        """Write a box. Two writers must never share a chunk; steps choose their write boxes so."""
+        """Write a box of whole chunks; at the volume's end they may be cut off.
+
+        Raises:
+            VolumeError: the box leaves the volume, or shares a chunk with what lies outside of it.
+        """
         self._check(box)
-        whole = data.shape == box.shape_zyx and str(data.dtype) == self.ref.dtype
-        if self._zstd and whole and holds_whole_chunks(box, self.ref.shape_zyx, self.ref.chunk_zyx):
+        if not holds_whole_chunks(box, self.ref.shape_zyx, self.ref.chunk_zyx):
+            raise VolumeError(
+                f"{self.ref.path}: box {box} is not of whole chunks {self.ref.chunk_zyx}: two writers would"
+                " share a file",
+                remedy="fix the plan",
+            )
+        if self._zstd and data.shape == box.shape_zyx and str(data.dtype) == self.ref.dtype:
             write_chunks(self._folder, self._zstd, box, data, self.ref.chunk_zyx)
         else:
             self._array[box.slices] = data
+        note_written(raw=data.nbytes)
 
     def _check(self, box: Box) -> None:
         if not self.ref.box.contains(box):

@@ -29,17 +29,12 @@ from ffn.importing import import_google_ffn
 from ffn.inference import Progress, Segmentation, segment
 from functions.evaluation import evaluate
 from functions.model.geometry import Box
-from tests.benchmarks.fib25 import VOXEL_SIZE_NM, Block, parse_box, read_block
+from tests.benchmarks.fib25_block import VOXEL_SIZE_NM, Block, parse_box, read_block
 
 GOOGLE_BOX = "77:173,77:173,77:173"
 GOOGLE = "google_ffn_box_z077-173_y077-173_x077-173.npz"
 INNER_RIM_PX = 8
 """Nearer to the box's faces hardly any voxel is reached; figures without it say more about the network."""
-
-
-def read_box(text: str) -> Box:
-    """`z0:z1,y0:y1,x0:x1`, or one range for all three axes."""
-    return parse_box(text if "," in text else ",".join([text] * 3))
 
 
 def measure(data: Path, box: Box, modes: list[str], *, reference: bool = True) -> dict[str, Any]:
@@ -57,7 +52,7 @@ def measure(data: Path, box: Box, modes: list[str], *, reference: bool = True) -
         print(f"{mode} ({kernel})", file=sys.stderr, flush=True)
         found, seconds, cpu_seconds = timed(block, model, configs[mode], kernel)
         document[mode] = {**figures(found, block, seconds), "cpu_seconds": round(cpu_seconds, 2)}
-        if mode != "fast" and box == read_box(GOOGLE_BOX):
+        if mode != "fast" and box == parse_box(GOOGLE_BOX):
             document[mode]["identical_to_google"] = is_google(found, data)
         if reference:
             document[mode]["ratio"] = round(document["reference"]["seconds"] / seconds, 3)
@@ -139,7 +134,7 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description="Seconds and quality of FFN inference on one box of FIB-25")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--box", type=read_box, default=read_box("77:173"))
+    parser.add_argument("--box", type=parse_box, default=parse_box("77:173"))
     parser.add_argument("--modes", type=lambda text: text.split(","), default=["exact", "fast"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(

@@ -39,7 +39,7 @@ from functions.training.entries import parse_box
 from functions.training.recipe import Recipe, load_recipe
 from functions.training.sampling import upsample_labels
 from functions.training.volumes import open_held_out
-from tests.benchmarks.fib25 import BLOCK, VOXEL_SIZE_NM
+from tests.benchmarks.fib25_block import BLOCK, VOXEL_SIZE_NM
 
 RECIPE = Path(__file__).with_name("fib25_recipe.toml")
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,6 @@ import argparse
 import json
 import resource
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +40,7 @@ from functions.store.labels import grid_of
 from functions.store.run import Run
 from functions.tasks import RunSpec
 from functions.thresholding import Trial, read_agglomerated, sweep
-
-VOXEL_SIZE_NM = (10.0, 10.0, 10.0)
-RIM_PX = 16
-BLOCK = "training_sample2_z000-173.npz"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """The box of the block: image, truth, and what google/ffn published; all (Z, Y, X)."""
-
-    raw: np.ndarray
-    truth: np.ndarray
-    published: np.ndarray
-
-
-def read_block(data: Path, box: Box) -> Block:
-    """Cut the box out of the block."""
-    with np.load(data / "fib25" / BLOCK, allow_pickle=False) as archive:
-        return Block(
-            raw=archive["raw"][box.slices],
-            truth=archive["gt"][box.slices],
-            published=archive["google_ffn_segmentation"][box.slices],
-        )
+from tests.benchmarks.fib25_block import BLOCK, RIM_PX, VOXEL_SIZE_NM, Block, parse_box, read_block
 
 
 def run_flow(
@@ -135,12 +112,6 @@ def _row(trial: Trial) -> dict[str, Any]:
 def figures(labels: np.ndarray, truth: np.ndarray) -> Evaluation:
     """Evaluated without the rim that no field of view can be centred in."""
     return evaluate(labels, truth, voxel_size_zyx_nm=VOXEL_SIZE_NM, rim_zyx_px=(RIM_PX,) * 3)
-
-
-def parse_box(text: str) -> Box:
-    """`z0:z1,y0:y1,x0:x1` in voxels of the block."""
-    (z0, z1), (y0, y1), (x0, x1) = (map(int, axis.split(":")) for axis in text.split(","))
-    return Box(offset_zyx=(z0, y0, x0), shape_zyx=(z1 - z0, y1 - y0, x1 - x0))
 
 
 def parse_triple(text: str) -> tuple[int, int, int]:

@@ -25,22 +25,25 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from functions.loading import uncollected
 
-from functions import align_pairs, align_render, align_solve, stitch
-from functions.model.acquisition import Acquisition, Section, Tile
-from functions.model.artefacts import CRACK, FOLD, TISSUE
-from functions.model.parameters import AlignParameters, Parameters
-from functions.registration.masks import CELL_PX, reduce_mean
-from functions.store.artefacts import load_artefacts, save_artefacts
-from functions.store.images import tile_shape
-from functions.store.run import Run
-from functions.store.tiles import TileReader
-from functions.store.transforms import load_layout, load_transform, read_arrays, section_volume
-from functions.store.volumes import Volume
-from functions.tasks import StepName
-from tests.functions.registration_scenes import start, tile
+with uncollected():  # as a worker loads its steps
+    import numpy as np
+    import torch
+
+    from functions import align_pairs, align_render, align_solve, stitch
+    from functions.model.acquisition import Acquisition, Section, Tile
+    from functions.model.artefacts import CRACK, FOLD, TISSUE
+    from functions.model.parameters import AlignParameters, Parameters
+    from functions.registration.masks import CELL_PX, reduce_mean
+    from functions.store.artefacts import load_artefacts, save_artefacts
+    from functions.store.images import tile_shape
+    from functions.store.run import Run
+    from functions.store.tiles import TileReader
+    from functions.store.transforms import load_layout, load_transform, read_arrays, section_volume
+    from functions.store.volumes import Volume
+    from functions.tasks import StepName
+    from tests.functions.registration_scenes import start, tile
 
 STAGES: tuple[tuple[Any, str, str], ...] = (
     (TileReader, "image", "reading"),

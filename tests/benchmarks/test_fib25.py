@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.fib25 import measure, parse_box
+from tests.benchmarks.fib25 import measure
+from tests.benchmarks.fib25_block import parse_box
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -17,7 +18,11 @@ def test_eight_subvolumes_of_a_small_box(tmp_path: Path) -> None:
         DATA,
         tmp_path,
         parse_box("60:140,90:170,90:170"),
-        segment={"subvolume_zyx_px": (64, 64, 64), "overlap_zyx_px": (48, 48, 48)},
+        segment={
+            "mode": "model",
+            "subvolume_zyx_px": (64, 64, 64),
+            "overlap_zyx_px": (48, 48, 48),
+        },
         groups={},
         workers=1,
     )

@@ -24,7 +24,7 @@ from ffn.examples import ExampleConfig, TrainingVolume
 from ffn.recipe import OptimiserConfig, TrainingRecipe
 from ffn.training import Trainer
 from functions.training_plan import FORWARD_AND_BACKWARD, TrainingPlan
-from tests.benchmarks.fib25 import BLOCK, VOXEL_SIZE_NM
+from tests.benchmarks.fib25_block import BLOCK, VOXEL_SIZE_NM
 
 SECTIONS = 120
 WARM_UP = 2

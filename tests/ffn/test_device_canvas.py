@@ -39,6 +39,7 @@ def on_device(canvases: list[Canvas], *, in_c: bool, channels_last: bool = False
         thresholds=canvases[0].thresholds,
         lanes=2,
         batch=BATCH,
+        least=1,
         device=torch.device("cpu"),
         memory_format=torch.channels_last_3d if channels_last else torch.contiguous_format,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InputError, RunError
-from flows.inputs import RunRequest
+from flows.inputs import RunRequest, build_input
 from flows.local.search import LocalIndex
 from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs
@@ -300,8 +300,9 @@ def test_the_segment_step_shows_the_totals_of_its_subvolumes(runs, source):
     assert shown["labelled_fraction"] == 0.25
     assert shown["voxels_per_second"] == 2000.0
     assert figures("stitch") == {}
-    (work.cell("segment").path / "done" / "b.json").write_text("{")
-    assert figures("segment") == {}  # a damaged mark does not keep a run from being shown
+    for path in work.cell("segment").path.glob("ledger/units/*/b.0"):
+        path.write_bytes(path.read_bytes()[:-20])
+    assert figures("segment")["fovs"] == 10  # what is not whole was not written
 
 
 def test_the_steps_of_registration_show_the_seconds_of_their_stages(runs, source):
@@ -325,6 +326,47 @@ def test_the_steps_of_registration_show_the_seconds_of_their_stages(runs, source
     assert (shown["stitch"]["read_seconds"], shown["stitch"]["solve_seconds"]) == (1.75, 2.0)
     assert "tiles" not in shown["stitch"]
     assert "read_seconds" not in shown["align_pairs"]
+
+
+@pytest.mark.parametrize("order", ["drain:match", "lose:match"])
+def test_a_fan_out_is_planned_again_until_nothing_is_left(tmp_path, source, order):
+    home = tmp_path / "home"
+    site = local_site(home, workers=1, entry_points="tests.flows.fake_steps")
+    runs = Runs(site.model_copy(update={"shards": 2}), home=home)
+    run = runs.start(ask(source, order, start_at="match", stop_after="match"), wait=True)
+    assert run.status is RunStatus.SUCCEEDED
+    assert counts(run) == {f"match/u{i}": 1 for i in range(6)}
+    states = [entry.state_name for entry in runs.logs(run.id) if entry.code == "ActionStarted"]
+    rounds = states.count("Match")
+    assert states.count("PlanMatch") == rounds > 1
+    match = next(step for step in runs.show(run.id)[1] if step.name == "match")
+    assert (match.units, match.units_done, match.computed, match.reused) == (6, 6, 6, 0)
+
+
+def test_a_fan_out_that_gets_no_further_fails_in_its_second_round(runs, source):
+    run = runs.start(ask(source, "stall:match", start_at="match"), wait=True)
+    assert run.status is RunStatus.FAILED
+    assert run.error.startswith("match: units are left, and no worker got any further; read what")
+    entries = runs.logs(run.id)
+    assert [e.state_name for e in entries if e.code == "ActionStarted"] == ["PlanMatch", "Match", "PlanMatch"]
+
+
+def test_a_retry_of_what_is_in_quarantine_is_a_run_of_its_own_and_is_asked_for_once(runs, source):
+    first = runs.start(ask(source, start_at="match", stop_after="match"), wait=True)
+    again = runs.rerun(first.id, retry_quarantined=True, wait=True)
+    third = runs.rerun(again.id, wait=True)
+    asked = [run.input["input"]["run"]["retry"] for run in (first, again, third)]
+    assert asked[0] is asked[2] is None
+    assert len(asked[1]) == 36
+    assert again.parent_run == first.id
+
+
+def test_a_site_may_forbid_to_claim(runs, source):
+    site = runs.site.model_copy(update={"claiming": False})
+    functions = runs._functions()
+    for where, expected in ((runs.site, True), (site, False)):
+        document = build_input(ask(source), where, functions=functions)
+        assert document["input"]["run"]["parameters"]["fan_out"]["claiming"] is expected
 
 
 def test_a_stack_that_the_gate_fails_ends_the_run_before_anything_is_computed_on_it(runs, source):

@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 
 SECOND_PEAK_PX = 5
 BATCH_PIXELS = 1 << 21
+BLOCK_PX = 4
 
 
 def masked_correlation(
@@ -231,6 +232,21 @@ def _box_blur(image: Image, size: int) -> Image:
     return image
 
 
+def _block_means(values: Image) -> Image:
+    """Means of blocks; zeros beyond the border."""
+    full = np.pad(values, [(0, -n % BLOCK_PX) for n in values.shape])
+    return full.reshape(full.shape[0] // BLOCK_PX, BLOCK_PX, -1, BLOCK_PX).mean(axis=(1, 3))
+
+
+def _pixels(blocks: Image, shape: tuple[int, ...]) -> Image:
+    """Linear between the middles of blocks."""
+    for axis, length in enumerate(shape):
+        middles = BLOCK_PX * np.arange(blocks.shape[axis]) + (BLOCK_PX - 1) / 2
+        lines = [np.interp(np.arange(length), middles, line) for line in np.moveaxis(blocks, axis, -1)]
+        blocks = np.moveaxis(np.array(lines), -1, axis)
+    return blocks
+
+
 def band_pass(image: NDArray[np.generic], mask: Mask, *, fine_px: float, coarse_px: float) -> Image:
     """Take away noise below `fine_px` and shading above `coarse_px`, and even out local contrast.
 
@@ -244,7 +260,9 @@ def band_pass(image: NDArray[np.generic], mask: Mask, *, fine_px: float, coarse_
     if fine_px > 0:
         soft = ndimage.gaussian_filter(flat, fine_px, truncate=3.0, mode="constant")
         flat = np.where(mask, soft, 0.0).astype(np.float32)
-    local = _box_blur(flat**2, 2 * size + 1) / np.maximum(_box_blur(weight, 2 * size + 1), 1e-3)
+    wide = 2 * round(size / BLOCK_PX) + 1
+    local, there = (_pixels(_box_blur(_block_means(v), wide), v.shape) for v in (flat**2, weight))
+    local = local / np.maximum(there, 1e-3)
     level = float(np.median(local[mask])) if mask.any() else 0.0
     out: Image = np.where(mask, flat / np.sqrt(local + 0.25 * level + 1e-3), 0.0).astype(np.float32)
     return out

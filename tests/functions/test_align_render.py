@@ -17,8 +17,9 @@ from functions.model.regions import LINE, Regions
 from functions.model.transform import CutSheet, SectionTransform, Warp, sheet_shape
 from functions.registration.warp import dense_coordinates, pull, source_box
 from functions.store.artefacts import open_artefacts, save_artefacts
+from functions.store.files import write_json
 from functions.store.images import write_tile
-from functions.store.run import Run
+from functions.store.run import AlignedVolume, Run
 from functions.store.transforms import load_layout, load_transform, read_section, save_transform
 from functions.store.volumes import Volume
 from tests.functions.placed_runs import (
@@ -85,13 +86,23 @@ def test_every_pixel_that_a_tile_shows_is_drawn(tmp_path: Path) -> None:
     assert not (there & ~mask[0]).any()
 
 
+def in_strips(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The same run whose volume lies elsewhere, in chunks of 48 px, and is drawn in strips as high."""
+    path = run.cell("align_solve").file("solution.json")
+    aligned = AlignedVolume.parse(path.read_bytes(), source="solution")
+    frame = aligned.volume.model_copy(update={"path": "again/image.zarr", "chunk_zyx": (1, 48, 48)})
+    write_json(path, aligned.model_copy(update={"volume": frame}).to_json())
+    monkeypatch.setattr(align_render, "CHUNK_PX", 48)
+    return Run(run.spec)
+
+
 def test_a_section_is_drawn_the_same_twice_and_in_strips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = placed_run(tmp_path)
     align_render.compute(run, "z00000")
     first = planes(run)
-    monkeypatch.setattr(align_render, "CHUNK_PX", 48)
+    run = in_strips(run, monkeypatch)
     align_render.compute(run, "z00000")
     again = planes(run)
     both = first[1] & again[1]
@@ -174,7 +185,7 @@ def test_artefact_codes_lie_where_the_image_is(tmp_path: Path, monkeypatch: pyte
     assert report.figures["crack_fraction"] == pytest.approx(shares["crack"], abs=1e-4)
     assert report.figures["resin_fraction"] == 0
     assert report.figures["covered_fraction"] == pytest.approx(mask.mean(), abs=1e-4)
-    monkeypatch.setattr(align_render, "CHUNK_PX", 48)
+    run = in_strips(run, monkeypatch)
     monkeypatch.setattr("functions.registration.codes.BLOCK_PX", 64)
     align_render.compute(run, "z00000")
     assert (code_plane(run) != codes).mean() < 2e-3
@@ -185,7 +196,7 @@ def test_no_tile_is_read_for_the_codes(tmp_path: Path, monkeypatch: pytest.Monke
     read: list[int] = []
     reader = align_render.layout_reader(run, run.sections[0], load_layout(run, "z00000"))
     monkeypatch.setattr(reader, "_decode", lambda path, of=reader._decode: read.append(1) or of(path))
-    monkeypatch.setattr(align_render, "layout_reader", lambda *_: reader)
+    monkeypatch.setattr(align_render, "layout_reader", lambda *_, **__: reader)
     save_artefacts(run, "z00000", torn_codes())
     align_render.compute(run, "z00000")
     assert len(read) == 4

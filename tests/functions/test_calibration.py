@@ -49,8 +49,17 @@ def test_measured_subvolumes_are_results_of_the_run(run: Run) -> None:
     rest = calibrate(run, 4, segmenter=ScrambledTruth())
     assert sorted(sample.fresh for sample in rest.samples) == [False, False, True, True]
     assert run.cell("segment").attempts() == {sample.unit: 1 for sample in rest.samples}
-    size = sum(path.stat().st_size for path in run.cell("segment").file("subvolumes").iterdir())
+    size = sum(path.stat().st_size for path in run.cell("segment").file("subvolumes").glob("*/*"))
     assert rest.label_bytes_per_voxel == pytest.approx(size / (4 * 16 * 32 * 32))
+
+
+def test_those_flooded_at_once_share_their_seconds(run: Run) -> None:
+    parameters = run.parameters.model_copy(
+        update={"segment": run.parameters.segment.model_copy(update={"at_once": 2})}
+    )
+    crowded = Run(run.spec.model_copy(update={"parameters": parameters}))
+    for sample in calibrate(crowded, 3, segmenter=ScrambledTruth()).samples:
+        assert sample.seconds == pytest.approx(run.cell("segment").mark(sample.unit).seconds / 2, abs=1e-4)
 
 
 def test_too_few_or_too_many(run: Run) -> None:

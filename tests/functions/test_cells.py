@@ -21,7 +21,7 @@ def test_a_unit_is_computed_once(tmp_path: Path) -> None:
     again, fresh_again = cell.run_unit("z1", compute)
     assert (fresh, fresh_again, len(calls)) == (True, False, 1)
     assert first == again
-    assert again.figures == {"residual_px": 0.25}
+    assert again.figures["residual_px"] == 0.25
     assert cell.attempts() == {"z1": 1}
 
 

@@ -104,6 +104,17 @@ def test_noise_is_told_from_structure() -> None:
     assert noise_std(image, np.ones(SHAPE, bool)) == pytest.approx(8, rel=0.15)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_noise_is_the_median_of_mixed_second_differences(share: float) -> None:
+    rng = np.random.default_rng(4)
+    image, mask = rng.integers(0, 256, (57, 64)).astype(np.uint8), rng.random((57, 64)) < np.sqrt(share)
+    rows = np.diff(image.astype(np.float64), 2, axis=0)
+    inner = mask[:-2, :-2] & mask[2:, 2:] & mask[1:-1, 1:-1]
+    mixed = np.abs(np.diff(rows, 2, axis=1))[inner]
+    expected = np.median(mixed) / (6.0 * 0.6745) if len(mixed) else 0.0
+    assert noise_std(image, mask) == pytest.approx(expected, abs=1e-12)
+
+
 def test_the_median_of_five_rows_is_that_of_scipy() -> None:
     rows = np.random.default_rng(3).normal(size=(40, 33)).astype(np.float32)
     assert np.array_equal(_median_of_five(rows), ndimage.median_filter(rows, size=(5, 1)))

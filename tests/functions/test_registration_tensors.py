@@ -14,6 +14,7 @@ from functions.model.parameters import AlignParameters
 from functions.model.transform import Warp
 from functions.registration.correlation import find_shift, masked_correlation, match_patches
 from functions.registration.filters import box_sums
+from functions.registration.flow import _centroids
 from functions.registration.masks import band_pass, reduce_mean
 from functions.registration.rotation import reduce_section, scan_rotations
 from functions.registration.sections import flow
@@ -292,3 +293,15 @@ def test_no_templates_give_no_shifts() -> None:
     )
     assert found.shift_yx_px.shape == (0, 2)
     assert len(found.peak) == len(found.valid) == 0
+
+
+def test_a_match_is_about_the_middle_of_what_its_patch_shows() -> None:
+    mask = holes((90, 80), 5, 0.4)
+    mask[:30, :30] = False
+    corner = np.random.default_rng(0).integers(14, (70, 60), (40, 2))
+    corner[0] = (3, 4)  # shows nothing
+    found = _centroids(mask, corner, 20)
+    for (top, left), middle in zip(corner[1:], found[1:], strict=True):
+        y, x = np.nonzero(mask[top : top + 20, left : left + 20])
+        np.testing.assert_allclose(middle, (top + y.mean(), left + x.mean()))
+    np.testing.assert_array_equal(found[0], 0.0)

@@ -91,3 +91,33 @@ def test_no_such_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = petavoxel("plan", "--run", "last", "-o", "json")
     assert done.code == ExitCode.PUT_RIGHT
     assert "no such run" in done.document["error"]["message"]
+
+
+@pytest.mark.usefixtures("aligned")
+def test_a_run_keeps_the_memory_it_was_given_and_shows_bytes_and_peaks() -> None:
+    done = petavoxel(
+        "run", "rerun", "last", "--start-at", "segment", "--stop-after", "segment", "--memory-gib", "1.5",
+        "--workers", "1", "--wait", "-o", "json",
+    )  # fmt: skip
+    assert done.code == ExitCode.DONE, done.err
+    steps = petavoxel("run", "show", "last", "-o", "json").document["steps"]
+    figures = next(step["figures"] for step in steps if step["name"] == "segment")
+    assert 0 < figures["peak_mib"] <= 1536
+    assert figures["read_bytes_per_voxel"] > 0
+    assert figures["written_bytes_per_voxel"] > 0
+    refused = petavoxel("run", "rerun", "last", "--memory-gib", "0.4", "--set", "segment.batch=2", "--wait")
+    assert refused.code == ExitCode.DONE, refused.err  # these subvolumes are small
+
+
+def test_memory_of_a_worker_is_planned() -> None:
+    words = ("plan", "--shape-zyx", "1000,8000,8000", "-o", "json", "--memory-gib")
+    enough = petavoxel(*words, "1024")
+    assert (enough.code, enough.document["memory"]["enough"]) == (ExitCode.DONE, True)
+    short = petavoxel(*words, "0.5", "--subvolume", "128,256,256", "--overlap", "32,32,32")
+    assert short.code == ExitCode.NO
+    steps = {step["step"]: step for step in short.document["memory"]["steps"]}
+    assert steps["segment"]["needed_gib"] == pytest.approx((300 + 48 + 40 * 8) / 1024, abs=1e-3)
+    assert (steps["segment"]["fits"], steps["align_pairs"]["fits"]) == (False, True)
+    assert steps["segment"]["remedy"] == "smaller segment.subvolume_zyx_px"
+    of_volume = petavoxel("plan", "--volume", "1mm3", "--memory-gib", "64", "-o", "json").document["memory"]
+    assert [step["step"] for step in of_volume["steps"]] == ["segment", "match", "relabel", "finish"]

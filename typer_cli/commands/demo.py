@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from typer_cli.boundary import ExitCode
-from typer_cli.options import Engine, EngineConfig, Format, Output, Workers
+from typer_cli.options import Engine, EngineConfig, Format, MemoryGib, Output, Workers
 from typer_cli.output import console, show
 
 
@@ -29,6 +29,7 @@ def demo(
         DemoSize, typer.Option("--size", help="`small` checks an installation quickly.")
     ] = DemoSize.FULL,
     workers: Workers = None,
+    memory_gib: MemoryGib = None,
     engine: Engine = None,
     engine_config: EngineConfig = None,
     output: Output = Format.TEXT,
@@ -49,6 +50,7 @@ def demo(
             folder,
             size=size.value,
             workers=workers,
+            memory_gib=memory_gib,
             engine=engine,
             engine_config=engine_config,
             say=screen.print,

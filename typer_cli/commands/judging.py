@@ -19,6 +19,7 @@ class Precision(StrEnum):
     """Numbers a network computes in."""
 
     FP32 = "fp32"
+    TF32 = "tf32"
     BF16 = "bf16"
     FP16 = "fp16"
     INT8 = "int8"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from typer_cli import planning, simulating
+from typer_cli import planned_memory, planning, simulating
 from typer_cli.boundary import ExitCode
 from typer_cli.options import Format, Output
 from typer_cli.output import show
@@ -54,6 +54,10 @@ def plan(
     ] = None,
     allocation_node_hours: Annotated[
         float | None, typer.Option(min=0.0, help="Node-hours granted: enough? Ends with 3 if not.")
+    ] = None,
+    memory_gib: Annotated[
+        float | None,
+        typer.Option(min=0.4, help="Memory of a worker: does every step fit? Ends with 3 if not."),
     ] = None,
     run: Annotated[
         str | None,
@@ -157,17 +161,20 @@ def plan(
         gpus_per_node=planning.gpus_of_node(site, gpus_per_node),
     )
     given = simulating.machine_of(request, measured, sim_file, set_sim or []) if simulate else None
-    _show_volume(request, measured, given, allocation_node_hours, output)
+    _show_volume(request, measured, given, output, granted=allocation_node_hours, memory_gib=memory_gib)
 
 
 def _show_volume(
     plan: Plan,
     measured: Measured | None,
     machine: GivenMachine | None,
-    granted: float | None,
     output: Format,
+    *,
+    granted: float | None,
+    memory_gib: float | None,
 ) -> None:
-    """Figures, and below them whatever else was asked for; ends with 3 where an allocation is too small."""
+    """Figures, and below them whatever else was asked for; ends with 3 where an allocation or the memory of
+    a worker is too small."""
     from rich.console import Console
 
     document: dict[str, Any] = planning.document(plan)
@@ -180,6 +187,12 @@ def _show_volume(
     if allocation is not None:
         document["allocation"] = planning.allocation_document(allocation)
         drawings.append(partial(planning.draw_allocation, allocation=allocation))
+    enough = allocation is None or allocation.enough
+    if memory_gib is not None:
+        needed = planned_memory.needs_of(plan, measured)
+        document["memory"] = planned_memory.document(needed, memory_gib)
+        drawings.append(partial(planned_memory.draw, needed=needed, memory_gib=memory_gib))
+        enough = enough and planned_memory.fits(needed, memory_gib)
     if machine is not None:
         simulated = simulating.simulated(plan, machine)
         document["simulation"] = simulated.to_json()
@@ -190,5 +203,5 @@ def _show_volume(
             drawing(screen)
 
     show(document, output, render)
-    if allocation is not None and not allocation.enough:
+    if not enough:
         raise typer.Exit(ExitCode.NO)

@@ -31,6 +31,7 @@ def start(
     sections: options.Sections = None,
     settings: options.Settings = None,
     on_gate_fail: options.OnGateFail = None,
+    memory_gib: options.MemoryGib = None,
     label: Annotated[str, typer.Option("--label", help="A name for people.")] = "",
     workers: options.Workers = None,
     engine: options.Engine = None,
@@ -56,6 +57,7 @@ def start(
         settings=settings,
         label=label,
         on_gate_fail=on_gate_fail,
+        memory_gib=memory_gib,
         outbox=outbox,
     )
     runs = runs_of(site, workers=workers, engine=engine, engine_config=engine_config)
@@ -150,14 +152,18 @@ def rerun(
     stop_after: options.StopAfter = None,
     settings: options.Settings = None,
     on_gate_fail: options.OnGateFail = None,
+    memory_gib: options.MemoryGib = None,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try units again that failed too often.")
+    ] = False,
     workers: options.Workers = None,
     wait: options.Wait = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
 
-    Without --start-at, --stop-after, --on-gate-fail and --set an unfinished run goes on under its own id;
-    else a new run is started.
+    Without --start-at, --stop-after, --on-gate-fail, --memory-gib, --retry-quarantined and --set an
+    unfinished run goes on under its own id; else a new run is started.
 
     Example: petavoxel run rerun last --set segment.overlap_zyx_px=24,24,24
     """
@@ -180,6 +186,8 @@ def rerun(
             stop_after=stop_after,
             on_gate_fail=on_gate_fail,
             parameters=parameters,
+            memory_gib=memory_gib,
+            retry_quarantined=retry_quarantined,
             wait=wait,
             on_event=progress.on_event,
         )

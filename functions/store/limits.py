@@ -1,0 +1,140 @@
+"""Memory of this process: the most that a unit of work took, and a limit that it cannot pass.
+
+Counted is what is resident, interpreter and libraries with it: what `top` shows as RES and what a batch
+system holds against a job. The kernel does not limit that, but on Linux (4.7 and later) it limits what a
+process may write to (RLIMIT_DATA), whatever address space it reserves. So a unit that begins with `resident`
+MiB may let its data grow by `budget - resident`, less a margin for pages of files that are touched later.
+
+A request beyond is refused at once: the unit fails with a message, and the worker lives on. Elsewhere (macOS)
+nothing is enforced, and peaks are those of the whole process so far.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from functions.model.errors import MemoryBudgetError
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+"""Written to `CLEAR_REFS`: the peak begins anew (proc(5))."""
+FILE_MARGIN_MIB = 16
+"""Pages of libraries and files that are mapped, and become resident meanwhile."""
+KIB, MIB = 1 << 10, 1 << 20
+WORDS = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "can't start new thread")
+"""How torch, C++ and threading say that there is no memory: by a RuntimeError."""
+
+
+@dataclass(slots=True, eq=False)
+class MemoryUse:
+    """`peak_mib`: the most that was resident at a time; 0 while that is not known."""
+
+    peak_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessMemory:
+    """Bytes of this process now: resident, most resident, and data that it may write to."""
+
+    resident: int
+    peak: int
+    data: int
+
+
+_in_use: list[MemoryUse] = []
+"""Blocks in progress, the outermost first: a unit may make another, and two may be in progress at once."""
+
+
+def process_memory() -> ProcessMemory | None:
+    """What the kernel says of this process; None without /proc."""
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    found = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    resident, peak, data = (int(found[name][0]) * KIB for name in ("VmRSS", "VmHWM", "VmData"))
+    return ProcessMemory(resident=resident, peak=peak, data=data)
+
+
+@contextmanager
+def within(memory_gib: float | None, *, subject: str) -> Iterator[MemoryUse]:
+    """Hold what happens inside to a budget, and tell its peak.
+
+    Inside another such block the outer one's limit goes on, and the peak is that since it began.
+
+    Raises:
+        MemoryBudgetError: naming `subject`; it asked for more, or its worker is that large already.
+    """
+    use, inner = MemoryUse(), bool(_in_use)
+    _in_use.append(use)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        if not inner:
+            _start_anew()
+            if memory_gib is not None:
+                _limit_data(memory_gib, subject, hard=before[1])
+        yield use
+    except (MemoryError, RuntimeError, OSError) as error:
+        if memory_gib is None or not is_out_of_memory(error):
+            raise
+        raise MemoryBudgetError(
+            f"{subject}: asked for more than its {memory_gib:g} GiB of memory ({_short(error)})",
+            remedy="give workers more (--memory-gib), or make the unit smaller: `petavoxel plan` says which",
+        ) from error
+    finally:
+        if not inner:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+        use.peak_mib = _peak_mib()
+        _in_use.remove(use)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was refused, whichever library raised it."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WORDS)
+
+
+def _limit_data(memory_gib: float, subject: str, *, hard: int) -> None:
+    now = process_memory()
+    if now is None or not sys.platform.startswith("linux"):
+        return
+    room = int(memory_gib * 1024 * MIB) - now.resident - FILE_MARGIN_MIB * MIB
+    if room <= 0:
+        raise MemoryBudgetError(
+            f"{subject}: interpreter and libraries take {now.resident // MIB} MiB of the worker's"
+            f" {memory_gib * 1024:.0f}",
+            remedy="give workers more (--memory-gib)",
+        )
+    limit = now.data + room
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+
+
+def _start_anew() -> None:
+    """Give freed memory back and let the peak begin anew, so that a unit answers for itself alone."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(OSError):
+            CLEAR_REFS.write_text(RESET_PEAK)
+
+
+def _peak_mib() -> int:
+    now = process_memory()
+    if now is not None:
+        return -(-now.peak // MIB)
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return -(-size // (MIB if sys.platform == "darwin" else KIB))
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__

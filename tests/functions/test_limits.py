@@ -1,0 +1,91 @@
+"""A unit is held to its memory: what it asks for beyond is refused with a message, and the process lives."""
+
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from functions.model.errors import MemoryBudgetError
+from functions.store.cells import Cell, UnitReport
+from functions.store.limits import MIB, is_out_of_memory, process_memory, within
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits need Linux")
+ROOM_MIB = 128
+
+
+def budget_gib(room_mib: int = ROOM_MIB) -> float:
+    """What this process takes, and so much more."""
+    now = process_memory()
+    assert now is not None
+    return (now.resident / MIB + room_mib) / 1024
+
+
+def test_the_peak_is_that_of_the_block() -> None:
+    with within(None, subject="large") as large:
+        filled = np.ones(96 * MIB, np.uint8)
+        assert filled[-1] == 1
+        del filled
+    with within(None, subject="small") as small:
+        pass
+    assert 80 <= large.peak_mib - small.peak_mib <= 130
+
+
+@pytest.mark.parametrize("make", [np.ones, lambda n: torch.ones(n)], ids=["numpy", "torch"])
+def test_more_than_the_budget_is_refused_and_the_process_lives(make) -> None:  # type: ignore[no-untyped-def]
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with (
+        pytest.raises(MemoryBudgetError, match=r"segment z00000: asked for more than its .*--memory-gib"),
+        within(budget_gib(), subject="segment z00000"),
+    ):
+        make(2 * ROOM_MIB * MIB // 4)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert len(np.ones(2 * ROOM_MIB * MIB, np.uint8)) > 0
+
+
+def test_what_fits_is_not_refused() -> None:
+    with within(budget_gib(), subject="small") as use:
+        assert np.ones(ROOM_MIB // 2 * MIB, np.uint8)[0] == 1
+    assert use.peak_mib <= 1024 * budget_gib()
+
+
+def test_a_process_that_is_too_large_already_is_told_so() -> None:
+    with (
+        pytest.raises(MemoryBudgetError, match=r"render: interpreter and libraries take \d+ MiB"),
+        within(0.01, subject="render"),
+    ):
+        raise AssertionError("never begun")
+
+
+def test_an_inner_block_keeps_the_outer_limit() -> None:
+    with (
+        pytest.raises(MemoryBudgetError, match="inner"),
+        within(budget_gib(), subject="outer"),
+        within(budget_gib(), subject="inner"),
+    ):
+        np.ones(2 * ROOM_MIB * MIB, np.uint8)
+
+
+def test_another_error_stays_itself() -> None:
+    with pytest.raises(ValueError, match="wrong"), within(budget_gib(), subject="x"):
+        raise ValueError("wrong")
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(FileNotFoundError(2, "no such file"))
+    assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
+
+
+def test_a_unit_beyond_its_cells_memory_is_not_marked(tmp_path: Path) -> None:
+    cell = Cell(tmp_path / "segment" / "k", budget_gib())
+
+    def large() -> UnitReport:
+        np.ones(2 * ROOM_MIB * MIB, np.uint8)
+        return UnitReport()
+
+    with pytest.raises(MemoryBudgetError, match="segment u1: asked for more"):
+        cell.run_unit("u1", large)
+    assert not cell.is_done("u1")
+    mark, fresh = cell.run_unit("u2", UnitReport)
+    assert fresh
+    assert 0 < mark.figures["peak_mib"] <= 1024 * budget_gib()
