@@ -6,8 +6,6 @@ works on an endpoint. Any failed task fails the action; the others' finished uni
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,43 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from flows.errors import ActionError, SiteError
 from flows.local.actions import ActionStatus, Json
-from flows.local.engines import Engine
+from flows.local.engines import Engine, explained
+from flows.local.registered import RegisteredFunction, pack_task
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 _NAMESPACE = uuid.UUID("0b4a63a6-7e2f-5a0c-8a8e-5b0f3c1f6d11")
-
-
-@dataclass(frozen=True, slots=True)
-class RegisteredFunction:
-    """A function as an endpoint knows it: a name and the source text that defines it."""
-
-    name: str
-    source: str
-
-    @property
-    def id(self) -> str:
-        """An id that changes with the text."""
-        return str(uuid.uuid5(_NAMESPACE, f"{self.name}:{self.source}"))
-
-    def payload(self) -> str:
-        """The text as `register_source_code` stores it: what PureSourceTextInspect makes of a function."""
-        return f"st\n{self.name}:{self.source}"
-
-
-def registered_functions(module: str) -> dict[str, RegisteredFunction]:
-    """By id: the functions of a module's ENTRY_POINTS, as source text."""
-    entries = importlib.import_module(module).ENTRY_POINTS
-    functions = [RegisteredFunction(entry.__name__, inspect.getsource(entry)) for entry in entries]
-    return {function.id: function for function in functions}
-
-
-def function_ids(module: str) -> dict[str, str]:
-    """Ids by name, for the flow's input."""
-    return {function.name: id_ for id_, function in registered_functions(module).items()}
-
-
-SELF_EXPLAINING = ("StepFailed", "RuntimeError", "WorkerLost", "ManagerLost")
-"""Errors whose message is what a person needs; the name of any other one stands before its message."""
 
 
 @dataclass(slots=True)
@@ -93,25 +59,21 @@ class ComputeProvider:
         )
 
     def _packed(self, task: Json) -> str:
-        from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
-
         function = self._functions.get(task["function_id"])
         if function is None:
             raise ActionError(
                 f"function {task['function_id']}: not registered at this site",
                 remedy="start a new run; its input takes the ids of this version",
             )
-        data = ComputeSerializer(PureSourceTextInspect(), JSONData())
-        buffers = [function.payload(), data.serialize(task.get("args", [])), data.serialize(task["kwargs"])]
-        return str(data.pack_buffers(buffers))
+        return pack_task(function, task.get("args", []), task["kwargs"])
 
     def _submit(self, packed: list[str]) -> list[Future[str]]:
         engine = self._engine or self._begin()
         try:
-            return [engine.submit(text) for text in packed]
+            return [engine.submit_packed(text) for text in packed]
         except BrokenExecutor:
             engine = self._begin()
-            return [engine.submit(text) for text in packed]
+            return [engine.submit_packed(text) for text in packed]
 
     def _begin(self) -> Engine:
         """A new engine, in place of the one there may be."""
@@ -160,9 +122,7 @@ class ComputeProvider:
             if "output" in outcome:
                 action.outputs[index] = outcome
                 return
-            action.cause = str(outcome["message"])
-            if outcome["error"] not in SELF_EXPLAINING:
-                action.cause = f"{outcome['error']}: {action.cause}"
+            action.cause = explained(outcome)
         for other in action.futures:
             other.cancel()
 

@@ -20,11 +20,12 @@ from flows import locks
 from flows.errors import RunError
 from flows.local.actions import ActionProvider, Json, Progress, ThreadProvider
 from flows.local.catalog import Catalog
-from flows.local.compute import ComputeProvider, registered_functions
+from flows.local.compute import ComputeProvider
 from flows.local.documents import run_document
 from flows.local.engines import ended_by_sigterm, new_engine
 from flows.local.interpreter import Execution, Interpreter
 from flows.local.recorder import Recorder
+from flows.local.registered import registered_functions
 from flows.local.search import LocalIndex
 from flows.local.store import Store
 from flows.local.transfer import Collections, stat, transfer

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
 
-from flows.local.compute import RegisteredFunction
 from flows.local.engines import new_engine
+from flows.local.registered import RegisteredFunction
 from flows.site import local_site
 
 DOUBLE = RegisteredFunction("double", "def double(x):\n    return 2 * x\n")

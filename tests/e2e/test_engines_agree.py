@@ -15,7 +15,7 @@ from flows.site import local_site
 from functions.model.parameters import Parameters
 from tests.e2e.site import tree_digest
 from tests.e2e.worlds import SMALL, write_small_acquisition
-from tests.flows.slurm import FakeSlurm
+from tests.flows.batch import FakeSlurm
 
 pytest.importorskip("globus_compute_endpoint")
 pytestmark = [

@@ -11,13 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from flows.errors import ActionError
-from flows.local.compute import (
-    ComputeProvider,
-    RegisteredFunction,
-    function_ids,
-    registered_functions,
-)
+from flows.local.compute import ComputeProvider
 from flows.local.engines import PoolEngine, process_pool
+from flows.local.registered import RegisteredFunction, function_ids, registered_functions
 from flows.local.worker import run_packed
 
 DOUBLE = RegisteredFunction(

@@ -17,11 +17,11 @@ from requests import PreparedRequest
 from flows.deploy import Deployer
 from flows.doctor import Visit, examine
 from flows.endpoint import TEMPLATE, endpoint_files
-from flows.local.compute import registered_functions
+from flows.local.registered import registered_functions
+from tests.flows.batch import FakeSlurm
 from tests.flows.doctor_fake import TASK, FakeSite
 from tests.flows.globus_fake import Answer, answer, service
 from tests.flows.sites import filled_site
-from tests.flows.slurm import FakeSlurm
 
 pytest.importorskip("globus_compute_endpoint")
 pytestmark = [
