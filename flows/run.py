@@ -199,14 +199,15 @@ class Runs(RunViews):
         wait: bool = False,
         on_event: Listener | None = None,
     ) -> RunRecord:
-        """Go on with an interrupted run (same id, when nothing is overridden), else start a linked new one.
+        """Go on with an interrupted run (same id, when nothing is overridden and the site names no engine),
+        else start a linked new one.
 
         Raises:
             RunError: the run, or another one of its acquisition, is still active.
         """
         record = self.idle(run_id)
-        overrides = (start_at, stop_after, on_gate_fail, parameters)
-        if record.status is RunStatus.INTERRUPTED and overrides == (None,) * 4:
+        overrides = (start_at, stop_after, on_gate_fail, parameters, self.site.engine)
+        if record.status is RunStatus.INTERRUPTED and all(word is None for word in overrides):
             self._refuse_company(record)
             return self._resume(record.id, wait=wait, on_event=on_event)
         request = self.rerun_request(

@@ -8,13 +8,18 @@ import traceback
 import pytest
 
 from flows.errors import SiteError
+from flows.local.engine_config import local_config, read_config
 from flows.local.engines import check_engine
+from flows.records import RunStatus
 from flows.run import Runs
 from flows.site import local_site
+from tests.flows.batch import FakePbs, FakeSlurm
 from tests.flows.engine_kinds import needs
+from tests.flows.sites import filled_profile
 from tests.flows.test_run import ask
 
 real = needs("globus_compute_endpoint")
+parsl = needs("parsl")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,12 @@ real = needs("globus_compute_endpoint")
             "/no/e.yaml: no such file",
             marks=real,
         ),
+        pytest.param(
+            {"engine": "parsl", "engine_config": "/no/e.yaml"}, "/no/e.yaml: no such file", marks=parsl
+        ),
+        ({"engine": "compute-endpoint"}, r"which one\?; name the site's profile"),
+        ({"engine": "compute-endpoint", "engine_config": "/no/e.yaml"}, r"which one\?"),
+        ({"engine": "compute-endpoint", "engine_config": "/no/e.toml"}, "/no/e.toml: no such file"),
     ],
 )
 def test_engines_that_cannot_be_are_refused_before_a_run_is_kept(tmp_path, fields, message):
@@ -82,3 +93,117 @@ def test_what_a_traceback_ends_with():
     assert raised(_fail(SiteError("a: b", remedy="c"))) == ("SiteError", "a: b; c")
     assert raised(_fail(AssertionError())) == ("AssertionError", "AssertionError()")
     assert raised("parsl.errors.Lost: gone\n") == ("Lost", "gone")
+
+
+# -- Parsl's executor from the configuration of an endpoint -------------------------------------------------
+@parsl
+@pytest.mark.parametrize("cluster", [FakeSlurm, FakePbs], ids=["slurm", "pbs"])
+def test_an_endpoints_configuration_becomes_parsls_executor(cluster, tmp_path):
+    from flows.local.parsl_engine import load_executor
+
+    text = cluster(tmp_path).engine_config(
+        available_accelerators=["0", "0", "1", "1"], max_workers_per_node=4
+    )
+    loaded = load_executor(text, source="e.yaml")
+    provider = loaded.executor.provider
+    assert (
+        type(provider).__name__
+        == {"FakeSlurm": "SlurmProvider", "FakePbs": "PBSProProvider"}[cluster.__name__]
+    )
+    assert (provider.account, provider.walltime, provider.init_blocks) == ("m1234", "00:30:00", 0)
+    assert loaded.executor.available_accelerators == ["0", "0", "1", "1"]  # two workers a GPU
+    assert loaded.executor.workers_per_node == 4
+    assert loaded.polling == {"strategy": "simple", "max_idletime": 2, "strategy_period": 1}
+    assert loaded.retries == 1
+
+
+@parsl
+def test_workers_of_this_machine_need_no_file(tmp_path):
+    from flows.local.parsl_engine import load_executor
+
+    loaded = load_executor(local_config(workers=3, leash=["leash"], programs=tmp_path), source="built in")
+    assert type(loaded.executor.provider).__name__ == "LocalProvider"
+    assert loaded.executor.max_workers_per_node == 3
+
+
+@parsl
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("engine: {type: HighThroughputExecutor, provider: [", "e.yaml: engine: ParserError"),
+        ("display_name: an endpoint", "e.yaml: engine: KeyError"),
+        ("engine: {type: ThreadPoolEngine}", "engine.type: 'ThreadPoolEngine': one of GlobusComputeEngine"),
+        (
+            "engine: {type: HighThroughputExecutor, provider: {type: MyProvider}}",
+            "engine.provider.type: 'MyProvider': Parsl has LocalProvider, ",
+        ),
+        (
+            "engine: {type: HighThroughputExecutor, provider: {type: SlurmProvider, nodes: 3}}",
+            "engine.provider: .*unexpected keyword argument 'nodes'",
+        ),
+        (
+            "engine: {type: HighThroughputExecutor, provider: {type: LocalProvider, launcher: {type: exec}}}",
+            "engine.provider.launcher.type: 'exec': Parsl has SimpleLauncher",
+        ),
+        (
+            "engine: {type: HighThroughputExecutor, address: {type: system, command: x}}",
+            "engine.address.type: 'system': a function address_by_",
+        ),
+        (
+            "engine: {type: HighThroughputExecutor, max_workers_per_node: many}",
+            "engine: .*max_workers_per_node",
+        ),
+    ],
+)
+def test_what_parsl_does_not_take_is_refused_by_its_field(text, message):
+    from flows.local.parsl_engine import load_executor
+
+    with pytest.raises(SiteError, match=message):
+        load_executor(text, source="e.yaml")
+
+
+# -- a site's profile as the engine's configuration ---------------------------------------------------------
+@parsl
+def test_a_profile_is_rendered_as_its_endpoint_would_render_it(tmp_path):
+    from flows.local.parsl_engine import load_executor
+
+    path = filled_profile(
+        tmp_path,
+        environment='"/env"', account='"m1234"', queue='"gpu"', workers_per_node="8", accelerators="4",
+    )  # fmt: skip
+    text = read_config(path).replace("engine:\n", "engine:\n  address: 127.0.0.1\n")  # it would look for one
+    loaded = load_executor(text, source=str(path))
+    provider = loaded.executor.provider
+    assert type(provider).__name__ == "SlurmProvider"
+    assert (provider.account, provider.partition, provider.walltime) == ("m1234", "gpu", "06:00:00")
+    assert provider.worker_init.strip() == "source /env/bin/activate || exit 1"
+    assert provider.max_blocks == 4
+    assert loaded.executor.available_accelerators == [str(w // 2) for w in range(8)]
+    assert loaded.polling["strategy_period"] == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"environment": '"/env"', "queue": '"gpu"', "account": '"a b\\n#SBATCH x"'},
+            "account: .*does not match",
+        ),
+        ({"environment": '"/env"', "workers_per_node": "1000"}, "workers_per_node: 1000 is greater than"),
+        ({"queue": '"gpu"'}, "compute.environment: not filled in yet"),
+    ],
+)
+def test_a_profile_whose_options_do_not_fit_is_refused(options, message, tmp_path):
+    path = filled_profile(tmp_path, **{"queue": '"q"', "account": '"a"', **options})
+    with pytest.raises(SiteError, match=message):
+        read_config(path)
+
+
+def test_naming_an_engine_begins_a_new_run_that_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "acq").mkdir()
+    site = local_site(tmp_path / "home", workers=1, entry_points="tests.flows.fake_steps")
+    first = Runs(site, home=tmp_path / "home").start(ask(tmp_path / "acq"), wait=True)
+    named = Runs(site.model_copy(update={"engine": "process-pool"}), home=tmp_path / "home")
+    again = named.rerun(first.id, start_at="segment", stop_after="segment", wait=True)
+    assert (again.status, again.parent_run) == (RunStatus.SUCCEEDED, first.id)
