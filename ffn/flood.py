@@ -82,14 +82,17 @@ class Flood:
         self._progress: Callable[[Progress], None] | None = None
         self._on_checkpoint: Callable[[Snapshot], None] | None = None
         self._checkpoint_seconds = 0.0
+        self._checkpoint_now: Callable[[], bool] | None = None
 
     def report_to(
         self,
         progress: Callable[[Progress], None] | None,
         on_checkpoint: Callable[[Snapshot], None] | None,
         checkpoint_seconds: float,
+        checkpoint_now: Callable[[], bool] | None = None,
     ) -> None:
-        """Whom to tell of each attempt, and whom to give a snapshot every so many seconds."""
+        """Whom to tell of each attempt, and whom to give a snapshot every so many seconds, or when asked."""
+        self._checkpoint_now = checkpoint_now
         self._progress = progress
         self._on_checkpoint = on_checkpoint
         self._checkpoint_seconds = checkpoint_seconds
@@ -267,7 +270,10 @@ class Flood:
 
     def _checkpoint(self) -> None:
         """Hands out a snapshot when it is time for one."""
-        if self._on_checkpoint is None or self.clock() - self._checkpointed < self._checkpoint_seconds:
+        if self._on_checkpoint is None:
+            return
+        wanted = self._checkpoint_now is not None and self._checkpoint_now()
+        if not wanted and self.clock() - self._checkpointed < self._checkpoint_seconds:
             return
         self._on_checkpoint(self.put_away())
         self._checkpointed = self.clock()

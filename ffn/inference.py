@@ -59,6 +59,7 @@ def segment(
     resume: Snapshot | None = None,
     on_checkpoint: Callable[[Snapshot], None] | None = None,
     checkpoint_seconds: float = 300.0,
+    checkpoint_now: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Segmentation:
     """Segments `image` (Z, Y, X; grey values as the model's normalisation expects them).
@@ -68,8 +69,9 @@ def segment(
     convolutions, `precision`: of what numbers, see `ffn.engine`. `max_fovs` stops after that many fields of
     view, in the middle of an object if need be, which is then left out: for tests and trials.
 
-    `on_checkpoint` is given a snapshot whenever `checkpoint_seconds` have passed since the last one, between
-    two calls of the network; `resume` goes on from one and ends with the same result.
+    `on_checkpoint` is given a snapshot whenever `checkpoint_seconds` have passed since the last one, or
+    `checkpoint_now` says so, between two calls of the network; what it raises ends the flood. `resume` goes
+    on from one and ends with the same result.
 
     A subvolume smaller than the field of view, without any seed or with an empty mask gives no objects.
     Raises InferenceError for NaN, a wrong dimension, grey values far from those of the network, or a mask of
@@ -98,7 +100,7 @@ def segment(
         canvas, engine, config=config, deltas_zyx=reach(config, network), max_fovs=max_fovs, clock=clock
     )
     _prepare(flood, resume=resume, fingerprinted=on_checkpoint is not None, model=model)
-    flood.report_to(progress, on_checkpoint, checkpoint_seconds)
+    flood.report_to(progress, on_checkpoint, checkpoint_seconds, checkpoint_now)
     flood.run()
     return flood.result(seconds=clock() - started)
 
@@ -121,6 +123,7 @@ def segment_many(
     resume: Sequence[Snapshot | None] | None = None,
     on_checkpoint: Callable[[int, Snapshot], None] | None = None,
     checkpoint_seconds: float = 300.0,
+    checkpoint_now: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Segmentation]:
     """Segments several subvolumes with canvases on the device, `batch` fields of view per network call.
@@ -177,6 +180,7 @@ def segment_many(
             None if progress is None else partial(progress, number),
             None if on_checkpoint is None else partial(on_checkpoint, number),
             checkpoint_seconds,
+            checkpoint_now,
         )
     spent = batcher.run()
     host = (clock() - started - sum(spent)) / len(images)

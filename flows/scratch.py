@@ -64,14 +64,13 @@ def reusable(run: Run, step: StepName) -> Reuse:
     """Count the marked units of one step; unknown while an earlier step decides what they are."""
     try:
         if step in FAN_OUTS:
-            from functions.plan import unit_ids
+            from functions.plan import count_units
 
-            units = unit_ids(run, step)
-        elif step == "ingest":  # looks at the folder each time, and at tiles that changed
+            census = count_units(run, step)
+            return Reuse(step=step, units=census.units, reusable=census.done)
+        if step == "ingest":  # looks at the folder each time, and at tiles that changed
             return Reuse(step=step, units=len(run.sections), reusable=len(run.sections))
-        else:
-            units = ["all"]
-        done = sum(run.cell(step, unit).is_done(unit) for unit in units)
+        done = run.cell(step).is_done("all")
     except (PetavoxelError, OSError):
         return Reuse(step=step, units=None, reusable=0)
-    return Reuse(step=step, units=len(units), reusable=done)
+    return Reuse(step=step, units=1, reusable=int(done))

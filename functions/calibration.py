@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from statistics import fmean, stdev
 
 import numpy as np
@@ -121,7 +122,9 @@ def calibrate(
         )
     cell = run.cell("segment")
     shuffled = random.Random(seed).sample(units, len(units))
-    chosen = sorted(shuffled, key=cell.is_done)[:count]  # stable: still at random among the open ones
+    ahead = list(islice((unit for unit in shuffled if not cell.is_done(unit)), count))
+    done = (unit for unit in shuffled if unit not in ahead)
+    chosen = [*ahead, *islice(done, count - len(ahead))]
     started = clock()
     _warm_up(run, chosen[0], segmenter)
     start_s = clock() - started

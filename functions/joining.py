@@ -23,7 +23,7 @@ from functions.store.equalities import (
     match_path,
     read_leaf_zyx,
     read_records,
-    tables_path,
+    table_path,
 )
 from functions.store.labels import grid_of, read_arrays, read_owned, write_arrays
 from functions.store.run import Run
@@ -164,7 +164,7 @@ def read_table(run: Run, block: Block) -> BlockTable:
     Raises:
         VolumeError: the table is missing or damaged.
     """
-    found = read_arrays(tables_path(run) / f"{block.id}.npz", COLUMNS)
+    found = read_arrays(table_path(run, block.id), COLUMNS)
     return BlockTable(
         starts=found["starts"].astype(np.int64),
         labels=found["labels"].astype(np.int64),
@@ -176,4 +176,4 @@ def read_table(run: Run, block: Block) -> BlockTable:
 
 def write_table(run: Run, block: Block, table: BlockTable) -> None:
     """Write the global ids of one block's local labels."""
-    write_arrays(tables_path(run) / f"{block.id}.npz", {name: getattr(table, name) for name in COLUMNS})
+    write_arrays(table_path(run, block.id), {name: getattr(table, name) for name in COLUMNS})

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
+from itertools import islice
 
-from functions.model.errors import UpstreamError
+from functions.model.errors import TaskError, UpstreamError
 from functions.store.cells import CODE_VERSION
 from functions.store.files import fingerprint, write_json
-from functions.store.run import Run
-from functions.tasks import FAN_OUTS, FanOutName, PlannedTask, PlanResult, PlanTask, ShardManifest, StepName
+from functions.store.ledger import Census, Ledger
+from functions.store.marks import Quarantined
+from functions.store.numbering import lot_size
+from functions.store.run import OWN_CELLS, Run
+from functions.tasks import (
+    FAN_OUTS,
+    MAX_PROBLEMS,
+    FanOutName,
+    PlannedTask,
+    PlanResult,
+    PlanTask,
+    Problem,
+    ShardManifest,
+    StepName,
+)
 
 UPSTREAM: dict[FanOutName, tuple[StepName, ...]] = {
     "stitch": (),
@@ -18,42 +33,55 @@ UPSTREAM: dict[FanOutName, tuple[StepName, ...]] = {
     "match": ("segment",),
     "relabel": ("segment",),
 }
+RETRY = "look at what it says there, then `petavoxel run rerun RUN --retry-quarantined`"
 
 
 def perform(task: PlanTask) -> PlanResult:
-    """Deal the unfinished units of a step out to at most `task.shards` shards, in round robin.
+    """Number the units of a step, count those that are open, and ask for workers, at most `task.shards`.
 
-    Units are spread so that neighbours go to different shards: a slow region is shared. There is always at
-    least one shard, since a Compute action needs one; with nothing to do it is empty.
+    Workers claim lots of neighbouring units; where nothing is claimed, the open lots are dealt out in round
+    robin, so that a slow region is shared. There is always at least one shard, since a Compute action needs
+    one; with nothing to do it ends at once.
 
     Raises:
         UpstreamError: a step that this one reads is not finished.
+        TaskError: the run is cancelled, or a unit that the next step needs is in quarantine.
     """
     run = Run(task.run)
+    if run.spec.sentinel_path.exists():
+        raise TaskError(f"{task.step}: cancelled", remedy="start the run again to go on")
     for upstream in UPSTREAM[task.step]:
         require_done(run, upstream)
-    units = unit_ids(run, task.step)
-    open_units = [unit for unit in units if not run.cell(task.step, unit).is_done(unit)]
-    count = max(1, min(task.shards, len(open_units)))
+    ledger, census = numbered(run, task.step, shards=task.shards)
+    given_up = retried(run, ledger)
+    if given_up and not expendable(task.step):
+        raise TaskError(f"{task.step}: {told(given_up[0]).subject}", remedy=RETRY)
+    open_units = census.open + (census.quarantined - len(given_up))
     manifest = ShardManifest(
         package=CODE_VERSION,
         run=task.run,
         step=task.step,
-        shards=tuple(tuple(open_units[i::count]) for i in range(count)),
+        shards=max(1, min(task.shards, open_units)),
     )
+    if not run.parameters.fan_out.claiming:
+        manifest = manifest.model_copy(update={"dealt": dealt(ledger, manifest.shards)})
     document = manifest.to_json()
     path = run.work / "plans" / f"{task.step}-{fingerprint(document)}.json"
     write_json(path, document)
     return PlanResult(
         step="plan",
-        units=len(units),
-        reused=len(units) - len(open_units),
+        status="look" if given_up else "ok",
+        units=census.units,
+        reused=census.units - open_units,
+        figures={"advance": census.settled + census.kept},
         paths={"manifest": str(path)},
+        problems=tuple(told(found) for found in given_up[:MAX_PROBLEMS]),
+        problem_count=len(given_up),
         tasks=tuple(
             PlannedTask(
                 function_id=task.function_id, kwargs={"task": {"manifest": str(path), "shard": shard}}
             )
-            for shard in range(count)
+            for shard in range(manifest.shards)
         ),
     )
 
@@ -63,16 +91,73 @@ def unit_ids(run: Run, step: FanOutName) -> list[str]:
     return list(import_module(f"functions.{step}").units(run))
 
 
+def expendable(step: FanOutName) -> bool:
+    """Whether later steps do without a unit of this step: its module says what stands in for it."""
+    return hasattr(import_module(f"functions.{step}"), "abandon")
+
+
+def numbered(run: Run, step: FanOutName, *, shards: int) -> tuple[Ledger, Census]:
+    """The ledger that a step's units are claimed in, and how they stand."""
+    ledger, units = run.board(step).ledger, unit_ids(run, step)
+    ledger.number(units, size=lot_size(len(units), shards))
+    return ledger, count_units(run, step)
+
+
+def count_units(run: Run, step: FanOutName) -> Census:
+    """How the units of a step stand; of those that have cells of their own, also in which runs of before."""
+    ledger = run.board(step).ledger
+    if ledger.numbering is not None and step not in OWN_CELLS:
+        return ledger.census()
+    units = unit_ids(run, step)
+    done = sum(run.cell(step, unit).is_done(unit) for unit in units)
+    given_up = len(ledger.quarantined())
+    return Census(units=len(units), settled=done + given_up, quarantined=given_up, held=0, kept=0)
+
+
+def retried(run: Run, ledger: Ledger) -> list[Quarantined]:
+    """The units in quarantine, after those that the run asks for were let out of it."""
+    if run.spec.retry is not None:
+        for found in ledger.quarantined():
+            ledger.void(found.unit, why=run.spec.retry)
+    return ledger.quarantined()
+
+
+def told(found: Quarantined) -> Problem:
+    """A unit in quarantine as a result tells it."""
+    return Problem(
+        code="quarantined",
+        subject=f"{found.unit}: {found.reason}"[:200],
+        remedy="rerun with --retry-quarantined",
+    )
+
+
+def dealt(ledger: Ledger, shards: int) -> tuple[tuple[int, ...], ...]:
+    """The lots that are not settled, in round robin."""
+    lots = [n for folder in ledger.folders() for n, lot in ledger.look(folder).items() if lot.state != "done"]
+    return tuple(tuple(lots[i::shards]) for i in range(shards))
+
+
+def missing(run: Run, step: FanOutName) -> Iterator[str]:
+    """Units that are not finished, those in quarantine among them."""
+    if step not in OWN_CELLS:
+        yield from run.cell(step).unfinished(unit_ids(run, step))
+        return
+    for unit in unit_ids(run, step):
+        if not run.cell(step, unit).is_done(unit):
+            yield unit
+
+
 def require_done(run: Run, step: StepName) -> None:
-    """Check that every unit of a fan-out step is marked.
+    """Check that every unit of a fan-out step is done, or may be missing.
 
     Raises:
         UpstreamError: naming the first unfinished units.
     """
     assert step in FAN_OUTS
-    missing = [unit for unit in unit_ids(run, step) if not run.cell(step, unit).is_done(unit)]
-    if missing:
+    census = count_units(run, step)
+    open_units = census.open if expendable(step) else census.units - census.done
+    if open_units:
         raise UpstreamError(
-            f"{step}: {len(missing)} units are not finished ({', '.join(missing[:3])})",
+            f"{step}: {open_units} units are not finished ({', '.join(islice(missing(run, step), 3))})",
             remedy=f"start the run at {step}",
         )

@@ -23,7 +23,7 @@ from functions.store.cells import UnitReport
 from functions.store.equalities import (
     RECONCILE_UNIT,
     Scratch,
-    candidates_path,
+    candidate_path,
     remove_tables,
     tables_path,
     write_leaf_zyx,
@@ -110,7 +110,7 @@ def write_candidates(run: Run, overlaps: MatchedOverlaps, hierarchy: Hierarchy) 
     tables, count = Tables(run), 0
     for block in hierarchy.blocks(0):
         records = overlaps.candidates(block, hierarchy, tables)
-        write_records(candidates_path(run) / f"{block.id}.npy", records)
+        write_records(candidate_path(run, block.id), records)
         count += records.size
     return count
 
@@ -122,7 +122,7 @@ def require_matched(run: Run) -> None:
         UpstreamError: naming the first that was not.
     """
     cell = run.cell("match")
-    missing = [pair.id for pair in grid_of(run).neighbours() if not cell.is_done(pair.id)]
+    missing = list(cell.unfinished(pair.id for pair in grid_of(run).neighbours()))
     if missing:
         raise UpstreamError(
             f"match: {len(missing)} units are not finished ({', '.join(missing[:3])})",

@@ -8,12 +8,12 @@ and align_solve carry the gate's verdict, which is not kept in their cells: thos
 from __future__ import annotations
 
 import time
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from functions.model.errors import PetavoxelError, TaskError
+from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, Mark
 from functions.store.run import Run
 from functions.tasks import (
@@ -29,7 +29,9 @@ from functions.tasks import (
     StepResult,
     StepTask,
 )
+from functions.worker import Account, Worker
 
+RETRY = "look at its traceback in the ledger; rerun with --retry-quarantined"
 SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
 
 
@@ -75,48 +77,74 @@ def _module(step: str) -> Any:
 
 
 def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
-    """Compute every unit of the shard that is not marked yet."""
+    """Work on the planned units of a step until none is left, or the worker has to go."""
     manifest = read_manifest(Path(task.manifest))
-    if manifest.step != step or task.shard >= len(manifest.shards):
+    if manifest.step != step or task.shard >= manifest.shards:
         raise TaskError(f"{task.manifest}: no shard {task.shard} of {step}", remedy="plan the step again")
     if manifest.package != CODE_VERSION:
         raise TaskError(
             f"petavoxel {CODE_VERSION} on this worker, {manifest.package} where the step was planned",
             remedy="install one release in the workers' environment and run the step again",
         )
-    run = Run(manifest.run)
-    module = _module(step)
-    marks: list[Mark] = []
-    computed = 0
-    for unit in manifest.shards[task.shard]:
-        if is_cancelled(run):
+    sharing = manifest.run.parameters.fan_out
+    with Stopping(
+        walltime_seconds=sharing.walltime_seconds,
+        drain_seconds=sharing.drain_seconds,
+        cancelled=manifest.run.sentinel_path.exists,
+    ) as stopping:
+        run = Run(manifest.run, stop=stopping.asked)
+        worker = Worker(manifest, task.shard, _module(step), stopping=stopping, run=run)
+        answer = Answer(step)
+        for mark in worker.work() if not stopping.look_now() else ():
+            answer.add(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
+        if stopping.look_now():
             raise StepFailed(f"{step}: cancelled; start the run again to go on")
-        mark, fresh = run.cell(step, unit).run_unit(unit, partial(module.compute, run, unit))
-        marks.append(_module("gate").after_stitch(run, mark) if step == "stitch" else mark)
-        computed += fresh
-    return summarise(step, marks, computed=computed)
+    return answer.result(worker.account, expendable=worker.expendable, left=worker.left())
 
 
-def summarise(step: str, marks: list[Mark], *, computed: int) -> StepResult:
-    """Add up the marks of units: worst status, summed counters, and the first problem, shortened."""
-    problems = [Problem.parse(p, source=f"mark {m.unit}") for m in marks for p in m.problems]
-    order = ("ok", "look", "failed")
-    worst = max((m.status for m in marks), key=order.index, default="ok")
-    return StepResult(
-        step=step,
-        status=cast(Any, worst),
-        units=len(marks),
-        computed=computed,
-        reused=len(marks) - computed,
-        problems=tuple(_shortened(problem) for problem in problems[:1]),
-        problem_count=len(problems),
-    )
+class Answer:
+    """What a worker tells the flow: worst status, counts, rate, and the first problem, shortened."""
+
+    def __init__(self, step: FanOutName) -> None:
+        self._step = step
+        self._statuses: set[str] = set()
+        self._problems: list[Problem] = []
+        self._count = 0
+
+    def add(self, mark: Mark) -> None:
+        """Take up the mark of a unit."""
+        self._statuses.add(mark.status)
+        self._count += len(mark.problems)
+        if not self._problems and mark.problems:
+            self._problems.append(_shortened(Problem.parse(mark.problems[0], source=f"mark {mark.unit}")))
+
+    def result(self, account: Account, *, expendable: bool, left: int) -> StepResult:
+        """The answer of a worker that has ended; `expendable`: later steps live without units that failed."""
+        figures = {"kept": float(account.kept)} if account.kept else {}
+        if account.voxels and account.seconds:
+            figures["mvoxel_per_h"] = float(f"{account.voxels / account.seconds * 0.0036:.4g}")
+        given_up = account.quarantined
+        if given_up:
+            problem = Problem(code="quarantined", subject=given_up[0], remedy=RETRY)
+            self._problems.insert(0, _shortened(problem))
+            self._statuses.add("look" if expendable else "failed")
+        worst = max(self._statuses, key=("ok", "look", "failed").index, default="ok")
+        return StepResult(
+            step=self._step,
+            status=cast(Any, worst),
+            units=account.computed + len(given_up),
+            computed=account.computed,
+            figures=figures,
+            problems=tuple(self._problems[:1]),
+            problem_count=self._count + len(given_up),
+            left=left,
+        )
 
 
 SUMMED = (
     "fovs", "rejected_fovs", "skipped_moves", "discarded_fovs", "calls", "seeds", "attempts", "weak", "small",
     "segments", "voxels", "tissue_voxels", "avoided_voxels", "bridged_voxels", "labelled_voxels",
-    "network_seconds", "host_seconds",
+    "network_seconds", "host_seconds", "empty",
 )  # fmt: skip
 """Figures of segmented subvolumes that can be added up; overlaps count in each of them."""
 
@@ -181,8 +209,3 @@ def read_manifest(path: Path) -> ShardManifest:
         return ShardManifest.parse(path.read_bytes(), source=str(path))
     except FileNotFoundError:
         raise TaskError(f"{path}: no shard manifest", remedy="plan the step again") from None
-
-
-def is_cancelled(run: Run) -> bool:
-    """Whether a sentinel file asks the shards of this run to stop."""
-    return run.spec.sentinel_path.exists()

@@ -24,12 +24,26 @@ from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
 from functions.store.artefacts import Codes, open_artefacts
 from functions.store.cells import UnitReport
 from functions.store.equalities import forget_overlaps
-from functions.store.labels import LocalLabels, grid_of, local_path, pack_local, write_local
+from functions.store.labels import (
+    LocalLabels,
+    grid_of,
+    local_path,
+    pack_local,
+    write_local,
+    write_no_labels,
+)
 from functions.store.progress import ProgressFile
 from functions.store.run import Run
 from functions.store.transforms import aligned_volume_ref
 from functions.store.volumes import Volume
 from functions.tasks import Problem
+
+COUNTED = (
+    "fovs", "rejected_fovs", "skipped_moves", "discarded_fovs", "calls", "seeds", "attempts", "weak", "small",
+    "segments", "tissue_voxels", "avoided_voxels", "bridged_voxels", "labelled_voxels", "labelled_fraction",
+    "network_seconds", "host_seconds", "voxels_per_second",
+)  # fmt: skip
+"""Figures that are 0 where nothing was flooded."""
 
 __all__ = ["FfnSegmenter", "Flooded", "Segmenter", "compute", "units"]
 
@@ -44,7 +58,9 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
     subvolume = grid_of(run).get(unit)
     parameters = run.parameters.segment
     progress = ProgressFile.of(run.cell("segment"), unit)
-    segmenter = segmenter or FfnSegmenter(run.model_path, parameters, progress=progress)
+    if not read_tissue(run, subvolume).any():
+        return leave_empty(run, subvolume)
+    segmenter = segmenter or FfnSegmenter(run.model_path, parameters, progress=progress, stop=run.stop)
     problems = look_at(run, subvolume, segmenter)
     shown = shown_to(parameters, *read(run, subvolume))
     tissue = shown.tissue & ~shown.resin
@@ -73,6 +89,21 @@ def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitR
         figures=figures,
         problems=tuple(problem.to_json() for problem in problems),
     )
+
+
+def leave_empty(run: Run, subvolume: Subvolume) -> UnitReport:
+    """A subvolume without tissue has no labels; nothing but its mask, of which no chunk was written, is
+    read."""
+    abandon(run, subvolume.id)
+    counts = dict.fromkeys(COUNTED, 0.0)
+    return UnitReport(figures={**counts, "voxels": subvolume.read.voxels, "empty": 1})
+
+
+def abandon(run: Run, unit: str) -> None:
+    """What stands in for a subvolume in quarantine: no labels, so that all steps behind go on without it."""
+    subvolume = grid_of(run).get(unit)
+    forget_overlaps(run, subvolume)
+    write_no_labels(run, subvolume)
 
 
 def figures_of(flooded: Flooded, local: LocalLabels, shown: Shown) -> dict[str, float]:
@@ -108,14 +139,23 @@ def read(run: Run, subvolume: Subvolume) -> tuple[Image, Mask, Codes]:
     Raises:
         VolumeError: an array is missing or of an older version, or the image is not of 8 bits.
     """
+    tissue, ref = read_tissue(run, subvolume), run.aligned.volume
+    image = np.asarray(Volume.open(run.work, ref).read(subvolume.read), np.uint8)
+    return image, tissue, np.asarray(open_artefacts(run).read(subvolume.read), np.uint8)
+
+
+def read_tissue(run: Run, subvolume: Subvolume) -> Mask:
+    """Where there is tissue in the subvolume's read box.
+
+    Raises:
+        VolumeError: the mask is missing, or the image is not of 8 bits.
+    """
     ref = run.aligned.volume
     if ref.dtype != "uint8":
         raise VolumeError(
             f"{ref.path}: {ref.dtype}, the network reads uint8", remedy="start the run at stitch"
         )
-    image = np.asarray(Volume.open(run.work, ref).read(subvolume.read), np.uint8)
-    tissue = Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(subvolume.read).astype(bool)
-    return image, tissue, np.asarray(open_artefacts(run).read(subvolume.read), np.uint8)
+    return Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(subvolume.read).astype(bool)
 
 
 def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:

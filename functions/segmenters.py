@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import ZYX
 from functions.model.parameters import SegmentParameters
 from functions.model.workers import worker_number
-from functions.store.progress import ProgressFile
+from functions.store.progress import Drained, ProgressFile
 from functions.store.verdicts import find_verdict
 from functions.tasks import Problem
 
@@ -73,11 +74,17 @@ class FfnSegmenter:
     """A flood-filling network on the device, and in the precision, that the parameters name.
 
     On an accelerator, or with a batch, by `segment_many`: the same moves, many at once.
-    With `progress` it keeps there every few minutes how far it got, and goes on from what it finds there.
+    With `progress` it keeps there every few minutes how far it got, and goes on from what it finds there;
+    when `stop` says so it does that at once, and raises `Drained`.
     """
 
     def __init__(
-        self, path: Path, parameters: SegmentParameters, *, progress: ProgressFile | None = None
+        self,
+        path: Path,
+        parameters: SegmentParameters,
+        *,
+        progress: ProgressFile | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Load the model of a file.
 
@@ -87,6 +94,7 @@ class FfnSegmenter:
         self._model = load(path)
         self._parameters = parameters
         self._progress = progress if parameters.checkpoint_seconds > 0 else None
+        self._stop = stop
         self._device = place(choose(parameters.device), parameters)
         self._batch = parameters.batch or (BATCH if self._device.type != "cpu" else None)
         self._ungated = self._check_precision(path)
@@ -163,6 +171,8 @@ class FfnSegmenter:
                     problems.append(
                         Problem(code="progress_not_kept", subject=str(error), remedy="make room on scratch")
                     )
+            if self._stop():
+                raise Drained
 
         parameters = self._parameters
         config = config_of(self._model, parameters)
@@ -177,6 +187,7 @@ class FfnSegmenter:
                 resume=resume,
                 on_checkpoint=None if progress is None else keep,
                 checkpoint_seconds=parameters.checkpoint_seconds,
+                checkpoint_now=self._stop,
             )
         (found,) = segment_many(
             [image],
@@ -191,6 +202,7 @@ class FfnSegmenter:
             resume=[resume],
             on_checkpoint=None if progress is None else lambda _, snapshot: keep(snapshot),
             checkpoint_seconds=parameters.checkpoint_seconds,
+            checkpoint_now=self._stop,
         )
         return found
 

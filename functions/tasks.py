@@ -43,6 +43,9 @@ class RunSpec(Document):
     sentinel: Annotated[str, Field(pattern=r"^CANCEL(-[0-9a-f-]{36})?$")] = "CANCEL"
     """File of the work root that asks this run's shards to stop; other runs of the acquisition go on."""
 
+    retry: str | None = None
+    """Units in quarantine are tried again, once for each name that is given here."""
+
     @property
     def sentinel_path(self) -> Path:
         """Where the sentinel lies."""
@@ -93,6 +96,8 @@ class StepResult(Document):
     paths: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
     problem_count: int = 0
+    left: int = 0
+    """Units of a fan-out that were not settled, as far as this worker saw when it ended."""
 
 
 class ProbeTask(Document):
@@ -215,10 +220,12 @@ class PublishResult(StepResult):
 
 
 class ShardManifest(Document):
-    """The plan's file: unit ids per shard."""
+    """The plan's file: what the workers of a fan-out need to know; the units are in the ledger."""
 
     package: str
     """Release of this package that planned: keys of cells depend on it, so the workers' must be the same."""
     run: RunSpec
     step: FanOutName
-    shards: tuple[tuple[str, ...], ...]
+    shards: int
+    dealt: tuple[tuple[int, ...], ...] = ()
+    """Lots of each shard where nothing is claimed."""

@@ -6,7 +6,8 @@ PetavoxelError
 ├── VolumeError          an array is missing, half-written or of another shape
 ├── TaskError            a task document does not parse, or names what does not exist
 ├── UpstreamError        a step was started before what it reads was finished
-└── ModelError           network weights are missing or do not fit the data
+├── ModelError           network weights are missing or do not fit the data
+└── WorkerError          a worker, or the site it runs at, cannot compute any unit
 
 Expected failures of single tiles, pairs or subvolumes are `Problem` values in results (`functions.tasks`);
 these exceptions are for what makes a step as a whole impossible. Every message ends with a remedy.
@@ -61,6 +62,12 @@ class ModelError(PetavoxelError):
     """Network weights are missing, damaged or do not fit the volume."""
 
     code = "model"
+
+
+class WorkerError(PetavoxelError):
+    """A worker, or the site it runs at, cannot compute any unit: a full disk, a node that is broken."""
+
+    code = "worker"
 
 
 def safe_join(root: Path, relative: str, *, field: str) -> Path:

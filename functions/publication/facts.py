@@ -10,7 +10,7 @@ from functions.model.errors import UpstreamError
 from functions.model.gate import GateDocument, SectionVerdict
 from functions.model.transform import SectionLayout, SectionTransform
 from functions.model.volume import VolumeRef
-from functions.store.cells import Cell, Mark
+from functions.store.cells import Mark
 from functions.store.run import Run
 from functions.store.transforms import load_layout, load_transform
 from functions.tasks import STEPS, Problem, StepName
@@ -163,7 +163,7 @@ def require_labels(run: Run) -> VolumeRef:
         UpstreamError: relabel has not run, or not to its end.
     """
     ref, cell = labels_ref(run), run.cell("relabel")
-    written = sum(int(cell.mark(unit).figures["voxels"]) for unit in _done(cell))
+    written = sum(int(mark.figures["voxels"]) for mark in cell.marks())
     if written != ref.box.voxels:
         raise UpstreamError(
             f"{cell.path}: {written} of {ref.box.voxels} voxels are labelled",
@@ -181,14 +181,11 @@ def _marks(run: Run, step: StepName) -> Iterator[Mark]:
     elif step == "align_pairs":
         units = [(run.cell(step, unit), unit) for unit in run.pairs]
     else:
-        units = [(run.cell(step), unit) for unit in _done(run.cell(step))]
+        yield from run.cell(step).marks()
+        return
     for cell, unit in units:
         if cell.is_done(unit):
             yield cell.mark(unit)
-
-
-def _done(cell: Cell) -> list[str]:
-    return sorted(path.stem for path in cell.file("done").glob("*.json"))
 
 
 def _time(step: StepName, marks: tuple[Mark, ...]) -> StepTime:

@@ -1,8 +1,7 @@
-"""Cells: folders named by a fingerprint, and the done marks of the units of work inside them.
+"""Cells: folders named by a fingerprint, and the ledger of the units of work inside them.
 
     <work>/<step>/<key>/          a cell: everything in it is a function of `key` alone
-                        done/     one mark a finished unit, written last
-                        attempts  one line each time a unit was begun
+                        ledger/   who claimed which units, and the mark of each that is finished, written last
 
 `key` is a fingerprint of inputs, parameters and code version, so a mark never outlives what it stands for: a
 changed input has another cell. Running a unit again writes the same bytes; so resume = run again.
@@ -10,38 +9,20 @@ changed input has another cell. Running a unit again writes the same bytes; so r
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from functions.model.base import Document
 from functions.model.errors import VolumeError
-from functions.store.files import write_json
+from functions.store.ledger import Ledger
+from functions.store.marks import Mark, UnitReport
+from functions.store.presence import myself
+
+__all__ = ["CODE_VERSION", "Cell", "Mark", "UnitReport"]
 
 CODE_VERSION = version("petavoxel")
-
-
-class Mark(Document):
-    """What a finished unit leaves: its time and figures (per unit, small)."""
-
-    unit: str
-    status: str = "ok"
-    seconds: float
-    started: float
-    figures: dict[str, float] = {}
-    problems: tuple[dict[str, str], ...] = ()
-
-
-class UnitReport(Document):
-    """What a unit's computation returns to be marked."""
-
-    status: str = "ok"
-    figures: dict[str, float] = {}
-    problems: tuple[dict[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,76 +35,86 @@ class Cell:
         """Path of a file or array inside the cell."""
         return self.path / name
 
-    def mark_path(self, unit: str) -> Path:
-        """Where the done mark of `unit` is or will be."""
-        return self.path / "done" / f"{unit}.json"
+    @property
+    def ledger(self) -> Ledger:
+        """Who does what, and what is done."""
+        return Ledger(self.path / "ledger")
+
+    @property
+    def workers(self) -> Path:
+        """Folder of the heartbeats of all workers of the step; cells of a step share it."""
+        return self.path.parent / "workers"
 
     def is_done(self, unit: str) -> bool:
-        """Whether `unit` is finished."""
-        return self.mark_path(unit).exists()
+        """Whether `unit` is finished: one or two small files are read."""
+        return self.ledger.mark(unit) is not None
 
     def mark(self, unit: str) -> Mark:
-        """The done mark of a finished unit.
+        """The mark of a finished unit.
 
         Raises:
             VolumeError: there is none.
         """
-        try:
-            return Mark.parse(self.mark_path(unit).read_bytes(), source=str(self.mark_path(unit)))
-        except FileNotFoundError:
-            raise VolumeError(
-                f"{self.path}: unit {unit} is not finished", remedy="run its step first"
-            ) from None
+        mark = self.ledger.mark(unit)
+        if mark is None:
+            raise VolumeError(f"{self.path}: unit {unit} is not finished", remedy="run its step first")
+        return mark
 
     def marks(self) -> list[Mark]:
-        """The done marks of all finished units, by name."""
-        paths = sorted(self.file("done").glob("*.json"))
-        return [Mark.parse(path.read_bytes(), source=str(path)) for path in paths]
+        """The marks of all finished units, by name; packed files are read one by one."""
+        found = {unit: s.mark for unit, s in self.ledger.standings_of_all() if s.mark is not None}
+        return [found[unit] for unit in sorted(found)]
+
+    def unfinished(self, units: Iterable[str]) -> Iterator[str]:
+        """Those of all units of this cell that are not done; of settled lots nothing is read."""
+        ledger = self.ledger
+        if ledger.numbering is None:
+            yield from (unit for unit in units if not self.is_done(unit))
+            return
+        yield from (found.unit for found in ledger.quarantined())
+        yield from ledger.missing()
 
     def run_unit(self, unit: str, compute: Callable[[], UnitReport]) -> tuple[Mark, bool]:
-        """Compute `unit` unless it is marked; return its mark and whether it was computed now."""
-        if self.is_done(unit):
-            return self.mark(unit), False
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._note_attempt(unit)
-        started = time.time()
-        clock = time.perf_counter()
-        report = compute()
-        mark = Mark(
-            unit=unit,
-            status=report.status,
-            started=started,
-            seconds=round(time.perf_counter() - clock, 4),
-            figures=report.figures,
-            problems=report.problems,
-        )
-        if mark.status != "failed":  # a failed unit is tried again by the next run
-            write_json(self.mark_path(unit), mark.to_json())
+        """Compute `unit` here and now, unless it is done; return its mark and whether it was computed now.
+
+        It waits for nobody: two processes that compute a unit at a time write the same bytes.
+        """
+        mark = self.ledger.mark(unit)
+        if mark is not None:
+            return mark, False
+        claim = self.ledger.single(unit).take_next(myself())
+        try:
+            claim.begin(unit)
+            started, clock = time.time(), time.perf_counter()
+            report = compute()
+            mark = Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock)
+            if mark.status == "failed":  # a failed unit is tried again by the next run
+                claim.drop(unit)
+            else:
+                claim.done(mark)
+                claim.finish()
+        finally:
+            claim.release()  # unless it is finished
         return mark, True
 
+    def keep(self, mark: Mark) -> None:
+        """Keep the mark of a unit that was computed elsewhere."""
+        claim = self.ledger.single(mark.unit).take_next(myself())
+        claim.begin(mark.unit)
+        claim.done(mark)
+        claim.finish()
+
     def forget(self, unit: str) -> None:
-        """Remove the done mark of a unit, if it has one, so that it is computed again."""
-        self.mark_path(unit).unlink(missing_ok=True)
+        """Have a unit computed again, if it is done or in quarantine."""
+        self.ledger.void(unit)
 
     def forget_all(self) -> None:
-        """Remove all done marks."""
-        for path in self.file("done").glob("*.json"):
-            path.unlink(missing_ok=True)
-
-    def _note_attempt(self, unit: str) -> None:
-        """Append one line; O_APPEND keeps lines of several workers whole."""
-        line = json.dumps({"unit": unit, "pid": os.getpid(), "time": time.time()}) + "\n"
-        handle = os.open(self.path / "attempts", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, line.encode())
-        finally:
-            os.close(handle)
+        """Have all units computed again."""
+        self.ledger.void_all()
 
     def attempts(self) -> dict[str, int]:
         """How often each unit was begun."""
         counts: dict[str, int] = {}
-        path = self.path / "attempts"
-        for line in path.read_text().splitlines() if path.exists() else []:
-            unit = json.loads(line)["unit"]
-            counts[unit] = counts.get(unit, 0) + 1
+        for unit, standing in self.ledger.standings_of_all():
+            counts[unit] = counts.get(unit, 0) + standing.begun
         return counts

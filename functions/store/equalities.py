@@ -1,8 +1,8 @@
 """Files of the joining: what overlaps measured, and the global ids of local labels.
 
-    match/<key>/overlaps/<block>/<pair>.npy      one row a pair of labels that meet, with its verdict
-    reconcile/<key>/tables/<block>.npz           ids, a block of subvolumes in each
-    reconcile/<key>/candidates/<block>.npy       pairs that meet and are not in one object, under their ids
+    match/<key>/overlaps/<xyz>/<pair>.npy        one row a pair of labels that meet, with its verdict
+    reconcile/<key>/tables/<xyz>/<block>.npz     ids, a block of subvolumes in each
+    reconcile/<key>/candidates/<xyz>/<block>.npy pairs that meet and are not in one object, under their ids
     segment/<key>/readers/<reconcile key>        who has compared these labels (empty files)
 
 Rows are plain arrays of records, since an overlap is read about as fast as it can be opened.
@@ -26,14 +26,13 @@ from functions.store.cells import Cell
 from functions.store.files import atomic_path, write_json
 from functions.store.labels import grid_of, read_arrays
 from functions.store.run import Run
+from functions.store.spread import spread
 
 Array = NDArray[np.generic]
 Records = NDArray[np.void]
 
 RECONCILE_UNIT = "all"
 """The one unit of reconcile."""
-FOLDER_EDGE = 8
-"""Overlaps of so many subvolumes along each axis share a folder: at most 1536 files."""
 OVERLAP = np.dtype(
     [
         ("first", "<u4"), ("second", "<u4"), ("voxels", "<u4"), ("first_voxels", "<u4"),
@@ -50,8 +49,7 @@ CANDIDATE = np.dtype(
 
 def match_path(run: Run, pair: Neighbours) -> Path:
     """Where the decisions on an overlap are."""
-    z, y, x = (i // FOLDER_EDGE for i in pair.first.index_zyx)
-    return run.cell("match").file("overlaps") / f"z{z:04d}_y{y:04d}_x{x:04d}" / f"{pair.id}.npy"
+    return spread(run.cell("match").file("overlaps"), f"{pair.id}.npy")
 
 
 def tables_path(run: Run) -> Path:
@@ -62,6 +60,16 @@ def tables_path(run: Run) -> Path:
 def candidates_path(run: Run) -> Path:
     """The folder of the pairs that were not joined."""
     return run.cell("reconcile").file("candidates")
+
+
+def table_path(run: Run, block: str) -> Path:
+    """Where the global ids of a block's subvolumes are."""
+    return spread(tables_path(run), f"{block}.npz")
+
+
+def candidate_path(run: Run, block: str) -> Path:
+    """Where a block's pairs that were not joined are."""
+    return spread(candidates_path(run), f"{block}.npy")
 
 
 def remove_tables(run: Run) -> None:
@@ -114,14 +122,18 @@ class Scratch:
 
     def write(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Keep arrays under a name."""
-        path = self.path / f"{name}.npz"
+        path = self._file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as handle:
             np.savez(handle, allow_pickle=False, **arrays)
 
     def read(self, name: str, names: tuple[str, ...]) -> dict[str, Array]:
         """Some arrays of those kept under a name."""
-        return read_arrays(self.path / f"{name}.npz", names)
+        return read_arrays(self._file(name), names)
+
+    def _file(self, name: str) -> Path:
+        group, _, last = name.rpartition("/")
+        return spread(self.path / group, f"{last}.npz")
 
 
 def write_leaf_zyx(run: Run, leaf_zyx: ZYX) -> None:

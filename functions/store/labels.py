@@ -20,6 +20,7 @@ from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
 from functions.store.files import atomic_path
 from functions.store.run import Run
+from functions.store.spread import spread
 
 Array = NDArray[np.generic]
 Labels = NDArray[np.uint32]
@@ -63,7 +64,7 @@ def labels_ref(run: Run) -> VolumeRef:
 
 def local_path(run: Run, subvolume: Subvolume) -> Path:
     """Where the local labels of a subvolume are."""
-    return run.cell("segment").file("subvolumes") / f"{subvolume.id}.npz"
+    return spread(run.cell("segment").file("subvolumes"), f"{subvolume.id}.npz")
 
 
 def pack_local(labels: NDArray[np.unsignedinteger], *, subvolume: Subvolume) -> LocalLabels:
@@ -79,8 +80,15 @@ def pack_local(labels: NDArray[np.unsignedinteger], *, subvolume: Subvolume) -> 
 
 
 def write_local(path: Path, local: LocalLabels) -> None:
-    """Write the local labels of a subvolume."""
-    write_arrays(path, {"labels": local.labels, "owned_voxels": local.owned_voxels})
+    """Write the local labels of a subvolume; where there are none, no voxels either."""
+    labels = local.labels if local.owned_voxels.size else np.zeros((0, 0, 0), np.uint32)
+    write_arrays(path, {"labels": labels, "owned_voxels": local.owned_voxels})
+
+
+def write_no_labels(run: Run, subvolume: Subvolume) -> None:
+    """Say that a subvolume has no labels."""
+    nothing = LocalLabels(labels=np.zeros((0, 0, 0), np.uint32), owned_voxels=np.zeros(0, np.int64))
+    write_local(local_path(run, subvolume), nothing)
 
 
 def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels:
@@ -91,6 +99,8 @@ def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels
     """
     path = local_path(run, subvolume)
     labels = read_arrays(path, ("labels",))["labels"]
+    if labels.size == 0:
+        return np.zeros((box or subvolume.read).shape_zyx, np.uint32)
     if labels.shape != subvolume.read.shape_zyx:
         raise VolumeError(
             f"{path}: labels: shape {labels.shape}, planned {subvolume.read.shape_zyx}",

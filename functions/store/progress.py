@@ -1,6 +1,6 @@
 """Units in progress: what a long unit has reached so far, beside its cell's results until it is done.
 
-<work>/segment/<key>/progress/<unit>.npz     written whole every few minutes, removed when the unit is done
+<work>/segment/<key>/progress/3fa/<unit>.npz     written whole every few minutes, removed when done
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from numpy.typing import NDArray
 from functions.model.errors import VolumeError
 from functions.store.cells import Cell
 from functions.store.files import atomic_path
+from functions.store.spread import spread
 
 Array = NDArray[np.generic]
+
+
+class Drained(Exception):  # noqa: N818 - not an error: the unit goes on elsewhere
+    """A unit was put away in the middle, because its worker has to go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,16 @@ class ProgressFile:
     @classmethod
     def of(cls, cell: Cell, unit: str) -> ProgressFile:
         """That of a unit of a cell."""
-        return cls(cell.file("progress") / f"{unit}.npz")
+        return cls(spread(cell.file("progress"), f"{unit}.npz"))
+
+    @property
+    def reached(self) -> str:
+        """Differs whenever the unit got further; empty where nothing is kept."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return ""
+        return f"{found.st_mtime_ns}-{found.st_size}"
 
     def write(self, arrays: Mapping[str, Array]) -> None:
         """Replace the file atomically; not compressed, since a node may be about to be taken away."""

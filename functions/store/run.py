@@ -9,6 +9,7 @@ worker at any time and finds what came before it; nothing but paths and paramete
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +34,8 @@ NOT_IN_PAIRS = {
 """Parameters of the align steps that a pair's matches do not depend on."""
 NOT_IN_LABELS = {"model", "allow_ungated", "checkpoint_seconds"}
 """Parameters of the segment step that its results do not depend on; the model counts by its content."""
+OWN_CELLS: tuple[StepName, ...] = ("stitch", "align_pairs")
+"""Steps whose units have a cell each."""
 DEMO_MODEL = Path(__file__).parents[1] / "testing" / "demo_network.safetensors"
 
 
@@ -67,8 +70,12 @@ class AlignedVolume(Document):
 class Run:
     """Paths and keys of one run. Cheap to build; reads the ingest manifest on first need."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, *, stop: Callable[[], bool] = lambda: False) -> None:
+        """Args:
+        stop: asked in the middle of long units whether they should be put away now.
+        """
         self.spec = spec
+        self.stop = stop
         self.work = Path(spec.work)
         self.acquisition_folder = Path(spec.acquisition)
         self.documents = Path(spec.documents) if spec.documents is not None else None
@@ -244,6 +251,14 @@ class Run:
         else:
             key = self.finish_key
         return Cell(self.work / step / key)
+
+    def board(self, step: StepName) -> Cell:
+        """The cell whose ledger all units of a fan-out step are claimed in: that of the step, or, where each
+        unit has a cell of its own, one for all of them."""
+        if step not in OWN_CELLS:
+            return self.cell(step)
+        keys = self._stitch_keys if step == "stitch" else {u: self.pair_key(u) for u in self.pairs}
+        return Cell(self.work / step / f"all-{fingerprint(keys)}")
 
     @property
     def gate_cell(self) -> Cell:

@@ -69,7 +69,7 @@ def start(home: Path, source: Path, *, parameters: str, run_id: str = "") -> Sit
 def cells(work: Path) -> Iterator[tuple[str, Cell]]:
     """Every cell of a work root, with its step."""
     for folder in sorted(work.glob("*/*/")):
-        if folder.parent.name != "plans":
+        if folder.parent.name != "plans" and folder.name != "workers":
             yield folder.parent.name, Cell(folder)
 
 
@@ -84,7 +84,7 @@ def attempts(work: Path) -> dict[tuple[str, str, str], int]:
 
 def done(work: Path) -> set[tuple[str, str, str]]:
     """Units with a done mark, by step, key and unit."""
-    return {(s, c.path.name, mark.stem) for s, c in cells(work) for mark in c.path.glob("done/*.json")}
+    return {(step, cell.path.name, mark.unit) for step, cell in cells(work) for mark in cell.marks()}
 
 
 def begun(home: Path, acquisition: str, step: str) -> int:

@@ -126,7 +126,7 @@ def mark(
         started=1_780_000_000.0 + 10 * number,
         figures=figures or {},
     )
-    write_json(cell.mark_path(unit), document.to_json())
+    cell.keep(document)
 
 
 def _ingest(run: Run, image: np.ndarray, instrument: str, aligned: bool) -> None:

@@ -49,7 +49,7 @@ def test_measured_subvolumes_are_results_of_the_run(run: Run) -> None:
     rest = calibrate(run, 4, segmenter=ScrambledTruth())
     assert sorted(sample.fresh for sample in rest.samples) == [False, False, True, True]
     assert run.cell("segment").attempts() == {sample.unit: 1 for sample in rest.samples}
-    size = sum(path.stat().st_size for path in run.cell("segment").file("subvolumes").iterdir())
+    size = sum(path.stat().st_size for path in run.cell("segment").file("subvolumes").glob("*/*"))
     assert rest.label_bytes_per_voxel == pytest.approx(size / (4 * 16 * 32 * 32))
 
 

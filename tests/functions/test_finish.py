@@ -38,7 +38,7 @@ def test_the_bundle_holds_all_documents_and_nothing_else(finished: Run) -> None:
         "volume.zarr/zarr.json",
         "volume.zarr/labels/segmentation/zarr.json",
     }
-    assert {p.name for p in finished.cell("finish").path.iterdir()} == {"attempts", "bundle", "done"}
+    assert {p.name for p in finished.cell("finish").path.iterdir()} == {"bundle", "ledger"}
 
 
 def test_voxels_are_those_of_the_run(finished: Run) -> None:
@@ -117,7 +117,7 @@ def test_a_failure_leaves_no_bundle(tmp_path: Path) -> None:
     run.cell("stitch", "z00005").file("layout.json").write_text("{}")
     with pytest.raises(TaskError, match=r"layout\.json"):
         finish.perform(run)
-    assert list(run.cell("finish").path.iterdir()) == [run.cell("finish").file("attempts")]
+    assert list(run.cell("finish").path.iterdir()) == [run.cell("finish").file("ledger")]
 
 
 def test_unfinished_labels_are_refused(tmp_path: Path) -> None:

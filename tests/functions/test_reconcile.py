@@ -43,7 +43,7 @@ def test_the_table_is_the_same_in_any_order(tmp_path: Path) -> None:
         run = matched(tmp_path / str(seed), seed=seed)
         result = reconcile.perform(run)
         folder = run.cell("reconcile").path
-        files = [*(folder / "tables").iterdir(), *(folder / "candidates").iterdir()]
+        files = [*(folder / "tables").rglob("*.*"), *(folder / "candidates").rglob("*.*")]
         tables.append({path.name: path.read_bytes() for path in files})
     assert tables[0] == tables[1]
     assert len(tables[0]) == 3
@@ -157,7 +157,7 @@ def test_what_was_not_joined_is_kept_with_its_numbers(tmp_path: Path) -> None:
     segment_all(run, ScrambledTruth())
     label_all(run)
     figures = run.cell("reconcile").mark("all").figures
-    (path,) = candidates_path(run).iterdir()
+    (path,) = candidates_path(run).glob("*/*.npy")
     records = read_records(path, CANDIDATE)
     assert len(records) == figures["candidates"] > 0
     with_it = (records["first_subvolume"] == middle.position) | (

@@ -6,45 +6,57 @@ from pathlib import Path
 import pytest
 
 from functions import plan
-from functions.runtime import StepFailed, execute, read_manifest, summarise
+from functions.runtime import Answer, StepFailed, execute, read_manifest
 from functions.store.cells import Mark, UnitReport
 from functions.tasks import SHARD_RESULT_BYTES, PlanResult, PlanTask
+from functions.worker import Account
 from tests.functions.worlds import ingested
 
 
-def plan_of(root: Path, *, shards: int, sections: int = 5) -> tuple[PlanResult, list[list[str]]]:
-    run = ingested(root, tuple(range(sections)))
-    result = plan.perform(PlanTask(run=run.spec, step="stitch", function_id="f", shards=shards))
-    return result, [list(s) for s in read_manifest(Path(result.paths["manifest"])).shards]
+def plan_of(root: Path, *, shards: int, sections: int = 5, **sharing: object) -> PlanResult:
+    run = ingested(root, tuple(range(sections)), parameters={"fan_out": sharing})
+    return plan.perform(PlanTask(run=run.spec, step="stitch", function_id="f", shards=shards))
 
 
-def test_units_are_dealt_round_robin(tmp_path: Path) -> None:
-    result, shards = plan_of(tmp_path, shards=2)
-    assert shards == [["z00000", "z00002", "z00004"], ["z00001", "z00003"]]
+def test_where_nothing_is_claimed_lots_are_dealt_round_robin(tmp_path: Path) -> None:
+    result = plan_of(tmp_path, shards=2, claiming=False)
+    assert read_manifest(Path(result.paths["manifest"])).dealt == ((0, 2, 4), (1, 3))
     assert [task.kwargs["task"]["shard"] for task in result.tasks] == [0, 1]
     assert {task.function_id for task in result.tasks} == {"f"}
+
+
+def test_workers_that_claim_are_told_no_units(tmp_path: Path) -> None:
+    result = plan_of(tmp_path, shards=2)
+    manifest = read_manifest(Path(result.paths["manifest"]))
+    assert (manifest.shards, manifest.dealt, len(result.tasks)) == (2, (), 2)
 
 
 def test_finished_units_are_not_planned_again_and_one_shard_always_remains(tmp_path: Path) -> None:
     run = ingested(tmp_path, tuple(range(3)))
     for k in range(3):
         run.cell("stitch", f"z0000{k}").run_unit(f"z0000{k}", UnitReport)
-    result, shards = plan_of(tmp_path, shards=4, sections=3)
-    assert shards == [[]]
+    result = plan_of(tmp_path, shards=4, sections=3)
     assert (result.units, result.reused, len(result.tasks)) == (3, 3, 1)
 
 
 def test_the_result_of_a_full_plan_stays_small(tmp_path: Path) -> None:
-    result, shards = plan_of(tmp_path, shards=200, sections=1000)
-    assert len(shards) == 200
+    result = plan_of(tmp_path, shards=200, sections=1000)
+    assert len(result.tasks) == 200
     assert len(json.dumps(result.to_json())) < 60_000
 
 
 def test_the_result_of_a_shard_full_of_problems_stays_small() -> None:
     problem = {"code": "section_unmatched", "subject": "z00012: " + "x" * 500, "remedy": "look; " + "y" * 500}
-    mark = Mark(unit="z", seconds=1.0, started=1.0, status="look", problems=(problem,) * 3)
-    result = summarise("align_render", [mark] * 5000, computed=5000)
+    mark = Mark(
+        unit="z", seconds=1.0, started=1.0, status="look", problems=(problem,) * 3, figures={"voxels": 1e9}
+    )
+    answer, account = Answer("align_render"), Account(kept=1)
+    for _ in range(5000):
+        answer.add(mark)
+        account.add(mark)
+    result = answer.result(account, expendable=False, left=10_000_000)
     assert (result.status, result.problem_count, len(result.problems)) == ("look", 15_000, 1)
+    assert result.figures == {"kept": 1.0, "mvoxel_per_h": 3_600_000.0}
     timed = result.model_copy(update={"seconds": 1_234_567.891})
     assert len(json.dumps(timed.to_json())) <= SHARD_RESULT_BYTES
     assert result.problems[0].subject.startswith("z00012: xxx")
@@ -58,7 +70,7 @@ def test_a_step_before_its_upstream_says_where_to_start(tmp_path: Path) -> None:
 
 
 def test_a_worker_of_another_release_refuses_the_shard(tmp_path: Path) -> None:
-    result, _ = plan_of(tmp_path, shards=1)
+    result = plan_of(tmp_path, shards=1)
     manifest = Path(result.paths["manifest"])
     document = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(document | {"package": "0.0.9"}))
@@ -83,7 +95,7 @@ def test_a_wrong_task_names_its_field(step: str, payload: object, message: str) 
 
 
 def test_a_cancelled_run_stops_between_units(tmp_path: Path) -> None:
-    result, _ = plan_of(tmp_path, shards=1)
+    result = plan_of(tmp_path, shards=1)
     (tmp_path / "work" / "CANCEL").touch()
     with pytest.raises(StepFailed, match="cancelled"):
         execute("stitch", {"manifest": result.paths["manifest"], "shard": 0})

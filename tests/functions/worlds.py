@@ -16,9 +16,16 @@ def spec(root: Path, parameters: Parameters | None = None) -> RunSpec:
     )
 
 
-def ingested(root: Path, z: tuple[int, ...], *, aligned: bool = False, changed: int | None = None) -> Run:
+def ingested(
+    root: Path,
+    z: tuple[int, ...],
+    *,
+    aligned: bool = False,
+    changed: int | None = None,
+    parameters: dict[str, object] | None = None,
+) -> Run:
     """A run whose ingest is done, with one tile a section; `changed` gets another fingerprint."""
-    run = Run(spec(root))
+    run = Run(spec(root, Parameters.parse(parameters or {}, source="test")))
     sections = tuple(
         Section(
             z=k,

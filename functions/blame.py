@@ -1,0 +1,53 @@
+"""Whose fault an error is: the unit's, which is tried again and then put aside, or its worker's, which ends.
+
+A full disk, a wrong environment or an earlier step that is missing meets every unit alike: to blame the units
+would put all of them into quarantine.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+
+from functions.model.errors import AcquisitionError, PetavoxelError, VolumeError
+from functions.store.marks import Attempt
+
+SITE_ERRORS = {
+    errno.ENOSPC: "make room on scratch",
+    errno.EDQUOT: "make room on scratch, or have the quota raised",
+    errno.EROFS: "have scratch mounted for writing",
+    errno.EACCES: "let the workers' account write to the work root",
+    errno.EPERM: "let the workers' account write to the work root",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the node's limit of open files",
+    errno.ESTALE: "have scratch mounted anew on this node",
+    errno.ENOTCONN: "have scratch mounted anew on this node",
+}
+TRACEBACK_CHARACTERS = 8000
+
+
+def remedy_of(error: Exception, *, expendable: bool) -> str | None:
+    """What to do about an error that is not the unit's; None when it is the unit's.
+
+    `expendable`: whether the steps behind live without the unit. What a unit reads may be damaged (a chunk, a
+    tile): then it is its fault if it can be left out, and else a person has to mend it, at once.
+    """
+    if isinstance(error, PetavoxelError):
+        its_data = isinstance(error, (VolumeError, AcquisitionError))
+        return None if expendable and its_data else ""  # its text ends with the remedy
+    if isinstance(error, ImportError):
+        return "install the package in the workers' environment"
+    if isinstance(error, OSError) and error.errno in SITE_ERRORS:
+        return SITE_ERRORS[error.errno]
+    return None
+
+
+def attempt_of(error: Exception, *, worker: str) -> Attempt:
+    """What is kept of an attempt that failed."""
+    text = "".join(traceback.format_exception(error))
+    line = str(error).splitlines()
+    return Attempt(
+        worker=worker,
+        error=f"{type(error).__name__}: {line[0] if line else ''}"[:500],
+        traceback=text[-TRACEBACK_CHARACTERS:],
+    )

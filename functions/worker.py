@@ -1,0 +1,231 @@
+"""A worker: claims lots of units until none is left or its time is up, and settles each unit of them.
+
+    claim ─► for each unit: begin ─► compute ─► done      ─► all settled: done, else: free for others
+                                        ├─ failed: the unit's fault, tried again, at last put into quarantine
+                                        ├─ failed: the worker's fault, which ends with a remedy
+                                        └─ drained: put away in the middle, handed on
+
+Deals one unit at a time: what a killed worker loses is that unit, since its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from functions.blame import SITE_ERRORS, attempt_of, remedy_of
+from functions.claiming import Claims, dealt_claims
+from functions.model.errors import PetavoxelError, WorkerError
+from functions.stopping import Stopping
+from functions.store.lots import Claim
+from functions.store.marks import Mark, UnitReport
+from functions.store.presence import Heartbeat, Watch, myself
+from functions.store.progress import Drained, ProgressFile
+from functions.store.run import OWN_CELLS, Run
+from functions.tasks import FanOutName, ShardManifest
+
+FAILURES_IN_A_ROW = 10
+"""So many units that failed one after the other are not all poison: the worker is."""
+
+
+class StepModule(Protocol):
+    """A fan-out step. One that later steps can do without units of also has `abandon(run, unit)`, which
+    leaves what stands in for a unit in quarantine."""
+
+    def units(self, run: Run) -> list[str]:
+        """Names of the units."""
+        ...
+
+    def compute(self, run: Run, unit: str) -> UnitReport:
+        """Compute one unit and write its results, the same whoever does it."""
+        ...
+
+
+@dataclass(slots=True)
+class Account:
+    """What a worker did."""
+
+    computed: int = 0
+    voxels: float = 0.0
+    seconds: float = 0.0
+    kept: int = 0
+    quarantined: list[str] = field(default_factory=list)
+
+    def add(self, mark: Mark) -> None:
+        """Count a computed unit."""
+        self.computed += 1
+        self.seconds += mark.seconds
+        self.voxels += mark.figures.get("voxels", 0.0)
+
+    @property
+    def mean_seconds(self) -> float:
+        """Of a unit; 0 while none was computed."""
+        return self.seconds / self.computed if self.computed else 0.0
+
+
+class Worker:
+    """One shard of a planned fan-out at work."""
+
+    def __init__(
+        self, manifest: ShardManifest, shard: int, module: Any, *, stopping: Stopping, run: Run
+    ) -> None:
+        self.step: FanOutName = manifest.step
+        self.run, self.account = run, Account()
+        self._manifest, self._shard = manifest, shard
+        self._module, self._stopping = module, stopping
+        self.expendable = hasattr(module, "abandon")
+        self._board = run.board(manifest.step)
+        self._ledger = self._board.ledger
+        self._owner = myself()
+        self._failed: set[str] = set()
+        self._refused: set[int] = set()
+
+    def work(self) -> Iterator[Mark]:
+        """Settle units; the marks of those that were computed here.
+
+        Raises:
+            WorkerError: this worker, or its site, is at fault.
+            PetavoxelError: what the step needs is not there.
+        """
+        lease = self.run.parameters.fan_out.lease_seconds
+        with Heartbeat(self._board.workers, self._owner, lease_seconds=lease) as self._beat:
+            for number, claim in self._claims(lease):
+                try:
+                    yield from self._settle(number, claim)
+                except OSError as error:  # of the ledger itself: a unit's are dealt with where it is computed
+                    remedy = SITE_ERRORS.get(error.errno or 0, "look at the file system of the work root")
+                    raise WorkerError(f"{self._ledger.path}: {error}", remedy=remedy) from error
+                finally:
+                    self._quietly(claim.release)  # where it is not finished or left by now
+
+    def left(self) -> int:
+        """Units that are not settled: of all, or of those dealt to this worker."""
+        numbering = self._ledger.numbering
+        assert numbering is not None
+        dealt = set(self._manifest.dealt[self._shard]) if self._manifest.dealt else None
+        return sum(
+            numbering.width(number)
+            for folder in self._ledger.folders()
+            for number, lot in self._ledger.look(folder).items()
+            if lot.state != "done" and (dealt is None or number in dealt)
+        )
+
+    def _claims(self, lease: float) -> Iterator[tuple[int, Claim]]:
+        if self._manifest.dealt:
+            lots = self._manifest.dealt[self._shard]
+            return dealt_claims(self._ledger, self._owner, lots, stop=self._full)
+        claims = Claims(
+            self._ledger,
+            self._owner,
+            Watch(self._board.workers, lease_seconds=lease),
+            worker=self._shard,
+            workers=self._manifest.shards,
+            lease_seconds=lease,
+            stop=self._full,
+        )
+        self._refused = claims.refused
+        return iter(claims)
+
+    def _full(self) -> bool:
+        """Whether another unit would not fit."""
+        return self._stopping.cancelled or self._stopping.left() <= self.account.mean_seconds
+
+    # -- one lot --------------------------------------------------------------------------------------------
+    def _settle(self, number: int, claim: Claim) -> Iterator[Mark]:
+        numbering = self._ledger.numbering
+        assert numbering is not None
+        singles = self._ledger.has_singles
+        settled = True
+        for unit in numbering.units(number):
+            if claim.standing(unit).settled or (singles and self._ledger.single_settled(unit)):
+                continue
+            if claim.overtaken:
+                claim.leave()
+                return
+            if self._full():
+                return
+            if claim.standing(unit).tries >= self.run.parameters.fan_out.max_attempts:
+                self._quarantine(claim, unit)
+                continue
+            mark = self._attempt(claim, unit)
+            if mark is not None:
+                yield mark
+            if mark is not None and mark.status == "failed":
+                self._refused.add(number)
+            settled = settled and claim.standing(unit).settled
+        if settled:
+            claim.finish()
+
+    def _attempt(self, claim: Claim, unit: str) -> Mark | None:
+        """Compute a unit; None when it failed, or was put away."""
+        claim.begin(unit, reached=ProgressFile.of(self.run.cell(self.step, unit), unit).reached)
+        self._beat.tell(unit=unit)
+        try:
+            mark = self._computed(unit)
+        except Drained:
+            claim.keep(unit)
+            self.account.kept += 1
+            return None
+        except Exception as error:
+            self._failure(claim, unit, error)
+            return None
+        self._failed.clear()
+        if mark.status == "failed":  # an expected failure: not this run's to mend
+            claim.drop(unit)
+            return mark
+        claim.done(mark)
+        self.account.add(mark)
+        told = self.account
+        self._beat.tell(units=told.computed, voxels=told.voxels, seconds=round(told.seconds, 3))
+        return mark
+
+    def _computed(self, unit: str) -> Mark:
+        """The mark of a unit that is computed now, or that an earlier run left in the unit's own cell."""
+
+        def compute() -> UnitReport:
+            report: UnitReport = self._module.compute(self.run, unit)
+            return report
+
+        if self.step in OWN_CELLS:
+            return self.run.cell(self.step, unit).run_unit(unit, compute)[0]
+        started, clock = time.time(), time.perf_counter()
+        report = compute()
+        return Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock)
+
+    # -- failures -------------------------------------------------------------------------------------------
+    def _failure(self, claim: Claim, unit: str, error: Exception) -> None:
+        """Blame the unit, or end this worker."""
+        remedy = remedy_of(error, expendable=self.expendable)
+        if remedy is not None:
+            self._quietly(lambda: claim.drop(unit))
+            if isinstance(error, PetavoxelError):
+                raise error
+            raise WorkerError(f"{unit}: {error} (on {self._owner.host})", remedy=remedy) from error
+        claim.fail(unit, attempt_of(error, worker=f"{self._owner.host} {self._owner.pid}"))
+        if claim.standing(unit).tries >= self.run.parameters.fan_out.max_attempts:
+            self._quarantine(claim, unit)
+        self._failed.add(unit)
+        if len(self._failed) >= FAILURES_IN_A_ROW:
+            raise WorkerError(
+                f"{len(self._failed)} units failed one after the other on {self._owner.host},"
+                f" the last, {unit}, with {type(error).__name__}: {error}",
+                remedy="look at that node and its environment, then run again",
+            ) from error
+
+    def _quarantine(self, claim: Claim, unit: str) -> None:
+        """Leave a unit alone: what stands in for it first, then why, then the record."""
+        if self.expendable:
+            self._module.abandon(self.run, unit)
+        self._ledger.tell_quarantine(claim.standing(unit).given_up(unit))
+        claim.quarantine(unit)
+        self.account.quarantined.append(unit)
+
+    @staticmethod
+    def _quietly(record: Callable[[], None]) -> None:
+        """Write a record if the disk takes it."""
+        try:
+            record()
+        except OSError:
+            return
