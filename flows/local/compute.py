@@ -21,12 +21,17 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 _NAMESPACE = uuid.UUID("0b4a63a6-7e2f-5a0c-8a8e-5b0f3c1f6d11")
 
 
+LOST = ("WorkerLost", "ManagerLost")
+"""Errors by which Parsl says that a worker, or a node's manager, is gone."""
+
+
 @dataclass(slots=True)
 class _Action:
     packed: list[str]
     futures: list[Future[str]]
     outputs: list[Json | None]
-    retried: bool = False
+    lost_at: int | None = None
+    """What had been begun when a worker was lost; None while none was."""
     cause: str = ""
     ids: list[str] = field(default_factory=list)
 
@@ -35,10 +40,19 @@ class ComputeProvider:
     """Runs the tasks of Compute actions in one engine, created at first need and kept for the run."""
 
     def __init__(
-        self, functions: Mapping[str, RegisteredFunction], *, new_engine: Callable[[], Engine]
+        self,
+        functions: Mapping[str, RegisteredFunction],
+        *,
+        new_engine: Callable[[], Engine],
+        begun: Callable[[], int] = lambda: 0,
     ) -> None:
+        """Args:
+        begun: a count that grows with each unit of work that a worker begins. A lost worker is replaced
+            while it grows, since a unit that ends workers is put aside; else once.
+        """
         self._functions = functions
         self._new_engine = new_engine
+        self._begun = begun
         self._engine: Engine | None = None
         self._actions: dict[str, _Action] = {}
 
@@ -85,12 +99,12 @@ class ComputeProvider:
         return self._engine
 
     def status(self, action_id: str) -> ActionStatus:
-        """Collect finished tasks; an engine that was lost is replaced once and unfinished tasks go again."""
+        """Collect finished tasks; an engine that was lost is replaced, and unfinished tasks go again."""
         action = self._actions[action_id]
         for index, future in enumerate(action.futures):
             if action.outputs[index] is None and not action.cause and future.done():
                 self._collect(action, index, future)
-                if action.retried and not action.futures[index].done():
+                if action.lost_at is not None and not action.futures[index].done():
                     break
         done = sum(output is not None for output in action.outputs)
         total = len(action.outputs)
@@ -122,24 +136,33 @@ class ComputeProvider:
             if "output" in outcome:
                 action.outputs[index] = outcome
                 return
+            if outcome["error"] in LOST and self._may_go_on(action):
+                self._submit_again(action, [index])
+                return
             action.cause = explained(outcome)
         for other in action.futures:
             other.cancel()
 
+    def _may_go_on(self, action: _Action) -> bool:
+        """Whether a lost worker is replaced: the first one, and as long as they begin units before they go."""
+        before, action.lost_at = action.lost_at, self._begun()
+        return before is None or action.lost_at > before
+
     def _recover(self, action: _Action, reason: str) -> None:
-        """A worker was killed (out of memory, say): try what is open once more in a new engine."""
-        if action.retried:
+        """A worker of a pool was killed (out of memory, say), which ends all: go on in a new engine."""
+        if not self._may_go_on(action):
             action.cause = f"a worker process died twice ({reason}); give each worker more memory"
             return
-        action.retried = True
-        still_open = [i for i, output in enumerate(action.outputs) if output is None]
+        self.close()
+        self._submit_again(action, [i for i, output in enumerate(action.outputs) if output is None])
+
+    def _submit_again(self, action: _Action, indices: list[int]) -> None:
         try:
-            self._begin()
-            futures = self._submit([action.packed[i] for i in still_open])
+            futures = self._submit([action.packed[i] for i in indices])
         except (ActionError, BrokenExecutor) as error:
             action.cause = str(error)
             return
-        for index, future in zip(still_open, futures, strict=True):
+        for index, future in zip(indices, futures, strict=True):
             action.futures[index] = future
 
     def cancel(self, action_id: str) -> None:

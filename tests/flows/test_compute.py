@@ -170,6 +170,19 @@ def test_a_broken_pool_is_replaced_once(deaths, status):
     assert "died twice" in ended.cause or ended.details["result"] == [{"y": 10}]
 
 
+@pytest.mark.parametrize(("begun", "status"), [([1, 2, 3], "SUCCEEDED"), ([1, 2, 2], "FAILED")])
+def test_lost_workers_are_replaced_as_long_as_they_begin_units(begun, status):
+    toll = [0] * 3
+    counts = iter(begun)
+    provider = ComputeProvider(
+        FUNCTIONS, new_engine=lambda: PoolEngine(DyingPool(toll)), begun=lambda: next(counts)
+    )
+    provider.start("a", body(DOUBLE, 5))
+    ended = finish(provider)
+    provider.close()
+    assert ended.status == status
+
+
 def test_real_workers_have_one_thread_survive_a_death_and_end_with_close(tmp_path):
     provider = ComputeProvider(FUNCTIONS, new_engine=lambda: process_pool(1))
     provider.start("k", body(KILLED, str(tmp_path / "mark")))
