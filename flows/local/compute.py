@@ -144,7 +144,7 @@ class ComputeProvider:
             other.cancel()
 
     def _may_go_on(self, action: _Action) -> bool:
-        """Whether a lost worker is replaced: the first one, and as long as they begin units before they go."""
+        """Whether a lost worker is replaced: the first one, and as long as they begin units before going."""
         before, action.lost_at = action.lost_at, self._begun()
         return before is None or action.lost_at > before
 
