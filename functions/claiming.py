@@ -18,6 +18,7 @@ from functions.store.presence import BEATS_A_LEASE, Watch
 WATCHED = 4096
 """So many held lots all idle workers of a step look at together, each at its share."""
 LEAST_WATCHED = 8
+FIRST_PAUSE_SECONDS = 0.05
 
 
 class Claims:
@@ -65,7 +66,7 @@ class Claims:
                 idle_since = self._clock()
                 if self._stop():
                     return
-            self._pause()
+            self._pause(self._clock() - idle_since)
 
     def _free(self, held: list[tuple[int, Listed]]) -> Iterator[tuple[int, Claim]]:
         """Claims of lots that nobody holds; `held` is filled with those that somebody does."""
@@ -100,9 +101,10 @@ class Claims:
                 if claim is not None:
                     yield number, claim
 
-    def _pause(self) -> None:
-        """Between two looks at what others hold, as long as they take between two signs of life."""
-        end = self._clock() + self._lease / BEATS_A_LEASE
+    def _pause(self, idle: float) -> None:
+        """Between two looks at what others hold: the longer, the longer it is idle, up to their time between
+        two signs of life."""
+        end = self._clock() + min(max(idle, FIRST_PAUSE_SECONDS), self._lease / BEATS_A_LEASE)
         while (left := end - self._clock()) > 0 and not self._stop():
             self._wait(min(left, 1.0))
 

@@ -31,7 +31,7 @@ from functions.tasks import (
 )
 from functions.worker import Account, Worker
 
-RETRY = "look at its traceback in the ledger; rerun with --retry-quarantined"
+RETRY = "rerun with --retry-quarantined when it is mended"
 SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
 
 

@@ -18,7 +18,7 @@ MAX_SHARDS = 200
 MAX_PROBLEMS = 3
 SHARD_RESULT_BYTES = 420
 """A shard's answer tells one problem, shortened; the marks and the report have them all."""
-SHARD_PROBLEM_CHARACTERS = 80
+SHARD_PROBLEM_CHARACTERS = 62
 
 StepName = Literal[
     "ingest", "stitch", "align_pairs", "align_solve", "align_render",

@@ -90,15 +90,16 @@ class Worker:
             PetavoxelError: what the step needs is not there.
         """
         lease = self.run.parameters.fan_out.lease_seconds
-        with Heartbeat(self._board.workers, self._owner, lease_seconds=lease) as self._beat:
-            for number, claim in self._claims(lease):
-                try:
-                    yield from self._settle(number, claim)
-                except OSError as error:  # of the ledger itself: a unit's are dealt with where it is computed
-                    remedy = SITE_ERRORS.get(error.errno or 0, "look at the file system of the work root")
-                    raise WorkerError(f"{self._ledger.path}: {error}", remedy=remedy) from error
-                finally:
-                    self._quietly(claim.release)  # where it is not finished or left by now
+        try:
+            with Heartbeat(self._board.workers, self._owner, lease_seconds=lease) as self._beat:
+                for number, claim in self._claims(lease):
+                    try:
+                        yield from self._settle(number, claim)
+                    finally:
+                        self._quietly(claim.release)  # where it is not finished or left by now
+        except OSError as error:  # of the ledger itself: a unit's are dealt with where it is computed
+            remedy = SITE_ERRORS.get(error.errno or 0, "look at the file system of the work root")
+            raise WorkerError(f"{self._ledger.path}: {error}", remedy=remedy) from error
 
     def left(self) -> int:
         """Units that are not settled: of all, or of those dealt to this worker."""
