@@ -4,7 +4,9 @@
        └──────────────┴─────────┴────────┴── any step ──┴──────────┘
 
 A step is an Action (a fan-out: a plan, then an Action over the plan's tasks), a verdict over the results'
-status, and a Choice: failed, stop here, or go on. The definition holds no UUID; collections, endpoint and
+status, and a Choice: failed, stop here, or go on. A fan-out is planned again while units are left, because
+workers had to go at the end of their batch jobs, or were lost: as long as each round gets further than the
+one before. The definition holds no UUID; collections, endpoint and
 functions come from the input, so one definition serves every site. Every plan and the answers of its
 shards take turns at `$.fan_out`, so the state stays under the service's 200 KB.
 
@@ -29,7 +31,9 @@ from flows.states import (
     choice,
     compute,
     expression,
+    fan_out_verdict,
     one_task,
+    stuck,
     verdict,
 )
 from flows.states import TRANSFER as TRANSFER_URL
@@ -55,6 +59,9 @@ WAIT_SECONDS = {
     "publish": DAY,
 }
 """Time in the batch queue included; when it is over the action fails with ActionTimeout."""
+
+ADVANCE = "fan_out.details.result[0].figures.advance"
+"""What a plan counts of a step's work; it grows whenever any unit gets on."""
 
 FIRST_STATES = {
     step: "TransferIn"
@@ -110,13 +117,14 @@ def _stop_rule(step: str) -> State:
     return {"Variable": "$.input.stop_after", "StringEquals": step, "Next": "Finished"}
 
 
-def _done(step: str, following: str) -> State:
+def _done(step: str, following: str, *, again: str | None = None) -> State:
     failed = {"Variable": "$.verdict.failed", "BooleanEquals": True}
     rule = {**failed, "Next": "Failed"}
     if step == GATED:
         stop = {"Variable": "$.input.on_gate_fail", "StringEquals": "stop"}
         rule = {"And": [failed, stop], "Next": REFUSED}
-    return choice([rule, _stop_rule(step)], default=following)
+    unfinished = {"Variable": "$.verdict.unfinished", "BooleanEquals": True, "Next": again}
+    return choice([rule, *([unfinished] if again else []), _stop_rule(step)], default=following)
 
 
 def _transfer_in(following: str) -> States:
@@ -174,6 +182,7 @@ def _single(step: str, following: str) -> States:
 def _fan_out(step: str, following: str) -> States:
     plan = FIRST_STATES[step]
     name = plan.removeprefix("Plan")
+    before = f"(getattr('round.advance') if getattr('round.step') == '{step}' else -1)"
     task = {
         "run.$": "$.input.run",
         "step": step,
@@ -185,9 +194,18 @@ def _fan_out(step: str, following: str) -> States:
             one_task("plan", task),
             result_path="$.fan_out",
             wait_seconds=WAIT_SECONDS["plan"],
-            caught=f"{name}Caught",
-            then=name,
+            caught=f"{plan}Caught",
+            then=f"{name}Round",
         ),
+        f"{name}Round": expression(
+            {"step": step, "advance.=": ADVANCE, "stuck.=": f"{before} == {ADVANCE}"},
+            result_path="$.round",
+            then=f"{name}RoundDone",
+        ),
+        f"{name}RoundDone": choice(
+            [{"Variable": "$.round.stuck", "BooleanEquals": True, "Next": f"{name}Stuck"}], default=name
+        ),
+        f"{name}Stuck": stuck(step),
         name: compute(
             {"tasks.$": "$.fan_out.details.result[0].tasks"},
             result_path="$.fan_out",
@@ -195,9 +213,10 @@ def _fan_out(step: str, following: str) -> States:
             caught=f"{name}Caught",
             then=f"{name}Verdict",
         ),
-        f"{name}Verdict": verdict(step, results="fan_out.details.result", then=f"{name}Done"),
-        f"{name}Done": _done(step, following),
-        f"{name}Caught": caught(step),
+        f"{name}Verdict": fan_out_verdict(step, results="fan_out.details.result", then=f"{name}Done"),
+        f"{name}Done": _done(step, following, again=plan),
+        f"{name}Caught": caught(step, then=plan),
+        f"{plan}Caught": caught(step),
     }
 
 

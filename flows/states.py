@@ -63,23 +63,50 @@ def verdict(step: str, *, results: str, then: str) -> State:
     `failed` is an expected failure that the next step cannot live with; `look` passes. The cause is the first
     problem's: what, where and what to do about it.
     """
-    problems = (
-        f"[p['subject'] + ': ' + p['code'] + '; ' + p['remedy'] "
-        f"for r in {results} if r['status'] == 'failed' for p in r['problems']]"
-    )
+    silent = "it failed without saying why; read the run log"
     return expression(
-        {
-            "step": step,
-            "failed.=": f"'failed' in [r['status'] for r in {results}]",
-            "cause.=": f"'{step}: ' + ({problems} + ['it failed without saying why; read the run log'])[0]",
-        },
+        {"step": step, **_judged(step, results, otherwise=silent)}, result_path="$.verdict", then=then
+    )
+
+
+def fan_out_verdict(step: str, *, results: str, then: str) -> State:
+    """The same of the workers of a fan-out, and whether units are left that nobody has settled.
+
+    Each tells what was left as it ended. Workers that claim see all units, so one that saw none left tells
+    for all; of units that were dealt out each worker sees its own.
+    """
+    left = f"[r['left'] for r in {results}]"
+    silent = "units are left, and no worker got any further; read what the workers logged, then rerun"
+    claiming = "getattr('input.run.parameters.fan_out.claiming', True)"
+    unfinished = f"0 not in {left} if {claiming} else [n for n in {left} if n > 0] != []"
+    return expression(
+        {"step": step, **_judged(step, results, otherwise=silent), "unfinished.=": unfinished},
         result_path="$.verdict",
         then=then,
     )
 
 
-def caught(step: str) -> State:
-    """Record which step failed and why, then fail.
+def _judged(step: str, results: str, *, otherwise: str) -> State:
+    problems = (
+        f"[p['subject'] + ': ' + p['code'] + '; ' + p['remedy'] "
+        f"for r in {results} if r['status'] == 'failed' for p in r['problems']]"
+    )
+    return {
+        "failed.=": f"'failed' in [r['status'] for r in {results}]",
+        "cause.=": f"'{step}: ' + ({problems} + ['{otherwise}'])[0]",
+    }
+
+
+def stuck(step: str) -> State:
+    """A fan-out that got no further fails for the reason that its last round gave."""
+    cause = f"getattr('verdict.cause', '{step}: no worker got any further; read the run log')"
+    return expression(
+        {"step": step, "failed": True, "cause.=": cause}, result_path="$.verdict", then="Failed"
+    )
+
+
+def caught(step: str, *, then: str = "Failed") -> State:
+    """Record which step failed and why, then fail, or look first whether it got any further.
 
     PROVISIONAL: that the service puts the error's text at `Cause`; the expression lives without it.
     """
@@ -90,5 +117,5 @@ def caught(step: str) -> State:
             "cause.=": f"getattr('error.Cause', '{step}: the action failed; read the run log')",
         },
         result_path="$.verdict",
-        then="Failed",
+        then=then,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.definition import FIRST_STATES, state_steps
 from flows.local.actions import ActionStatus
-from flows.local.progress import advanced, ended, first_steps, looked_at
+from flows.local.progress import advanced, ended, first_steps, looked_at, sum_of
 from flows.local.store import read_step
 from flows.records import FLOW_STEPS, LogEntry, RunRecord, RunStatus, StepRecord, StepStatus
 from flows.site import Site
@@ -157,7 +157,7 @@ def steps_from_log(entries: list[LogEntry], record: RunRecord) -> list[StepRecor
             steps[name], entry.state_name, status, elapsed=now - began, planned_reused=planned
         )
         if entry.state_name.startswith("Plan"):
-            planned = steps[name].reused
+            planned = sum_of(status.details.get("result") or [], "reused")
     if record.status.ended:
         failed = record.status is not RunStatus.SUCCEEDED
         last = _seconds(entries[-1].time) if entries else began

@@ -37,14 +37,15 @@ def advanced(
     results: list[dict[str, Any]] = status.details.get("result") or []
     if state_name.startswith("Plan"):
         for plan in results:
+            again = step.shards_total > 0  # what an earlier round computed is not reused
             step = replace(
                 step,
                 units=plan["units"],
                 units_done=plan["reused"],
-                reused=plan["reused"],
+                reused=step.reused if again else plan["reused"],
                 shards_total=len(plan["tasks"]),
             )
-        return step
+        return _judged(step, results)
     if step.name in FAN_OUTS:
         return _fan_out(step, results, status, elapsed=elapsed, planned_reused=planned_reused)
     if state_name == FIRST_STATES[step.name]:
@@ -72,8 +73,13 @@ def _fan_out(
     elapsed: float,
     planned_reused: int,
 ) -> StepRecord:
-    """Sum what the finished shards tell; units that the plan found done count as reused."""
+    """Sum what the finished shards tell; units that the plan found done are reused, or of an earlier round.
+
+    A worker that saw nothing left tells for all, also for those that were lost.
+    """
     done = planned_reused + sum_of(results, "units")
+    if any(result["left"] == 0 for result in results) and status.done == status.total:
+        done = step.units
     left = status.total - status.done
     step = replace(
         step,
@@ -81,8 +87,7 @@ def _fan_out(
         shards_done=status.done,
         units=max(step.units, done),
         units_done=done,
-        computed=sum_of(results, "computed"),
-        reused=planned_reused + sum_of(results, "reused"),
+        computed=done - step.reused,
         eta_seconds=round(elapsed * left / status.done, 1) if status.done and left else None,
     )
     return _judged(step, results)

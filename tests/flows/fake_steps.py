@@ -29,7 +29,8 @@ def fake_plan(task):
     ]
     return {
         "step": "plan", "status": "ok", "units": len(units), "computed": 0, "reused": len(done),
-        "seconds": 0.0, "figures": {}, "paths": {}, "problems": [], "problem_count": 0, "tasks": tasks,
+        "seconds": 0.0, "figures": {"advance": len(done)}, "paths": {}, "problems": [], "problem_count": 0,
+        "tasks": tasks,
     }  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def fake_shard(task):
     return {
         "step": step, "status": "failed" if problems else "ok", "units": computed + reused,
         "computed": computed, "reused": reused, "seconds": 0.0, "figures": {}, "paths": {},
-        "problems": problems, "problem_count": len(problems),
+        "problems": problems, "problem_count": len(problems), "left": 0,
     }  # fmt: skip
 
 
