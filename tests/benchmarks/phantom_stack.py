@@ -33,9 +33,7 @@ def write_stack(
     return import_stack(folder / f"{name}.npy", folder / name, voxel_size_zyx_nm=VOXEL_SIZE_NM)
 
 
-def parameters_of(
-    subvolume_zyx_px: tuple[int, int, int], overlap_zyx_px: tuple[int, int, int]
-) -> Parameters:
+def parameters_of(subvolume_zyx_px: tuple[int, int, int], overlap_zyx_px: tuple[int, int, int]) -> Parameters:
     """The demo network on the CPU, with small chunks so that there are several of everything."""
     return Parameters(
         segment=SegmentParameters(
