@@ -91,6 +91,8 @@ class StepRecord:
     eta_seconds: float | None = None
     """Estimated seconds to the end of the step; None when unknown or ended."""
     figures: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    """MVoxel/h of each worker of an active fan-out, by the worker's name."""
     problems: tuple[Problem, ...] = ()
     problem_count: int = 0
 

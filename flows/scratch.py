@@ -33,19 +33,32 @@ def with_figures(step: StepRecord, record: RunRecord) -> StepRecord:
         return step
 
 
-def with_marks(step: StepRecord, record: RunRecord) -> StepRecord:
-    """An active fan-out of a live site with its units marked done, where scratch can be seen from here."""
-    from functions.store.run import Run
-
+def with_throughput(step: StepRecord, record: RunRecord) -> StepRecord:
+    """An active fan-out as its ledger shows it, where scratch can be seen from here: units done and in
+    quarantine, workers and their rates, time left. Nothing is asked of the workers."""
     name = next((name for name in FAN_OUTS if name == step.name), None)
     if name is None or step.status is not StepStatus.ACTIVE:
         return step
     if not record.input or not Path(record.work_path).is_dir():
         return step
-    marked = reusable(Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}")), name)
-    if marked.units is None:
+    from functions.store.run import Run
+    from functions.throughput import measure
+
+    try:
+        run = Run(RunSpec.parse(record.input["input"]["run"], source=f"run {record.id}"))
+        found = measure(run.board(name), lease_seconds=run.parameters.fan_out.lease_seconds)
+    except (PetavoxelError, OSError, KeyError):  # scratch was cleared, or is no work root of ours
         return step
-    return replace(step, units=marked.units, units_done=marked.reusable)
+    if found is None:
+        return step
+    return replace(
+        step,
+        units=found.units,
+        units_done=max(step.units_done, found.done),
+        eta_seconds=None if found.eta_seconds is None else round(found.eta_seconds, 1),
+        figures={**step.figures, **found.figures()},
+        rates={w.worker: round(w.mvoxel_per_h, 3) for w in found.workers if w.alive},
+    )
 
 
 def against_plan(record: RunRecord) -> tuple[Compared, ...]:

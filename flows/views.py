@@ -14,7 +14,7 @@ from flows.inputs import RunRequest, request_of
 from flows.local.builtin import FLOW_ID
 from flows.logs import LogTail
 from flows.records import Blocked, LogEntry, RunEvent, RunRecord, RunStatus, StepRecord
-from flows.scratch import with_figures, with_marks
+from flows.scratch import with_figures, with_throughput
 from flows.service import Service, embedded, told
 from flows.site import Site, home_folder
 from flows.tracking import record_of, started_with, steps_of
@@ -134,7 +134,7 @@ class RunViews:
         """Steps as the service tells them; from the log and from scratch, where it does not."""
         if "progress" in (document.get("details") or {}):
             return tuple(steps_of(document, [], record))
-        return tuple(with_marks(step, record) for step in steps_of(document, entries(), record))
+        return tuple(with_throughput(step, record) for step in steps_of(document, entries(), record))
 
     def logs(self, run_id: str) -> tuple[LogEntry, ...]:
         """The log of a run, oldest first."""

@@ -8,7 +8,6 @@ left, and goes when all that is left is in the hands of the living.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from functions.store.ledger import Ledger, Listed
@@ -41,11 +40,7 @@ class Claims:
         self._stop, self._wait, self._clock = stop, wait, clock
         self._lease = lease_seconds
         self._share = max(LEAST_WATCHED, WATCHED // workers)
-        folders = ledger.folders()
-        lots = folders[-1].stop if folders else 0
-        self._start = worker * lots // workers
-        first = next((i for i, folder in enumerate(folders) if self._start in folder), 0)
-        self._folders = deque([*folders[first:], *folders[:first]])
+        self._folders = _rotated(ledger.folders(), worker, workers)
         self.refused: set[int] = set()
         """Lots that this worker does not take again."""
 
@@ -73,26 +68,21 @@ class Claims:
         for folder in list(self._folders):
             while True:
                 listing = self._ledger.look(folder)
-                free = self._order(n for n, lot in listing.items() if lot.state in ("fresh", "free"))
-                taken = False
-                for number in free:
+                free = [n for n, lot in listing.items() if lot.state in ("fresh", "free")]
+                open_lots = [n for n in free if n not in self.refused]
+                for number in open_lots:
                     claim = self._ledger.lot(number).take(listing[number].epoch, self._owner)
-                    if claim is not None:
-                        taken = True
-                        yield number, claim
-                if not taken:
+                    if claim is None:
+                        break  # somebody is at work here: look again
+                    yield number, claim
+                if not open_lots:
                     break
             if all(lot.state == "done" for lot in listing.values()):
                 self._folders.remove(folder)
             held += [(n, lot) for n, lot in listing.items() if lot.state == "held"]
 
-    def _order(self, numbers: Iterator[int]) -> list[int]:
-        """From this worker's own place on, round the folder."""
-        return sorted((n for n in numbers if n not in self.refused), key=lambda n: (n < self._start, n))
-
     def _left_behind(self, held: list[tuple[int, Listed]]) -> Iterator[tuple[int, Claim]]:
         """Claims of lots whose owners have vanished."""
-        held.sort(key=lambda item: (item[0] < self._start, item[0]))
         for number, listed in held[: self._share]:
             lot = self._ledger.lot(number)
             owner = lot.owner(listed.epoch - 1)
@@ -107,6 +97,14 @@ class Claims:
         end = self._clock() + min(max(idle, FIRST_PAUSE_SECONDS), self._lease / BEATS_A_LEASE)
         while (left := end - self._clock()) > 0 and not self._stop():
             self._wait(min(left, 1.0))
+
+
+def _rotated(folders: list[range], worker: int, workers: int) -> list[range]:
+    """The lots from a worker's own place on and round to it, in pieces that lie in one folder each."""
+    start = worker * (folders[-1].stop if folders else 0) // workers
+    behind = [range(max(f.start, start), f.stop) for f in folders if f.stop > start]
+    before = [range(f.start, min(f.stop, start)) for f in folders if f.start < start]
+    return [*behind, *before]
 
 
 def dealt_claims(

@@ -113,6 +113,8 @@ def _words(step: StepRecord) -> str:
         parts.append(f"{step.reused} reused")
     if step.seconds:
         parts.append(duration(step.seconds))
+    if rate := step.figures.get("mvoxel_per_h"):
+        parts.append(f"{rate:.4g} MVoxel/h on {len(step.rates)} workers")
     if step.eta_seconds is not None and step.status == "ACTIVE":
         parts.append(f"about {duration(step.eta_seconds)} left")
     if step.problem_count:

@@ -68,7 +68,7 @@ class Journal(Protocol):
         """Keep the execution and log lines, whole or not at all."""
 
     def progress(self, execution: Execution, status: ActionStatus) -> None:
-        """An action has got further."""
+        """How an action stands; asked often, so it may be as it was."""
 
     def stop_requested(self) -> bool:
         """Whether somebody wants this run cancelled."""
@@ -211,12 +211,9 @@ class Interpreter:
             raise StateFailedError("ActionUnableToRun", str(error)) from None
         deadline = self.clock.now() + state.get("WaitTime", DEFAULT_WAIT_SECONDS)
         pause = FIRST_POLL_SECONDS
-        seen: ActionStatus | None = None
         while True:
             status = provider.status(action_id)
-            if status != seen:
-                self.journal.progress(execution, status)
-                seen = status
+            self.journal.progress(execution, status)
             if status.status != "ACTIVE":
                 break
             if self.clock.now() >= deadline:

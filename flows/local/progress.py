@@ -131,4 +131,7 @@ def ended(step: StepRecord, *, failed: bool, looked: bool, elapsed: float) -> St
         status = StepStatus.FAILED
     else:
         status = StepStatus.LOOK if looked or step.problem_count else StepStatus.SUCCEEDED
-    return replace(step, status=status, seconds=round(elapsed, 3), eta_seconds=None)
+    figures = {} if step.name in FAN_OUTS else step.figures  # rates of workers that are gone
+    return replace(
+        step, status=status, seconds=round(elapsed, 3), eta_seconds=None, figures=figures, rates={}
+    )

@@ -12,9 +12,12 @@ from flows.local.progress import advanced, ended, looked_at
 from flows.local.store import Store
 from flows.paths import has_path, read_path
 from flows.records import LogEntry, RunEvent, RunRecord, RunStatus, StepRecord, StepStatus
+from flows.scratch import with_throughput
 from flows.site import Site
 
 STOP_CHECK_SECONDS = 0.2
+LEDGER_SECONDS = 2.0
+"""Between two looks at how far the workers of a fan-out have got."""
 
 
 class Recorder:
@@ -42,6 +45,7 @@ class Recorder:
         current = self._steps.get(self._current or "")
         self._began = clock.now() - (current.seconds if current else 0.0)
         self._looked = False
+        self._seen: tuple[tuple[str | None, ActionStatus | None], float] = ((None, None), 0.0)
         self._stop = (0.0, False)
         self._hold = (0.0, False)
 
@@ -100,10 +104,13 @@ class Recorder:
         return str(self._site.publication.file_path(read_path(document, "$.published.path")))
 
     def progress(self, execution: Execution, status: ActionStatus) -> None:
-        """Keep a step's progress."""
+        """Keep a step's progress, when the action says more, or time has come to look into the ledger."""
         name = self._state_steps.get(execution.state_name)
-        if name is None:
+        now = self._clock.now()
+        seen, looked = self._seen
+        if name is None or ((execution.action_id, status) == seen and now - looked < LEDGER_SECONDS):
             return
+        self._seen = (execution.action_id, status), now
         reused = "$.fan_out.details.result[0].reused"
         planned = read_path(execution.document, reused) if has_path(execution.document, reused) else 0
         self._looked = self._looked or looked_at(status)
@@ -114,6 +121,10 @@ class Recorder:
             elapsed=self._clock.now() - self._began,
             planned_reused=planned,
         )
+        if not execution.state_name.startswith("Plan"):
+            step = with_throughput(step, self._record)
+        if step == self._steps[name]:
+            return
         self._steps[name] = step
         self._store.save_step(self._run_id, step, time=iso(self._clock.now()))
         self._tell(step, [])

@@ -1,9 +1,10 @@
 """Fake registered functions: the shapes of the real ones, files instead of volumes.
 
-The shims at the end travel as source text, like the real ones, and find the rest by import. A unit is a
-file `<work>/<step>/<unit>`; each computation of a unit leaves a line in `<work>/counts`.
-`parameters.segment.model` carries orders: `slow`, `fail:<step>`, `raise:<step>`, `die:<step>`, and for the
-gate behind align_solve `refuse` and `doubt`.
+The shims at the end travel as source text, like the real ones, and find the rest by import. A unit is a file
+`<work>/<step>/<unit>`; each computation of a unit leaves a line in `<work>/counts`.
+`parameters.segment.model` carries orders: `slow`, `fail:<step>`, `raise:<step>`, `die:<step>`,
+`drain:<step>` (workers leave after a unit), `lose:<step>` (they are lost after a unit), `stall:<step>` (they
+do nothing), and for the gate behind align_solve `refuse` and `doubt`.
 """
 
 import json
@@ -39,7 +40,8 @@ def fake_shard(task):
     work, step = pathlib.Path(manifest["run"]["work"]), manifest["step"]
     order = manifest["run"]["parameters"]["segment"]["model"]
     computed = reused = 0
-    for unit in manifest["shards"][task["shard"]]:
+    units = [] if order == f"stall:{step}" else manifest["shards"][task["shard"]]
+    for unit in units:
         path = work / step / unit
         if path.exists():
             reused += 1
@@ -55,13 +57,18 @@ def fake_shard(task):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(unit)
         computed += 1
+        if order == f"lose:{step}":
+            raise RuntimeError(f"{step}: the worker was lost")
+        if order == f"drain:{step}":
+            break
+    left = sum(not (work / step / f"u{i}").exists() for i in range(6))
     problems = []
     if order == f"fail:{step}":
         problems = [{"code": "blank", "subject": "sections[3].tiles[0]", "remedy": "image it again"}]
     return {
         "step": step, "status": "failed" if problems else "ok", "units": computed + reused,
         "computed": computed, "reused": reused, "seconds": 0.0, "figures": {}, "paths": {},
-        "problems": problems, "problem_count": len(problems), "left": 0,
+        "problems": problems, "problem_count": len(problems), "left": left,
     }  # fmt: skip
 
 

@@ -309,6 +309,29 @@ def test_the_steps_of_registration_show_the_seconds_of_their_stages(runs, source
     assert "read_seconds" not in shown["align_pairs"]
 
 
+@pytest.mark.parametrize("order", ["drain:match", "lose:match"])
+def test_a_fan_out_is_planned_again_until_nothing_is_left(tmp_path, source, order):
+    home = tmp_path / "home"
+    site = local_site(home, workers=1, entry_points="tests.flows.fake_steps")
+    runs = Runs(site.model_copy(update={"shards": 2}), home=home)
+    run = runs.start(ask(source, order, start_at="match", stop_after="match"), wait=True)
+    assert run.status is RunStatus.SUCCEEDED
+    assert counts(run) == {f"match/u{i}": 1 for i in range(6)}
+    states = [entry.state_name for entry in runs.logs(run.id) if entry.code == "ActionStarted"]
+    rounds = states.count("Match")
+    assert states.count("PlanMatch") == rounds > 1
+    match = next(step for step in runs.show(run.id)[1] if step.name == "match")
+    assert (match.units, match.units_done, match.computed, match.reused) == (6, 6, 6, 0)
+
+
+def test_a_fan_out_that_gets_no_further_fails_in_its_second_round(runs, source):
+    run = runs.start(ask(source, "stall:match", start_at="match"), wait=True)
+    assert run.status is RunStatus.FAILED
+    assert run.error.startswith("match: units are left, and no worker got any further; read what")
+    entries = runs.logs(run.id)
+    assert [e.state_name for e in entries if e.code == "ActionStarted"] == ["PlanMatch", "Match", "PlanMatch"]
+
+
 def test_a_stack_that_the_gate_fails_ends_the_run_before_anything_is_computed_on_it(runs, source):
     run = runs.start(ask(source, "refuse"), wait=True)
     assert (run.status, run.published_path) == (RunStatus.FAILED, None)

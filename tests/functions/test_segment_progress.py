@@ -17,7 +17,7 @@ from functions.model.errors import VolumeError
 from functions.segmenters import FfnSegmenter
 from functions.store.cells import UnitReport
 from functions.store.labels import local_path
-from functions.store.progress import ProgressFile
+from functions.store.progress import Drained, ProgressFile
 from functions.store.run import Run
 from tests.ffn.test_inference import brightness_model, two_slabs
 from tests.functions.aligned_runs import make_run
@@ -261,3 +261,21 @@ def test_how_often_progress_is_kept_does_not_change_what_is_found(tmp_path: Path
         for parameters in ({}, {"checkpoint_seconds": 60.0}, {"allow_ungated": True}, {"precision": "bf16"})
     ]
     assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_worker_that_has_to_go_puts_the_subvolume_away_at_once(tmp_path: Path, batch: int | None) -> None:
+    run = slabs_run(tmp_path / "a", batch=batch, objects=1, checkpoint_seconds=1e6)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 5
+
+    with pytest.raises(Drained):
+        segment.compute(Run(run.spec, stop=stop), unit_of(run))
+    kept = progress_of(run).read()
+    assert kept is not None
+    assert len(asked) == 7  # before the network is called again: once to keep, once to leave
+    assert not local_path(run, next(iter(segment.grid_of(run)))).exists()
+    assert_same(run, flood(run), slabs_run(tmp_path / "b"))
