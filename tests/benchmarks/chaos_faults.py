@@ -212,7 +212,7 @@ def _poisoned(home: Path, stack: Path, parameters: Parameters, unit: str) -> Sit
 
 
 def _kill_sometimes(site: Site, rng: random.Random, *, kills: int = 6) -> int:
-    """End the whole site a few times, far apart: no other subvolume is killed so often that it is put aside."""
+    """End the whole site a few times, far apart: no other subvolume is put aside for it."""
     done = 0
     site.start()
     while site.alive or site.record.status is RunStatus.INTERRUPTED:

@@ -1,6 +1,7 @@
 """A site in a process of its own that can be disturbed, and what its ledgers say afterwards.
 
-    python -m tests.benchmarks.chaos_site HOME SOURCE PARAMETERS [--run ID] [--start-at STEP] [--stop-after STEP]
+    python -m tests.benchmarks.chaos_site HOME SOURCE PARAMETERS [--run ID] [--start-at STEP]
+        [--stop-after STEP] [--retry]
 
 starts a run of the acquisition SOURCE in HOME, or goes on with run ID, and prints how it ended.
 """
@@ -49,11 +50,9 @@ class Site:
     touched: set[int] = field(default_factory=set)
     """Processes that a kill ended or may have ended: of a pool all workers go with the one that is killed."""
 
-    def start(
-        self, *, start_at: str = "", stop_after: str = "", retry: bool = False, new: bool = False
-    ) -> None:
+    def start(self, *, start_at: str = "", stop_after: str = "", retry: bool = False) -> None:
         """Start the run, or go on with the newest one."""
-        newest = None if new else next(iter(self.runs.list()), None)
+        newest = next(iter(self.runs.list()), None)
         command = [
             sys.executable, "-m", "tests.benchmarks.chaos_site", str(self.home), str(self.source),
             self.parameters.model_dump_json(),

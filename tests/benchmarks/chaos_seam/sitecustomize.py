@@ -1,4 +1,4 @@
-"""Imported by every Python process of a disturbed site, before anything else: this folder is on its PYTHONPATH.
+"""Imported by every Python process of a disturbed site before anything else: it lies on its PYTHONPATH.
 
 CHAOS_CLOCK    a file of one float64: seconds to add to `time.time`, changed while processes run
 CHAOS_POISON   a subvolume that kills whoever segments it (SIGKILL, as the kernel does when memory is out)
