@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from functions.blame import SITE_ERRORS
 from functions.model.errors import PetavoxelError, TaskError
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, Mark
@@ -50,6 +51,10 @@ def execute(step: str, payload: object) -> dict[str, Any]:
         result = _dispatch(step, payload)
     except PetavoxelError as error:
         raise StepFailed(f"{step}: {error}") from error
+    except OSError as error:
+        if error.errno not in SITE_ERRORS:
+            raise
+        raise StepFailed(f"{step}: {error}; {SITE_ERRORS[error.errno]}") from error
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)}).to_json()
 
 

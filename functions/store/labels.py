@@ -19,6 +19,7 @@ from functions.model.geometry import Box
 from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
 from functions.store.files import atomic_path
+from functions.store.mending import computed_again
 from functions.store.run import Run
 from functions.store.spread import spread
 
@@ -98,21 +99,20 @@ def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels
         VolumeError: missing, damaged, or of another shape than the plan's.
     """
     path = local_path(run, subvolume)
-    labels = read_arrays(path, ("labels",))["labels"]
-    if labels.size == 0:
-        return np.zeros((box or subvolume.read).shape_zyx, np.uint32)
-    if labels.shape != subvolume.read.shape_zyx:
-        raise VolumeError(
-            f"{path}: labels: shape {labels.shape}, planned {subvolume.read.shape_zyx}",
-            remedy="remove the file and its done mark, and segment again",
-        )
+    with computed_again(run, "segment", subvolume.id):
+        labels = read_arrays(path, ("labels",))["labels"]
+        if labels.size == 0:
+            return np.zeros((box or subvolume.read).shape_zyx, np.uint32)
+        if labels.shape != subvolume.read.shape_zyx:
+            raise VolumeError(f"{path}: labels: shape {labels.shape}, planned {subvolume.read.shape_zyx}")
     part = labels if box is None else labels[box.relative_to(subvolume.read).slices]
     return part.astype(np.uint32, copy=False)
 
 
 def read_owned(run: Run, subvolume: Subvolume) -> Integers:
     """Voxels each local object owns; does not read the labels themselves."""
-    return read_arrays(local_path(run, subvolume), ("owned_voxels",))["owned_voxels"].astype(np.int64)
+    with computed_again(run, "segment", subvolume.id):
+        return read_arrays(local_path(run, subvolume), ("owned_voxels",))["owned_voxels"].astype(np.int64)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -134,5 +134,5 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise VolumeError(
-            f"{path}: damaged ({error})", remedy="remove the file and its done mark, and run its step again"
+            f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
         ) from None

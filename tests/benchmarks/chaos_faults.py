@@ -137,7 +137,6 @@ def truncated_labels(site: Site, wanted: Wanted, rng: random.Random) -> dict[str
     site.start(start_at="match", stop_after="publish")
     status = site.finish()
     told = _told(site)
-    run.cell("segment").forget(subvolume.id)
     site.start(start_at="segment", stop_after="publish")
     mended = site.finish()
     identical = site.published() == wanted
