@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,6 +52,8 @@ class RunRequest(Document):
     parameters: Parameters = Parameters()
     on_gate_fail: OnGateFail = "stop"
     """What becomes of a registered stack that the gate fails: `stop` before more is computed, or go on."""
+    retry_quarantined: bool = False
+    """Try those units again that were put into quarantine."""
     label: str = ""
     parent: str | None = None
     """Id of the run that this one is a rerun of."""
@@ -204,7 +207,8 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
             work=str(scratch / "work"),
             acquisition=str(scratch / "raw" if described is None else scratch),
             documents=described,
-            parameters=request.all_parameters,
+            parameters=_shared_as_the_site_allows(request.all_parameters, site),
+            retry=str(uuid.uuid4()) if request.retry_quarantined else None,
         ),
         source=Place(id=site.instrument.id, path=site.instrument.collection_path(source)),
         raw=Place(id=site.scratch.id, path=site.scratch.collection_path(scratch / "raw")),
@@ -227,6 +231,14 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
     payload = document.model_dump(mode="json")
     absent = [name for name in ("search", "permission") if payload[name] is None]
     return {"input": {key: value for key, value in payload.items() if key not in absent}}
+
+
+def _shared_as_the_site_allows(parameters: Parameters, site: Site) -> Parameters:
+    """Where a site's file system cannot be claimed on, units are dealt out."""
+    if site.claiming:
+        return parameters
+    sharing = parameters.fan_out.model_copy(update={"claiming": False})
+    return parameters.model_copy(update={"fan_out": sharing})
 
 
 def _documents(

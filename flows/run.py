@@ -196,6 +196,7 @@ class Runs(RunViews):
         stop_after: str | None = None,
         on_gate_fail: str | None = None,
         parameters: Parameters | None = None,
+        retry_quarantined: bool = False,
         wait: bool = False,
         on_event: Listener | None = None,
     ) -> RunRecord:
@@ -206,7 +207,9 @@ class Runs(RunViews):
             RunError: the run, or another one of its acquisition, is still active.
         """
         record = self.idle(run_id)
-        overrides = (start_at, stop_after, on_gate_fail, parameters, self.site.engine)
+        overrides = (
+            start_at, stop_after, on_gate_fail, parameters, retry_quarantined or None, self.site.engine,
+        )  # fmt: skip
         if record.status is RunStatus.INTERRUPTED and all(word is None for word in overrides):
             self._refuse_company(record)
             return self._resume(record.id, wait=wait, on_event=on_event)
@@ -216,6 +219,7 @@ class Runs(RunViews):
             stop_after=stop_after,
             on_gate_fail=on_gate_fail,
             parameters=parameters,
+            retry_quarantined=retry_quarantined,
         )
         return self.start(request, wait=wait, on_event=on_event)
 
@@ -238,6 +242,7 @@ class Runs(RunViews):
         stop_after: str | None = None,
         on_gate_fail: str | None = None,
         parameters: Parameters | None = None,
+        retry_quarantined: bool = False,
     ) -> RunRequest:
         """The request that a rerun with these overrides starts: also what `reuse` can be asked about.
 
@@ -252,6 +257,8 @@ class Runs(RunViews):
             overrides["stop_after"] = stop_after
         if on_gate_fail is not None:
             overrides["on_gate_fail"] = on_gate_fail
+        if retry_quarantined:
+            overrides["retry_quarantined"] = True
         if parameters is not None:
             overrides |= {"parameters": parameters.model_dump(mode="json"), "sections": None}
         payload = self.request(record.id).model_dump(mode="json") | overrides

@@ -96,6 +96,9 @@ class Site(Document):
     """What `petavoxel plan --site` counts node-hours by."""
     shards: Annotated[int, Field(ge=1, le=200)] = 200
     """At most this many tasks a fan-out."""
+    claiming: bool = True
+    """Workers claim units on scratch; false deals them out beforehand, where files are not created
+    exclusively."""
     entry_points: str = "functions.entrypoints"
     """The module whose ENTRY_POINTS are the registered functions."""
     engine: EngineName | None = None

@@ -7,6 +7,8 @@ from math import ceil, prod
 
 from functions.model.parameters import FinishParameters, ReconcileParameters
 from functions.model.quantities import Figure
+from functions.store.numbering import MOST_IN_A_LOT
+from functions.store.spread import FOLDERS
 from functions.tasks import MAX_SHARDS
 
 IMAGE_BYTES = 1
@@ -21,6 +23,8 @@ PYRAMID = 8 / 7
 """All levels of a pyramid of halved axes over its first."""
 ALIGNED_CHUNK_PX = 512
 """Side of the aligned volume's chunks, one section thick, each a file (`functions.store.transforms`)."""
+LOT_FILES = 2
+"""Of a lot of units: its claim with all marks, and the note on its end (`functions.store.lots`)."""
 ALIGNED_ARRAYS = 3
 """Image, mask, artefact codes."""
 
@@ -62,7 +66,7 @@ class Footprint:
         tasks = min(float(MAX_SHARDS), self.subvolumes)
         chunk, shard = ReconcileParameters().chunk_zyx_px, FinishParameters().shard_zyx_px
         aligned = ceil(ALIGNED_ARRAYS * self.voxels / ALIGNED_CHUNK_PX**2)
-        units = 2 * (self.subvolumes + self.neighbours)
+        units = ceil((self.subvolumes + self.neighbours) * (1 + LOT_FILES / MOST_IN_A_LOT))
         relabelled = ceil(self.voxels / prod(chunk))
         published = ceil(2 * PYRAMID * self.voxels / prod(shard))
         return (
@@ -78,15 +82,16 @@ class Footprint:
                 value=aligned + units + relabelled + published,
                 unit="files",
                 formula=f"voxels * {ALIGNED_ARRAYS} / {ALIGNED_CHUNK_PX}^2 (aligned chunks: {aligned:.2g})"
-                f" + 2 * (subvolumes + overlaps) (results, marks: {units:.2g})"
+                f" + (1 + {LOT_FILES}/{MOST_IN_A_LOT}) * (subvolumes + overlaps)"
+                f" (results, packed marks: {units:.2g})"
                 f" + voxels / {_times(chunk)} (global labels: {relabelled:.2g})"
                 f" + 2 * 8/7 * voxels / {_times(shard)} (published: {published:.2g})",
             ),
             Figure(
                 name="fullest_folder",
-                value=max(self.neighbours, self.subvolumes),
+                value=ceil(max(self.neighbours, self.subvolumes) / FOLDERS),
                 unit="files",
-                formula="overlaps of neighbours: their marks lie in one folder",
+                formula=f"overlaps of neighbours / {FOLDERS} folders",
             ),
         )
 

@@ -12,6 +12,7 @@ import hashlib
 from pathlib import Path
 
 HEX_DIGITS = 3
+FOLDERS = 16**HEX_DIGITS
 
 
 def spread(folder: Path, name: str) -> Path:

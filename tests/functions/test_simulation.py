@@ -227,7 +227,7 @@ def test_a_part_spends_its_time_as_the_whole() -> None:
 
 def test_the_sweep_finds_what_the_formula_says() -> None:
     """A ledger that 1,000 GPUs fill: below it they compute, far above it they wait for claims."""
-    machine = replace(CALM, ledger_ops_per_s=7 * 1000 / 400, tasks=10**6, heartbeat_s=1e9)
+    machine = replace(CALM, ledger_ops_per_s=6.1 * 1000 / 400, tasks=10**6, heartbeat_s=1e9)
     work = replace(WORK, gpus=1000)
     formula = {limit.resource: limit for limit in limits(work, machine)}
     assert formula["ledger"].gpus == pytest.approx(FULL * 1000, rel=0.01)
@@ -246,7 +246,7 @@ def test_heartbeats_count_as_the_formula_counts_them() -> None:
     work = replace(WORK, gpus=100)
     found = {point.gpus: point for point in sweep(work, machine).points}[100]
     formula = next(limit for limit in limits(work, machine) if limit.resource == "ledger")
-    assert formula.use == pytest.approx((7 / 401 + 1 / 20) * 100 / 10, rel=0.01)
+    assert formula.use == pytest.approx((6.1 / 401 + 1 / 20) * 100 / 10, rel=0.01)
     assert found.uses["ledger"] == pytest.approx(formula.use, rel=0.05)
 
 

@@ -150,6 +150,9 @@ def rerun(
     stop_after: options.StopAfter = None,
     settings: options.Settings = None,
     on_gate_fail: options.OnGateFail = None,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try units again that failed too often.")
+    ] = False,
     workers: options.Workers = None,
     engine: options.Engine = None,
     engine_config: options.EngineConfig = None,
@@ -158,8 +161,8 @@ def rerun(
 ) -> None:
     """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
 
-    Without --start-at, --stop-after, --on-gate-fail, --engine and --set an unfinished run goes on under its
-    own id; else a new run is started.
+    Without --start-at, --stop-after, --on-gate-fail, --retry-quarantined, --engine and --set an unfinished run
+    goes on under its own id; else a new run is started.
 
     Example: petavoxel run rerun last --start-at segment --stop-after segment --engine parsl
     """
@@ -182,6 +185,7 @@ def rerun(
             stop_after=stop_after,
             on_gate_fail=on_gate_fail,
             parameters=parameters,
+            retry_quarantined=retry_quarantined,
             wait=wait,
             on_event=progress.on_event,
         )
