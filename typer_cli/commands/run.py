@@ -161,8 +161,8 @@ def rerun(
 ) -> None:
     """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
 
-    Without --start-at, --stop-after, --on-gate-fail, --retry-quarantined, --engine and --set an unfinished run
-    goes on under its own id; else a new run is started.
+    Without --start-at, --stop-after, --on-gate-fail, --retry-quarantined, --engine and --set an unfinished
+    run goes on under its own id; else a new run is started.
 
     Example: petavoxel run rerun last --start-at segment --stop-after segment --engine parsl
     """
