@@ -196,7 +196,7 @@ def poison(
         "status": status.value,
         "reported": told[:3],
         "quarantined": quarantined,
-        "attempts_at_it": attempts.begun - attempts.done,
+        "attempts_lost": attempts.begun - attempts.done,
         "same_mask_elsewhere": same_elsewhere,
         "empty_inside": empty_inside,
         "identical_after_kills": identical,
