@@ -60,8 +60,9 @@ WAIT_SECONDS = {
 }
 """Time in the batch queue included; when it is over the action fails with ActionTimeout."""
 
-ADVANCE = "fan_out.details.result[0].figures.advance"
-"""What a plan counts of a step's work; it grows whenever any unit gets on."""
+PLANNED = "fan_out.details.result[0].figures"
+"""What a plan counts of a step's work: units settled, and how often open ones were put away. Whenever any
+unit gets on, one of the two changes."""
 
 FIRST_STATES = {
     step: "TransferIn"
@@ -182,7 +183,7 @@ def _single(step: str, following: str) -> States:
 def _fan_out(step: str, following: str) -> States:
     plan = FIRST_STATES[step]
     name = plan.removeprefix("Plan")
-    before = f"(getattr('round.advance') if getattr('round.step') == '{step}' else -1)"
+    before = "[getattr('round.step'), getattr('round.settled'), getattr('round.kept')]"
     task = {
         "run.$": "$.input.run",
         "step": step,
@@ -198,7 +199,12 @@ def _fan_out(step: str, following: str) -> States:
             then=f"{name}Round",
         ),
         f"{name}Round": expression(
-            {"step": step, "advance.=": ADVANCE, "stuck.=": f"{before} == {ADVANCE}"},
+            {
+                "step": step,
+                "settled.=": f"{PLANNED}.settled",
+                "kept.=": f"{PLANNED}.kept",
+                "stuck.=": f"{before} == ['{step}', {PLANNED}.settled, {PLANNED}.kept]",
+            },
             result_path="$.round",
             then=f"{name}RoundDone",
         ),

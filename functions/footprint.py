@@ -7,8 +7,6 @@ from math import ceil, prod
 
 from functions.model.parameters import FinishParameters, ReconcileParameters
 from functions.model.quantities import Figure
-from functions.store.numbering import MOST_IN_A_LOT
-from functions.store.spread import FOLDERS
 from functions.tasks import MAX_SHARDS
 
 IMAGE_BYTES = 1
@@ -25,6 +23,10 @@ ALIGNED_CHUNK_PX = 512
 """Side of the aligned volume's chunks, one section thick, each a file (`functions.store.transforms`)."""
 LOT_FILES = 2
 """Of a lot of units: its claim with all marks, and the note on its end (`functions.store.lots`)."""
+MOST_IN_A_LOT = 64
+"""Units of a lot in a large volume (`functions.store.numbering`)."""
+FOLDERS = 4096
+"""That files of one kind are spread over (`functions.store.spread`)."""
 ALIGNED_ARRAYS = 3
 """Image, mask, artefact codes."""
 

@@ -73,7 +73,7 @@ def perform(task: PlanTask) -> PlanResult:
         status="look" if given_up else "ok",
         units=census.units,
         reused=census.units - open_units,
-        figures={"advance": census.settled + census.kept},
+        figures={"settled": census.settled, "kept": census.kept},
         paths={"manifest": str(path)},
         problems=tuple(told(found) for found in given_up[:MAX_PROBLEMS]),
         problem_count=len(given_up),

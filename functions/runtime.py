@@ -98,6 +98,8 @@ def _run_shard(step: FanOutName, task: ShardTask) -> StepResult:
         cancelled=manifest.run.sentinel_path.exists,
     ) as stopping:
         run = Run(manifest.run, stop=stopping.asked)
+        if run.board(step).ledger.numbering is None:
+            raise TaskError(f"{run.board(step).path}: no units", remedy="plan the step again")
         worker = Worker(manifest, task.shard, _module(step), stopping=stopping, run=run)
         answer = Answer(step)
         for mark in worker.work() if not stopping.look_now() else ():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,17 @@ def measure(board: Cell, *, lease_seconds: float) -> Throughput | None:
 
 
 def _workers(folder: Path, *, lease_seconds: float) -> Iterator[WorkerRate]:
-    """Workers of a step that have not ended."""
+    """Workers of a step; those that ended have taken their files away."""
     files = LedgerFiles()
     now = _file_time(folder)
     for name in sorted(files.names(folder)):
         for file in sorted(files.names(folder / name)):
             path = folder / name / file
             beat = read_beat(files.read(path))
-            if beat is not None and not beat.get("ended"):
-                yield _rate(path, beat, alive=now - path.stat().st_mtime <= lease_seconds)
+            with suppress(FileNotFoundError):  # it has ended since
+                alive = now - path.stat().st_mtime <= lease_seconds
+                if beat is not None:
+                    yield _rate(path, beat, alive=alive)
 
 
 def _rate(path: Path, beat: dict[str, Any], *, alive: bool) -> WorkerRate:

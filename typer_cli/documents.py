@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FEW_FIGURES = 6
 """More than these have a table of their own."""
+MOST_WORKERS = 20
+"""Of a step at work that are shown to people; the JSON document has all."""
 
 
 def number(value: float) -> str:
@@ -84,6 +86,10 @@ def draw_run(screen: Console, record: RunRecord, steps: Sequence[StepRecord]) ->
         if len(step.figures) > FEW_FIGURES:
             rows = [(name.replace("_", " "), number(value)) for name, value in step.figures.items()]
             screen.print(table(step.name, "all units", rows=rows, numbers=["all units"]))
+        if step.rates:
+            fastest = sorted(step.rates.items(), key=lambda item: -item[1])[:MOST_WORKERS]
+            rates = [(worker, number(rate)) for worker, rate in fastest]
+            screen.print(table(f"{step.name}: worker", "MVoxel/h", rows=rates, numbers=["MVoxel/h"]))
     problems = [(s.name, p.code, p.subject, p.remedy) for s in steps for p in s.problems]
     if problems:
         screen.print(table("step", "problem", "where", "remedy", rows=problems))

@@ -72,6 +72,10 @@ class LedgerFiles:
         finally:
             self.close(handle)
 
+    def remove(self, path: Path) -> None:
+        """Take a file away that only this process writes to."""
+        path.unlink(missing_ok=True)
+
     def read(self, path: Path) -> bytes | None:
         """The content of a file; None where there is none."""
         try:

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,11 @@ class Heartbeat:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """A worker that goes leaves nothing behind; it has handed on what it held."""
         self._end.set()
         self._thread.join()
-        self.beat()
+        with suppress(OSError):
+            self._files.remove(self._path)
 
     def tell(self, **figures: float | str) -> None:
         """What the next beats say beside the count."""
@@ -103,14 +106,11 @@ class Heartbeat:
             "count": self._count,
             "host": self.owner.host,
             "pid": self.owner.pid,
-            "ended": self._end.is_set(),
             "elapsed": round(time.monotonic() - self._begun, 3),
             **self._told,
         }
-        try:
+        with suppress(OSError):
             self._files.overwrite(self._path, (json.dumps(line) + "\n").encode())
-        except OSError:
-            return
 
     def _go_on(self) -> None:
         while not self._end.wait(self._pause):
@@ -151,8 +151,6 @@ class Watch:
         if owner.machine and owner.machine == machine() and born(owner.pid) != owner.born:
             return True
         text = self._files.read(beat_path(self._workers, owner.id))
-        if (read_beat(text) or {}).get("ended"):
-            return True
         return self._unchanged(owner.id, text)
 
     def _unchanged(self, name: str, text: bytes | None) -> bool:

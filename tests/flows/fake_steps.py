@@ -30,8 +30,8 @@ def fake_plan(task):
     ]
     return {
         "step": "plan", "status": "ok", "units": len(units), "computed": 0, "reused": len(done),
-        "seconds": 0.0, "figures": {"advance": len(done)}, "paths": {}, "problems": [], "problem_count": 0,
-        "tasks": tasks,
+        "seconds": 0.0, "figures": {"settled": len(done), "kept": 0}, "paths": {}, "problems": [],
+        "problem_count": 0, "tasks": tasks,
     }  # fmt: skip
 
 

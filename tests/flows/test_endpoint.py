@@ -74,6 +74,8 @@ def test_the_profile_becomes_the_engine(tmp_path, ready_made):
         assert found.nodes_per_block == nodes
         assert (found.init_blocks, found.min_blocks) == (0, 0)
         assert "source /opt/petavoxel/venv/bin/activate" in found.worker_init
+        told = {"polaris": 3 * 3600, "aurora": 6 * 3600}.get(ready_made)  # Slurm tells its jobs by itself
+        assert (f"PETAVOXEL_JOB_END=$(( $(date +%s) + {told} ))" in found.worker_init) == (told is not None)
         if walltime:
             assert found.walltime == walltime
             assert found.account == "m1234"

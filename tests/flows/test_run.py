@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InputError, RunError
-from flows.inputs import RunRequest
+from flows.inputs import RunRequest, build_input
 from flows.local.search import LocalIndex
 from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs
@@ -330,6 +330,24 @@ def test_a_fan_out_that_gets_no_further_fails_in_its_second_round(runs, source):
     assert run.error.startswith("match: units are left, and no worker got any further; read what")
     entries = runs.logs(run.id)
     assert [e.state_name for e in entries if e.code == "ActionStarted"] == ["PlanMatch", "Match", "PlanMatch"]
+
+
+def test_a_retry_of_what_is_in_quarantine_is_a_run_of_its_own_and_is_asked_for_once(runs, source):
+    first = runs.start(ask(source, start_at="match", stop_after="match"), wait=True)
+    again = runs.rerun(first.id, retry_quarantined=True, wait=True)
+    third = runs.rerun(again.id, wait=True)
+    asked = [run.input["input"]["run"]["retry"] for run in (first, again, third)]
+    assert asked[0] is asked[2] is None
+    assert len(asked[1]) == 36
+    assert again.parent_run == first.id
+
+
+def test_a_site_may_forbid_to_claim(runs, source):
+    site = runs.site.model_copy(update={"claiming": False})
+    functions = runs._functions()
+    for where, expected in ((runs.site, True), (site, False)):
+        document = build_input(ask(source), where, functions=functions)
+        assert document["input"]["run"]["parameters"]["fan_out"]["claiming"] is expected
 
 
 def test_a_stack_that_the_gate_fails_ends_the_run_before_anything_is_computed_on_it(runs, source):

@@ -4,6 +4,7 @@ write."""
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -409,11 +410,16 @@ def test_an_owner_that_never_wrote_its_name_vanishes_too(tmp_path: Path) -> None
     assert watch.vanished(None, claim="3.0")
 
 
-def test_a_worker_that_ended_needs_no_lease(tmp_path: Path) -> None:
-    other = owner("far")
-    with Heartbeat(tmp_path, other, lease_seconds=60):
-        assert not Watch(tmp_path, lease_seconds=60).vanished(other, claim="0.0")
-    assert Watch(tmp_path, lease_seconds=60).vanished(other, claim="0.0")
+def test_a_worker_beats_while_it_is_there_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = beat_path(tmp_path, "far")
+    with Heartbeat(tmp_path, owner("far"), lease_seconds=0.2):
+        seen = {path.read_bytes()}
+        deadline = time.monotonic() + 60
+        while len(seen) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+            seen.add(path.read_bytes())
+    assert not path.exists()
 
 
 @pytest.mark.skipif(not machine(), reason="needs /proc")

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from functions import footprint
 from functions.footprint import ALIGNED_CHUNK_PX, Footprint
 from functions.model.errors import TaskError
 from functions.model.geometry import tile_box
 from functions.model.quantities import HOURS_PER_YEAR, interval, parse_rate, parse_volume, scaled
 from functions.model.subvolumes import SubvolumeGrid
 from functions.planning import KNOWN_TILINGS, Allocation, Extent, Plan, Tiling
+from functions.store import numbering, spread
 from functions.store.transforms import CHUNK_PX
 
 CUBIC_MM = Extent.of_volume(parse_volume("1mm3"), (10.0, 10.0, 10.0))
@@ -176,8 +178,9 @@ def test_storage_tasks_and_files_by_hand() -> None:
     assert (few["tasks"], few["files"]) == (1, 5)
 
 
-def test_the_aligned_volume_is_written_in_the_chunks_that_are_counted() -> None:
+def test_files_are_written_in_the_chunks_lots_and_folders_that_are_counted() -> None:
     assert ALIGNED_CHUNK_PX == CHUNK_PX
+    assert (footprint.MOST_IN_A_LOT, footprint.FOLDERS) == (numbering.MOST_IN_A_LOT, spread.FOLDERS)
 
 
 def test_neighbours_are_those_that_are_matched() -> None:
