@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field, replace
 
-from flows.errors import ActionError, SiteError
+from flows.errors import ActionError, FlowsError
 from flows.local.actions import ActionStatus, Json
 from flows.local.engines import Engine, explained
 from flows.local.registered import RegisteredFunction, pack_task
@@ -94,7 +94,7 @@ class ComputeProvider:
         self.close()
         try:
             self._engine = self._new_engine()
-        except SiteError as error:
+        except FlowsError as error:
             raise ActionError(str(error)) from error
         return self._engine
 

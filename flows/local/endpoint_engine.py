@@ -17,26 +17,45 @@ from flows.local.engine_config import JSON_DATA
 from flows.local.engines import Engine
 from flows.local.interchange import reported
 from flows.local.registered import RegisteredFunction, unpack_task
+from flows.site import Site
 
 
-def endpoint_of(profile: Path) -> EndpointEngine:
-    """The endpoint of a site's profile, asked as whoever is logged in there (`petavoxel site check` logs in).
+def logged_in(profile: Path) -> tuple[Site, Any]:
+    """A site and a `globus_compute_sdk.Client` for it, logged in there; in a terminal it asks for the login.
 
     Raises:
         SiteError: the profile is not filled in.
         AuthError: a login is needed, and this is no terminal.
+        ServiceError: Globus cannot be reached.
     """
     from globus_compute_sdk import Client
 
     from flows.auth import app_of
-    from flows.lock import read_lock
+    from flows.service import told
     from flows.site import home_folder, load_site
 
     home = home_folder()
     site = load_site(str(profile), home=home)
+    app = app_of(site, "checker", home)
+    client = Client(app=app, do_version_check=False)
+    if app.login_required():
+        with told("log in to Globus Compute"):
+            app.login()
+    return site, client
+
+
+def endpoint_of(profile: Path) -> EndpointEngine:
+    """The endpoint of a site's profile, asked as whoever is logged in there.
+
+    Raises:
+        SiteError, AuthError, ServiceError: as `logged_in`.
+    """
+    from flows.lock import read_lock
+
+    site, client = logged_in(profile)
     lock = read_lock(profile.with_suffix(".lock.json"))
     return EndpointEngine(
-        Client(app=app_of(site, "checker", home)),
+        client,
         site.compute.endpoint_id,
         options=site.compute.user_endpoint_config,
         registered={known.sha256: known.id for known in lock.functions.values()} if lock else {},

@@ -194,6 +194,7 @@ def check_engine(site: Site, folder: Path) -> None:
 
     Raises:
         SiteError: the extra is not installed, no such file, or a folder whose name would break scripts.
+        AuthError: a login at Globus is needed, and this is no terminal.
     """
     module = NEEDS.get(site.engine or "")
     if module and importlib.util.find_spec(module) is None:
@@ -202,6 +203,10 @@ def check_engine(site: Site, folder: Path) -> None:
             remedy="pip install 'petavoxel[hpc]' (Linux only), or leave --engine out",
         )
     _check_config(site)
+    if site.engine == "compute-endpoint":  # in a terminal, before the run goes to the background
+        from flows.local.endpoint_engine import logged_in
+
+        logged_in(Path(site.engine_config or ""))
     if site.engine in ENGINES_OF_PARSL and re.search(r"[\s'\"]", str(folder)):
         raise SiteError(
             f"{folder}: Parsl's scripts cannot take spaces or quotes in a path",

@@ -7,15 +7,15 @@ import traceback
 
 import pytest
 
-from flows.errors import SiteError
+from flows.errors import AuthError, SiteError
 from flows.local.engine_config import local_config, read_config
 from flows.local.engines import check_engine
 from flows.records import RunStatus
 from flows.run import Runs
-from flows.site import local_site
+from flows.site import local_site, site_path
 from tests.flows.batch import FakePbs, FakeSlurm
 from tests.flows.engine_kinds import needs
-from tests.flows.sites import filled_profile
+from tests.flows.sites import filled_profile, filled_site
 from tests.flows.test_run import ask
 
 real = needs("globus_compute_endpoint")
@@ -197,6 +197,18 @@ def test_a_profile_whose_options_do_not_fit_is_refused(options, message, tmp_pat
     path = filled_profile(tmp_path, **{"queue": '"q"', "account": '"a"', **options})
     with pytest.raises(SiteError, match=message):
         read_config(path)
+
+
+def test_an_endpoint_without_a_login_is_refused_before_the_run_goes_to_the_background(tmp_path, monkeypatch):
+    monkeypatch.setenv("PETAVOXEL_HOME", str(tmp_path))
+    profile = filled_site(tmp_path, "slurm-gpu")
+    named = {"engine": "compute-endpoint", "engine_config": str(site_path(profile.name, home=tmp_path))}
+    site = local_site(tmp_path, entry_points="tests.flows.fake_steps").model_copy(update=named)
+    (tmp_path / "acq").mkdir()
+    runs = Runs(site, home=tmp_path)
+    with pytest.raises(AuthError, match="a login at Globus is needed, and this is no terminal"):
+        runs.start(ask(tmp_path / "acq"))
+    assert runs.list() == []
 
 
 def test_naming_an_engine_begins_a_new_run_that_says_so(tmp_path, monkeypatch):
