@@ -92,10 +92,8 @@ class Flood:
         checkpoint_now: Callable[[], bool] | None = None,
     ) -> None:
         """Whom to tell of each attempt, and whom to give a snapshot every so many seconds, or when asked."""
-        self._checkpoint_now = checkpoint_now
-        self._progress = progress
-        self._on_checkpoint = on_checkpoint
-        self._checkpoint_seconds = checkpoint_seconds
+        self._progress, self._on_checkpoint = progress, on_checkpoint
+        self._checkpoint_seconds, self._checkpoint_now = checkpoint_seconds, checkpoint_now
 
     def run(self) -> None:
         """Ends the object in progress, then tries every seed, then those of the fill rounds."""

@@ -98,8 +98,10 @@ def expendable(step: FanOutName) -> bool:
 
 def numbered(run: Run, step: FanOutName, *, shards: int) -> tuple[Ledger, Census]:
     """The ledger that a step's units are claimed in, and how they stand."""
-    ledger, units = run.board(step).ledger, unit_ids(run, step)
-    ledger.number(units, size=lot_size(len(units), shards))
+    ledger = run.board(step).ledger
+    if ledger.numbering is None:  # of millions the names alone take minutes
+        units = unit_ids(run, step)
+        ledger.number(units, size=lot_size(len(units), shards))
     return ledger, count_units(run, step)
 
 

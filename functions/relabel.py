@@ -9,6 +9,7 @@ an artefact too: nothing here fills by neighbourhood (see `functions.agglomerati
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ def units(run: Run) -> list[str]:
 
 def compute(run: Run, unit: str) -> UnitReport:
     """Write one box of the global labels."""
-    box = next(box for box in write_boxes(run) if box.id == unit)
+    box = write_box(run, unit)
     tables = Tables(run)
     pieces = []
     for subvolume in grid_of(run).reading(box):
@@ -108,10 +109,29 @@ def count_votes(piece: Piece, pieces: Sequence[Piece]) -> Labels:
 
 def write_boxes(run: Run) -> list[Box]:
     """Boxes of whole chunks, about as large as what a subvolume owns, that partition the volume."""
+    return chunk_boxes(opened(run).shape_zyx, _box_shape(run))
+
+
+def write_box(run: Run, unit: str) -> Box:
+    """The write box of that id, without looking at all others.
+
+    Raises:
+        KeyError: there is none.
+    """
+    whole, size = opened(run).box, _box_shape(run)
+    z, y, x = ([int(digits) for digits in re.findall(r"\d+", unit)] + [-1, -1, -1])[:3]
+    if all(0 <= o < n and o % s == 0 for o, n, s in zip((z, y, x), whole.shape_zyx, size, strict=True)):
+        box = Box(offset_zyx=(z, y, x), shape_zyx=size).intersect(whole)
+        if box.id == unit:
+            return box
+    raise KeyError(unit)
+
+
+def _box_shape(run: Run) -> ZYX:
     ref, grid = opened(run), grid_of(run)
     stride = [max(1, s - o) for s, o in zip(grid.size_zyx, grid.overlap_zyx, strict=True)]
     z, y, x = (c * max(1, s // c) for s, c in zip(stride, ref.chunk_zyx, strict=True))
-    return chunk_boxes(ref.shape_zyx, (z, y, x))
+    return z, y, x
 
 
 def chunk_boxes(shape_zyx: ZYX, size_zyx: ZYX) -> list[Box]:

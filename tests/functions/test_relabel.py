@@ -15,6 +15,8 @@ from functions.model.geometry import Box
 from functions.plan import perform as plan
 from functions.relabel import Piece, chunk_boxes, paint
 from functions.runtime import execute
+from functions.store.files import write_json
+from functions.store.labels import labels_ref
 from functions.store.run import Run
 from functions.store.volumes import Volume
 from functions.tasks import PlanTask
@@ -118,6 +120,17 @@ def test_of_three_two_outvote_the_owner() -> None:
     assert paint(box, pieces, vote=True, fill=True).ravel().tolist() == [2, 1, 2, 1]
     assert paint(box, pieces, vote=True, fill=False).ravel().tolist() == [2, 1, 0, 1]
     assert paint(box, pieces, vote=False, fill=True).ravel().tolist() == [1, 1, 2, 1]
+
+
+def test_a_write_box_is_found_by_its_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment={"subvolume_zyx_px": (6, 12, 12)})
+    ref = labels_ref(run)
+    write_json(run.cell("relabel").file("labels.json"), ref.to_json())
+    boxes = relabel.write_boxes(run)
+    assert [relabel.write_box(run, box.id) for box in boxes] == boxes
+    for unit in ("", "z00001_y00000_x00000", "z00000_y00000", "z99999_y00000_x00000", f"{boxes[0].id}0"):
+        with pytest.raises(KeyError):
+            relabel.write_box(run, unit)
 
 
 def test_write_boxes_are_whole_chunks() -> None:
