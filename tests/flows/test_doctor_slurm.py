@@ -51,7 +51,7 @@ class EngineSite(FakeSite):
         assert self.functions[function]["function_code"] == known.source
         serializer = ComputeSerializer()
         arguments = serializer.unpack_buffers(packed)
-        self.future = self.engine.submit(serializer.pack_buffers([known.payload(), *arguments]))
+        self.future = self.engine.submit_packed(serializer.pack_buffers([known.payload(), *arguments]))
         return reply
 
     def _status(self, request: PreparedRequest) -> Answer:

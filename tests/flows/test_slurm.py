@@ -112,7 +112,7 @@ def test_the_shipped_template_for_slurm_runs_tasks(slurm, tmp_path):
     script = (slurm.root / "jobs/1/script").read_text()
     for option in ("--gpus-per-node=2", "--partition=gpu", "--account=m1234", "--exclusive"):
         assert f"#SBATCH {option}\n" in script
-    assert f"source {environment}/bin/activate\n" in script
+    assert f"source {environment}/bin/activate || exit 1\n" in script
 
 
 def test_from_zero_blocks_to_a_published_volume(slurm, tmp_path):
