@@ -24,7 +24,7 @@ from functions.store.transforms import aligned_volume_ref
 from tests.benchmarks.chaos_site import Site, account
 
 DISK_MIB = 64
-SPARE_BYTES = 200_000
+SPARE_BYTES = 1_000_000
 """Left free when the disk is filled: enough to begin, not to go on."""
 Wanted = dict[str, str]
 
