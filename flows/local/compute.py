@@ -21,6 +21,8 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 _NAMESPACE = uuid.UUID("0b4a63a6-7e2f-5a0c-8a8e-5b0f3c1f6d11")
 
 
+ALL = -1
+"""Stands for all tasks of an action: a pool that lost a worker has lost them all."""
 LOST = ("WorkerLost", "ManagerLost")
 """Errors by which Parsl says that a worker, or a node's manager, is gone."""
 
@@ -30,8 +32,8 @@ class _Action:
     packed: list[str]
     futures: list[Future[str]]
     outputs: list[Json | None]
-    lost_at: int | None = None
-    """What had been begun when a worker was lost; None while none was."""
+    lost_at: dict[int, int] = field(default_factory=dict)
+    """What had been begun when the worker of a task was last lost, by task; `ALL` when all were."""
     cause: str = ""
     ids: list[str] = field(default_factory=list)
 
@@ -104,7 +106,7 @@ class ComputeProvider:
         for index, future in enumerate(action.futures):
             if action.outputs[index] is None and not action.cause and future.done():
                 self._collect(action, index, future)
-                if action.lost_at is not None and not action.futures[index].done():
+                if ALL in action.lost_at and not action.futures[index].done():
                     break
         done = sum(output is not None for output in action.outputs)
         total = len(action.outputs)
@@ -136,21 +138,22 @@ class ComputeProvider:
             if "output" in outcome:
                 action.outputs[index] = outcome
                 return
-            if outcome["error"] in LOST and self._may_go_on(action):
+            if outcome["error"] in LOST and self._may_go_on(action, index):
                 self._submit_again(action, [index])
                 return
             action.cause = explained(outcome)
         for other in action.futures:
             other.cancel()
 
-    def _may_go_on(self, action: _Action) -> bool:
+    def _may_go_on(self, action: _Action, index: int) -> bool:
         """Whether a lost worker is replaced: the first one, and as long as they begin units before going."""
-        before, action.lost_at = action.lost_at, self._begun()
-        return before is None or action.lost_at > before
+        before, now = action.lost_at.get(index), self._begun()
+        action.lost_at[index] = now
+        return before is None or now > before
 
     def _recover(self, action: _Action, reason: str) -> None:
         """A worker of a pool was killed (out of memory, say), which ends all: go on in a new engine."""
-        if not self._may_go_on(action):
+        if not self._may_go_on(action, ALL):
             action.cause = f"a worker process died twice ({reason}); give each worker more memory"
             return
         self.close()

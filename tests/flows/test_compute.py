@@ -183,6 +183,28 @@ def test_lost_workers_are_replaced_as_long_as_they_begin_units(begun, status):
     assert ended.status == status
 
 
+def test_a_node_that_goes_takes_the_workers_of_several_tasks_and_each_is_replaced_once():
+    class Node(Executor):
+        """Loses both tasks at the same time, so many times."""
+
+        def __init__(self, times: int) -> None:
+            self.left = 2 * times
+
+        def submit(self, fn, /, *args, **kwargs):
+            future: Future = Future()
+            self.left -= 1
+            lost = '{"error": "ManagerLost", "message": "node 7"}'
+            future.set_result(lost if self.left >= 0 else fn(*args, **kwargs))
+            return future
+
+    for times, status in ((1, "SUCCEEDED"), (2, "FAILED")):
+        engine = PoolEngine(Node(times))
+        provider = ComputeProvider(FUNCTIONS, new_engine=lambda engine=engine: engine)
+        provider.start("a", body(DOUBLE, 5, 6))
+        ended = finish(provider)
+        assert (ended.status, ended.cause) == (status, "" if status == "SUCCEEDED" else "node 7")
+
+
 def test_real_workers_have_one_thread_survive_a_death_and_end_with_close(tmp_path):
     provider = ComputeProvider(FUNCTIONS, new_engine=lambda: process_pool(1))
     provider.start("k", body(KILLED, str(tmp_path / "mark")))
