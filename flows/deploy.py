@@ -20,7 +20,7 @@ from globus_sdk import FlowsAPIError
 
 from flows.errors import DeployError
 from flows.lint import lint
-from flows.local.compute import registered_functions
+from flows.local.registered import registered_functions
 from flows.lock import FlowLock, FunctionLock, Lock, digest, read_lock, write_lock
 from flows.service import Service
 from flows.site import Site

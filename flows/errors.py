@@ -8,6 +8,7 @@ FlowsError
 ├── AuthError        a login, a secret or a consent is missing, or a secret is not safe
 ├── ServiceError     a Globus service refused, or did not answer
 ├── DeployError      the flow cannot be deployed as things stand
+├── RemoteError      a task failed on its worker; the message is the worker's
 └── ActionError      an action provider will not do what it was asked (a path out of its collection, say)
 
 Every message ends with a remedy.
@@ -71,6 +72,12 @@ class DeployError(FlowsError):
     """The flow cannot be deployed as things stand."""
 
     code = "deploy"
+
+
+class RemoteError(FlowsError):
+    """A task failed on its worker; the message is the worker's, and its remedy."""
+
+    code = "task"
 
 
 class ActionError(FlowsError):

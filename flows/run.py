@@ -201,7 +201,8 @@ class Runs(RunViews):
         wait: bool = False,
         on_event: Listener | None = None,
     ) -> RunRecord:
-        """Go on with an interrupted run (same id, when nothing is overridden), else start a linked new one.
+        """Go on with an interrupted run (same id, when nothing is overridden and the site names no engine),
+        else start a linked new one.
 
         Raises:
             RunError: the run, or another one of its acquisition, is still active.
@@ -214,8 +215,9 @@ class Runs(RunViews):
             parameters,
             memory_gib,
             retry_quarantined or None,
+            self.site.engine,
         )
-        if record.status is RunStatus.INTERRUPTED and overrides == (None,) * 6:
+        if record.status is RunStatus.INTERRUPTED and all(word is None for word in overrides):
             self._refuse_company(record)
             return self._resume(record.id, wait=wait, on_event=on_event)
         request = self.rerun_request(

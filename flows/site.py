@@ -18,7 +18,9 @@ from functions.tasks import MemoryGib
 
 HOME_VARIABLE = "PETAVOXEL_HOME"
 LOCAL = "local"
-EngineName = Literal["process-pool", "globus-compute"]
+EngineName = Literal["process-pool", "parsl", "globus-compute", "compute-endpoint"]
+ENGINES_OF_PARSL: tuple[EngineName, ...] = ("parsl", "globus-compute")
+"""Those that write batch scripts and keep an interchange on this machine."""
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _NAMESPACE = uuid.UUID("6f3b1d1c-5f1e-5b43-9a6e-0d1f5d0c7a11")
 
@@ -105,7 +107,8 @@ class Site(Document):
     engine: EngineName | None = None
     """Embedded site: what carries tasks out; None takes that of the run that is repeated, else the pool."""
     engine_config: str | None = None
-    """Embedded site: an endpoint's rendered configuration (YAML file) for the engine `globus-compute`."""
+    """Embedded site: the engine's blocks and workers: a site's profile (TOML), or an endpoint's rendered
+    configuration (YAML)."""
     people: People = People()
     auth: AuthSettings | None = None
     subscription_id: Uuid | None = None

@@ -70,7 +70,7 @@ class RunViews:
 
     def _functions(self) -> dict[str, str]:
         """Ids of the registered functions, by name."""
-        from flows.local.compute import function_ids
+        from flows.local.registered import function_ids
 
         return function_ids(self.site.entry_points) if self.site.embedded else self.site.compute.functions
 

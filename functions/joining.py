@@ -26,6 +26,7 @@ from functions.store.equalities import (
     table_path,
 )
 from functions.store.labels import grid_of, read_arrays, read_owned, write_arrays
+from functions.store.mending import computed_again
 from functions.store.run import Run
 
 SAMPLE = 64
@@ -104,7 +105,8 @@ class MatchedOverlaps:
         return [(pair, side) for pair, side in found if pair is not None]
 
     def _records(self, pair: Neighbours) -> Records:
-        return read_records(match_path(self.run, pair), OVERLAP)
+        with computed_again(self.run, "match", pair.id):
+            return read_records(match_path(self.run, pair), OVERLAP)
 
     def candidates(self, block: Block, hierarchy: Hierarchy, tables: Tables) -> Records:
         """Pairs that share voxels and are in two objects, with their numbers; `ACCEPTED` ones were contested.

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
+from functions.blame import SITE_ERRORS
 from functions.budget import require_room
 from functions.crew import crew_of
 from functions.loading import step_module
@@ -56,6 +57,10 @@ def execute(step: str, payload: object) -> dict[str, Any]:
         result = _dispatch(step, payload)
     except PetavoxelError as error:
         raise StepFailed(f"{step}: {error}") from error
+    except OSError as error:
+        if error.errno not in SITE_ERRORS:
+            raise
+        raise StepFailed(f"{step}: {error}; {SITE_ERRORS[error.errno]}") from error
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)}).to_json()
 
 

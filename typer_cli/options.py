@@ -21,7 +21,9 @@ class EngineName(StrEnum):
     """What carries out tasks at the embedded site."""
 
     PROCESS_POOL = "process-pool"
+    PARSL = "parsl"
     GLOBUS_COMPUTE = "globus-compute"
+    COMPUTE_ENDPOINT = "compute-endpoint"
 
 
 @dataclass(slots=True)
@@ -104,8 +106,8 @@ Engine = Annotated[
     EngineName | None,
     typer.Option(
         "--engine",
-        help="What carries out tasks at the embedded site: a pool of processes (default), or the real Globus"
-        " Compute engine.",
+        help="What carries out tasks at the embedded site: a pool of processes (default), Parsl, the engine"
+        " of a Compute endpoint, or an endpoint that runs.",
     ),
 ]
 EngineConfig = Annotated[
@@ -113,7 +115,8 @@ EngineConfig = Annotated[
     typer.Option(
         "--engine-config",
         metavar="FILE",
-        help="A Compute endpoint's rendered YAML for --engine globus-compute: Slurm, PBS, accelerators.",
+        help="The engine's blocks: a site's profile (TOML), or an endpoint's rendered YAML: Slurm, PBS Pro,"
+        " accelerators.",
     ),
 ]
 Outbox = Annotated[

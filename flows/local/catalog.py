@@ -10,9 +10,9 @@ from typing import Any
 
 from flows.local.actions import Json
 from flows.local.builtin import FLOW_ID, flow_fields
-from flows.local.compute import RegisteredFunction
 from flows.local.database import Database
 from flows.local.interpreter import iso
+from flows.local.registered import RegisteredFunction
 
 FLOW_FIELDS: dict[str, Any] = {
     "title": "",

@@ -6,53 +6,25 @@ works on an endpoint. Any failed task fails the action; the others' finished uni
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field, replace
 
-from flows.errors import ActionError, SiteError
+from flows.errors import ActionError, FlowsError
 from flows.local.actions import ActionStatus, Json
-from flows.local.engines import Engine
+from flows.local.engines import Engine, explained
+from flows.local.registered import RegisteredFunction, pack_task
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 _NAMESPACE = uuid.UUID("0b4a63a6-7e2f-5a0c-8a8e-5b0f3c1f6d11")
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredFunction:
-    """A function as an endpoint knows it: a name and the source text that defines it."""
-
-    name: str
-    source: str
-
-    @property
-    def id(self) -> str:
-        """An id that changes with the text."""
-        return str(uuid.uuid5(_NAMESPACE, f"{self.name}:{self.source}"))
-
-    def payload(self) -> str:
-        """The text as `register_source_code` stores it: what PureSourceTextInspect makes of a function."""
-        return f"st\n{self.name}:{self.source}"
-
-
-def registered_functions(module: str) -> dict[str, RegisteredFunction]:
-    """By id: the functions of a module's ENTRY_POINTS, as source text."""
-    entries = importlib.import_module(module).ENTRY_POINTS
-    functions = [RegisteredFunction(entry.__name__, inspect.getsource(entry)) for entry in entries]
-    return {function.id: function for function in functions}
-
-
-def function_ids(module: str) -> dict[str, str]:
-    """Ids by name, for the flow's input."""
-    return {function.name: id_ for id_, function in registered_functions(module).items()}
-
-
-SELF_EXPLAINING = ("StepFailed", "RuntimeError", "WorkerLost", "ManagerLost")
-"""Errors whose message is what a person needs; the name of any other one stands before its message."""
+ALL = -1
+"""Stands for all tasks of an action: a pool that lost a worker has lost them all."""
+LOST = ("WorkerLost", "ManagerLost")
+"""Errors by which Parsl says that a worker, or a node's manager, is gone."""
 
 
 @dataclass(slots=True)
@@ -60,7 +32,8 @@ class _Action:
     packed: list[str]
     futures: list[Future[str]]
     outputs: list[Json | None]
-    retried: bool = False
+    lost_at: dict[int, int] = field(default_factory=dict)
+    """What had been begun when the worker of a task was last lost, by task; `ALL` when all were."""
     cause: str = ""
     ids: list[str] = field(default_factory=list)
 
@@ -69,10 +42,19 @@ class ComputeProvider:
     """Runs the tasks of Compute actions in one engine, created at first need and kept for the run."""
 
     def __init__(
-        self, functions: Mapping[str, RegisteredFunction], *, new_engine: Callable[[], Engine]
+        self,
+        functions: Mapping[str, RegisteredFunction],
+        *,
+        new_engine: Callable[[], Engine],
+        begun: Callable[[], int] = lambda: 0,
     ) -> None:
+        """Args:
+        begun: a count that grows with each unit of work that a worker begins. A lost worker is replaced
+            while it grows, since a unit that ends workers is put aside; else once.
+        """
         self._functions = functions
         self._new_engine = new_engine
+        self._begun = begun
         self._engine: Engine | None = None
         self._actions: dict[str, _Action] = {}
 
@@ -93,42 +75,38 @@ class ComputeProvider:
         )
 
     def _packed(self, task: Json) -> str:
-        from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
-
         function = self._functions.get(task["function_id"])
         if function is None:
             raise ActionError(
                 f"function {task['function_id']}: not registered at this site",
                 remedy="start a new run; its input takes the ids of this version",
             )
-        data = ComputeSerializer(PureSourceTextInspect(), JSONData())
-        buffers = [function.payload(), data.serialize(task.get("args", [])), data.serialize(task["kwargs"])]
-        return str(data.pack_buffers(buffers))
+        return pack_task(function, task.get("args", []), task["kwargs"])
 
     def _submit(self, packed: list[str]) -> list[Future[str]]:
         engine = self._engine or self._begin()
         try:
-            return [engine.submit(text) for text in packed]
+            return [engine.submit_packed(text) for text in packed]
         except BrokenExecutor:
             engine = self._begin()
-            return [engine.submit(text) for text in packed]
+            return [engine.submit_packed(text) for text in packed]
 
     def _begin(self) -> Engine:
         """A new engine, in place of the one there may be."""
         self.close()
         try:
             self._engine = self._new_engine()
-        except SiteError as error:
+        except FlowsError as error:
             raise ActionError(str(error)) from error
         return self._engine
 
     def status(self, action_id: str) -> ActionStatus:
-        """Collect finished tasks; an engine that was lost is replaced once and unfinished tasks go again."""
+        """Collect finished tasks; an engine that was lost is replaced, and unfinished tasks go again."""
         action = self._actions[action_id]
         for index, future in enumerate(action.futures):
             if action.outputs[index] is None and not action.cause and future.done():
                 self._collect(action, index, future)
-                if action.retried and not action.futures[index].done():
+                if ALL in action.lost_at and not action.futures[index].done():
                     break
         done = sum(output is not None for output in action.outputs)
         total = len(action.outputs)
@@ -160,26 +138,34 @@ class ComputeProvider:
             if "output" in outcome:
                 action.outputs[index] = outcome
                 return
-            action.cause = str(outcome["message"])
-            if outcome["error"] not in SELF_EXPLAINING:
-                action.cause = f"{outcome['error']}: {action.cause}"
+            if outcome["error"] in LOST and self._may_go_on(action, index):
+                self._submit_again(action, [index])
+                return
+            action.cause = explained(outcome)
         for other in action.futures:
             other.cancel()
 
+    def _may_go_on(self, action: _Action, index: int) -> bool:
+        """Whether a lost worker is replaced: the first one, and as long as they begin units before going."""
+        before, now = action.lost_at.get(index), self._begun()
+        action.lost_at[index] = now
+        return before is None or now > before
+
     def _recover(self, action: _Action, reason: str) -> None:
-        """A worker was killed (out of memory, say): try what is open once more in a new engine."""
-        if action.retried:
+        """A worker of a pool was killed (out of memory, say), which ends all: go on in a new engine."""
+        if not self._may_go_on(action, ALL):
             action.cause = f"a worker process died twice ({reason}); give each worker more memory"
             return
-        action.retried = True
-        still_open = [i for i, output in enumerate(action.outputs) if output is None]
+        self.close()
+        self._submit_again(action, [i for i, output in enumerate(action.outputs) if output is None])
+
+    def _submit_again(self, action: _Action, indices: list[int]) -> None:
         try:
-            self._begin()
-            futures = self._submit([action.packed[i] for i in still_open])
+            futures = self._submit([action.packed[i] for i in indices])
         except (ActionError, BrokenExecutor) as error:
             action.cause = str(error)
             return
-        for index, future in zip(still_open, futures, strict=True):
+        for index, future in zip(indices, futures, strict=True):
             action.futures[index] = future
 
     def cancel(self, action_id: str) -> None:

@@ -14,17 +14,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from flows import locks
 from flows.errors import RunError
 from flows.local.actions import ActionProvider, Json, Progress, ThreadProvider
 from flows.local.catalog import Catalog
-from flows.local.compute import ComputeProvider, registered_functions
+from flows.local.compute import ComputeProvider
 from flows.local.documents import run_document
 from flows.local.engines import ended_by_sigterm, new_engine
 from flows.local.interpreter import Execution, Interpreter
 from flows.local.recorder import Recorder
+from flows.local.registered import registered_functions
 from flows.local.search import LocalIndex
 from flows.local.store import Store
 from flows.local.transfer import Collections, stat, transfer
@@ -103,7 +105,7 @@ def carry_out(
         RunSpec.parse(body["input"]["run"], source=f"run {run_id}").sentinel_path.unlink(missing_ok=True)
     functions = Catalog(store.database).functions() | registered_functions(site.entry_points)
     logs = home / "runs" / f"{run_id}.engine"
-    compute = ComputeProvider(functions, new_engine=lambda: new_engine(site, logs))
+    compute = ComputeProvider(functions, new_engine=lambda: new_engine(site, logs), begun=lambda: begun(body))
     document = run_document(stored, steps=steps, entry=None, interrupted=False)
     clock = SystemClock()
     recorder = Recorder(
@@ -123,6 +125,18 @@ def carry_out(
             return interpreter.run(stored.execution or interpreter.begin(body, context=context))
         finally:
             compute.close()
+
+
+def begun(body: Json) -> int:
+    """Bytes of the ledgers under a run's work root: they grow with each unit that a worker begins."""
+    work = Path(RunSpec.parse(body["input"]["run"], source="run input").work)
+    total = 0
+    for ledger in work.glob("*/*/ledger"):
+        for folder, _, names in os.walk(ledger):
+            for name in names:
+                with suppress(FileNotFoundError):  # made void meanwhile
+                    total += os.stat(os.path.join(folder, name)).st_size
+    return total
 
 
 def providers(site: Site, home: Path, *, compute: ActionProvider) -> dict[str, ActionProvider]:

@@ -102,7 +102,7 @@ def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
     except (OSError, ValueError, EOFError) as error:
         raise VolumeError(
-            f"{path}: damaged ({error})", remedy="remove the file and its done mark, and run its step again"
+            f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
         ) from None
     return records
 

@@ -21,6 +21,7 @@ from functions.model.geometry import Box
 from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
 from functions.store.files import atomic_path
+from functions.store.mending import computed_again
 from functions.store.run import Run
 from functions.store.spread import spread
 from functions.store.traffic import note_read, note_written
@@ -99,6 +100,11 @@ def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels
     Raises:
         VolumeError: missing, damaged, or of another shape than the plan's.
     """
+    with computed_again(run, "segment", subvolume.id):
+        return _read_local(run, subvolume, box)
+
+
+def _read_local(run: Run, subvolume: Subvolume, box: Box | None) -> Labels:
     path, wanted = local_path(run, subvolume), (box or subvolume.read).relative_to(subvolume.read)
     part: Labels = np.empty(wanted.shape_zyx, np.uint32)
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open("labels.npy") as member:
@@ -134,7 +140,8 @@ def _header_of(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]
 
 def read_owned(run: Run, subvolume: Subvolume) -> Integers:
     """Voxels each local object owns; does not read the labels themselves."""
-    return read_arrays(local_path(run, subvolume), ("owned_voxels",))["owned_voxels"].astype(np.int64)
+    with computed_again(run, "segment", subvolume.id):
+        return read_arrays(local_path(run, subvolume), ("owned_voxels",))["owned_voxels"].astype(np.int64)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -165,5 +172,5 @@ def _reading(path: Path) -> Iterator[None]:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise VolumeError(
-            f"{path}: damaged ({error})", remedy="remove the file and its done mark, and run its step again"
+            f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
         ) from None

@@ -9,6 +9,10 @@ import os
 from pathlib import Path
 
 
+class UnwrittenError(OSError):
+    """A file was created, and then its first line could not be written: the disk is full."""
+
+
 class LedgerFiles:
     """The plain file system."""
 
@@ -16,7 +20,8 @@ class LedgerFiles:
         """Create a file that is not there and append `first` to it; its handle. None: somebody else has.
 
         Raises:
-            OSError: it cannot be created or written.
+            UnwrittenError: it is there now, and empty.
+            OSError: it cannot be created.
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         try:
@@ -28,9 +33,9 @@ class LedgerFiles:
             return None
         try:
             self.append(handle, first)
-        except OSError:
+        except OSError as error:
             self.close(handle)
-            raise
+            raise UnwrittenError(error.errno, error.strerror, str(path)) from error
         return handle
 
     def append(self, handle: int, data: bytes) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from functions.model.base import Document
-from functions.store.ledger_files import LedgerFiles
+from functions.store.ledger_files import LedgerFiles, UnwrittenError
 from functions.store.marks import Attempt, Mark, Quarantined
 
 Record = dict[str, Any]
@@ -160,7 +161,12 @@ class Lot:
             OSError: the file system refuses.
         """
         first = _line({"do": "claim", "owner": owner.to_json()})
-        handle = self.files.create(self.path(epoch), first)
+        try:
+            handle = self.files.create(self.path(epoch), first)
+        except UnwrittenError:
+            with suppress(OSError):  # else all would wait a lease for an owner whom nobody knows
+                self.files.note(self.path(epoch, ".free"))
+            raise
         if handle is None:
             return None
         return Claim(lot=self, epoch=epoch, handle=handle)

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from flows.inputs import FunctionIds
-from flows.local.compute import registered_functions
+from flows.local.registered import registered_functions
 from functions import entrypoints
 
 FUNCTIONS = sorted(registered_functions("functions.entrypoints").values(), key=lambda f: f.name)
@@ -81,7 +81,7 @@ def test_submitting_loads_neither_torch_nor_zarr():
         "import sys\n"
         "import flows, flows.definition, flows.lint, flows.schema, flows.inputs, flows.run, flows.site\n"
         "import flows.local.process, flows.local.store, flows.local.compute\n"
-        "from flows.local.compute import function_ids\n"
+        "from flows.local.registered import function_ids\n"
         "from flows.lint import lint\n"
         "lint(flows.definition.definition(), schema=flows.schema.input_schema())\n"
         "function_ids('functions.entrypoints')\n"

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.engines [--tasks 500] [--workers 2]
 
-One JSON line for the process pool and one for the real GlobusComputeEngine on this machine.
+One JSON line for each engine that works on this machine.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import argparse
 import json
 import tempfile
 import time
+from concurrent import futures
 from itertools import pairwise
 from pathlib import Path
 
-from globus_compute_sdk.serialize import ComputeSerializer, JSONData, PureSourceTextInspect
-
-from flows.local.compute import RegisteredFunction
 from flows.local.engines import new_engine
+from flows.local.registered import RegisteredFunction
 from flows.site import local_site
 
 DOUBLE = RegisteredFunction("double", "def double(x):\n    return 2 * x\n")
@@ -25,21 +24,15 @@ DOUBLE = RegisteredFunction("double", "def double(x):\n    return 2 * x\n")
 
 def measure(name: str, *, tasks: int, workers: int) -> dict[str, str | int | float]:
     """Start an engine, use it, end it."""
-    data = ComputeSerializer(PureSourceTextInspect(), JSONData())
-    packed = data.pack_buffers([DOUBLE.payload(), data.serialize([]), data.serialize({"x": 2})])
     with tempfile.TemporaryDirectory() as folder:
         site = local_site(Path(folder), workers=workers).model_copy(update={"engine": name})
         clock = [time.perf_counter()]
-        engine = new_engine(site, Path(folder) / "logs")
-        try:
+        with new_engine(site, Path(folder) / "logs") as engine:
             clock.append(time.perf_counter())
-            assert json.loads(engine.submit(packed).result(timeout=120)) == {"output": 4}
+            assert engine.submit(DOUBLE, 2).result(timeout=120) == 4
             clock.append(time.perf_counter())
-            for future in [engine.submit(packed) for _ in range(tasks)]:
-                future.result(timeout=120)
+            futures.wait([engine.submit(DOUBLE, x) for x in range(tasks)], timeout=120)
             clock.append(time.perf_counter())
-        finally:
-            engine.close(at_once=False)
         clock.append(time.perf_counter())
     start, first, many, end = (after - before for before, after in pairwise(clock))
     return {
@@ -53,12 +46,12 @@ def measure(name: str, *, tasks: int, workers: int) -> dict[str, str | int | flo
 
 
 def main() -> None:
-    """Measure both."""
+    """Measure all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
-    for name in ("process-pool", "globus-compute"):
+    for name in ("process-pool", "parsl", "globus-compute"):
         print(json.dumps(measure(name, tasks=asked.tasks, workers=asked.workers)), flush=True)
 
 

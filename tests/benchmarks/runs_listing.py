@@ -16,8 +16,8 @@ from pathlib import Path
 from flows.definition import definition
 from flows.inputs import RunRequest, build_input, tags_of
 from flows.local.builtin import FLOW_ID, TITLE
-from flows.local.compute import function_ids
 from flows.local.progress import first_steps
+from flows.local.registered import function_ids
 from flows.local.store import RunHead, StoredRun
 from flows.records import RunStatus
 from flows.run import Runs

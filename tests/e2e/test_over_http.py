@@ -9,7 +9,7 @@ import pytest
 
 from flows.inputs import RunRequest
 from flows.local.builtin import FLOW_ID
-from flows.local.compute import function_ids
+from flows.local.registered import function_ids
 from flows.records import RunStatus, StepStatus
 from flows.run import Runs
 from flows.service import Service, start_retries

@@ -29,6 +29,7 @@ from starlette.routing import Route
 from tests.flows.broker import Broker, Message
 
 PORT = 5000
+RESULTS = "results."
 OWNER = str(uuid.uuid5(uuid.NAMESPACE_URL, "owner"))
 Json = dict[str, Any]
 
@@ -77,6 +78,7 @@ class ComputeService:
             ("POST", "/v3/functions", self._function),
             ("POST", "/v3/endpoints/{endpoint}/submit", self._submit),
             ("GET", "/v2/tasks/{task}", self._task),
+            ("GET", "/v2/get_amqp_result_connection_url", self._result_queues),
         ]
 
         def answering(handle: Callable[[Request], Awaitable[Json]]) -> Callable[..., Awaitable[JSONResponse]]:
@@ -141,17 +143,30 @@ class ComputeService:
     async def _submit(self, request: Request) -> Json:
         body = await request.json()
         name = self._user_endpoint(request.path_params["endpoint"], body)
+        group = body.get("task_group_id") or str(uuid.uuid4())
         ids: dict[str, list[str]] = {}
         for function, payloads in body["tasks"].items():
             for payload in payloads:
                 task = uuid.uuid4()
                 self.tasks[str(task)] = {"task_id": str(task), "status": "waiting", "at": name}
+                if body.get("create_queue"):
+                    self.tasks[str(task)]["queue"] = f"{RESULTS}{group}"
                 packed = messagepack.pack(Task(task_id=task, task_buffer=self._functions[function] + payload))
                 headers = {"function_uuid": function, "task_uuid": str(task)}
                 headers["result_serializers"] = body.get("result_serializers", [])
                 self.broker.queue(f"{name}.tasks").put(Message(packed, Basic.Properties(headers=headers)))
                 ids.setdefault(function, []).append(str(task))
-        return {"tasks": ids, "task_group_id": str(uuid.uuid4()), "request_id": str(uuid.uuid4())}
+        return {
+            "tasks": ids,
+            "task_group_id": group,
+            "endpoint_id": request.path_params["endpoint"],
+            "request_id": str(uuid.uuid4()),
+        }
+
+    async def _result_queues(self, request: Request) -> Json:
+        """Where the SDK's Executor takes results from: a queue of each task group."""
+        url = f"amqp://guest:guest@127.0.0.1:{self.broker.port}/%2F"
+        return {"queue_prefix": RESULTS, "connection_url": url}
 
     def _user_endpoint(self, endpoint: str, body: Json) -> str:
         """The user endpoint for these options; its endpoint is asked to start it, or to go on with it."""
@@ -188,7 +203,10 @@ class ComputeService:
         assert isinstance(result, Result)
         key = "exception" if result.is_error else "result"
         status = "failed" if result.is_error else "success"
-        self.tasks[str(result.task_id)] |= {"status": status, key: result.data, "completion_t": "0"}
+        task = self.tasks[str(result.task_id)]
+        task |= {"status": status, key: result.data, "completion_t": "0"}
+        if "queue" in task:
+            self.broker.queue(task["queue"]).put(Message(message.body, Basic.Properties()))
 
     def _heartbeat(self, message: Message, name: str = "") -> None:
         """Keep the report; one of a user endpoint that could not start fails what waits for it."""

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from flows.endpoint import new_profile
-from flows.site import Site, load_site, read_profile, unfilled
+from flows.site import Site, load_site, read_profile, site_path, unfilled
 
 NAMESPACE = uuid.UUID("7f4a2a3e-0f0b-5b0a-9d55-8f1f2d3c4b5a")
 STARTER = f"urn:globus:auth:identity:{uuid.uuid5(NAMESPACE, 'microscope')}"
@@ -38,3 +38,16 @@ def filled_site(home: Path, ready_made: str = "polaris", *, name: str = "lab") -
     new_profile(name, ready_made, path=path)
     fill(path)
     return load_site(name, home=home)
+
+
+def filled_profile(folder: Path, ready_made: str = "slurm-gpu", **options: str) -> Path:
+    """A profile of which only `[compute]` is filled in; collections are not needed for an engine."""
+    path = site_path("mine", home=folder)
+    new_profile("mine", ready_made, path=path)
+    text = path.read_text()
+    for line in text.splitlines():
+        name = line.partition(" = ")[0]
+        if name in options:
+            text = text.replace(line, f"{name} = {options[name]}")
+    path.write_text(text)
+    return path

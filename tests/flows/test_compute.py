@@ -11,13 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from flows.errors import ActionError
-from flows.local.compute import (
-    ComputeProvider,
-    RegisteredFunction,
-    function_ids,
-    registered_functions,
-)
+from flows.local.compute import ComputeProvider
 from flows.local.engines import PoolEngine, process_pool
+from flows.local.registered import RegisteredFunction, function_ids, registered_functions
 from flows.local.worker import run_packed
 
 DOUBLE = RegisteredFunction(
@@ -172,6 +168,41 @@ def test_a_broken_pool_is_replaced_once(deaths, status):
     assert ended.status == status
     assert len(pools) == 2
     assert "died twice" in ended.cause or ended.details["result"] == [{"y": 10}]
+
+
+@pytest.mark.parametrize(("begun", "status"), [([1, 2, 3], "SUCCEEDED"), ([1, 2, 2], "FAILED")])
+def test_lost_workers_are_replaced_as_long_as_they_begin_units(begun, status):
+    toll = [0] * 3
+    counts = iter(begun)
+    provider = ComputeProvider(
+        FUNCTIONS, new_engine=lambda: PoolEngine(DyingPool(toll)), begun=lambda: next(counts)
+    )
+    provider.start("a", body(DOUBLE, 5))
+    ended = finish(provider)
+    provider.close()
+    assert ended.status == status
+
+
+def test_a_node_that_goes_takes_the_workers_of_several_tasks_and_each_is_replaced_once():
+    class Node(Executor):
+        """Loses both tasks at the same time, so many times."""
+
+        def __init__(self, times: int) -> None:
+            self.left = 2 * times
+
+        def submit(self, fn, /, *args, **kwargs):
+            future: Future = Future()
+            self.left -= 1
+            lost = '{"error": "ManagerLost", "message": "node 7"}'
+            future.set_result(lost if self.left >= 0 else fn(*args, **kwargs))
+            return future
+
+    for times, status in ((1, "SUCCEEDED"), (2, "FAILED")):
+        engine = PoolEngine(Node(times))
+        provider = ComputeProvider(FUNCTIONS, new_engine=lambda engine=engine: engine)
+        provider.start("a", body(DOUBLE, 5, 6))
+        ended = finish(provider)
+        assert (ended.status, ended.cause) == (status, "" if status == "SUCCEEDED" else "node 7")
 
 
 def test_real_workers_have_one_thread_survive_a_death_and_end_with_close(tmp_path):

@@ -14,7 +14,7 @@ from requests import ConnectionError
 from flows.deploy import Deployer
 from flows.errors import DeployError
 from flows.inputs import FunctionIds
-from flows.local.compute import registered_functions
+from flows.local.registered import registered_functions
 from flows.lock import deployed, read_lock
 from flows.site import Site
 from tests.flows.globus_fake import FakeGlobus, service

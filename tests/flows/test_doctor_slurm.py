@@ -17,11 +17,11 @@ from requests import PreparedRequest
 from flows.deploy import Deployer
 from flows.doctor import Visit, examine
 from flows.endpoint import TEMPLATE, endpoint_files
-from flows.local.compute import registered_functions
+from flows.local.registered import registered_functions
+from tests.flows.batch import FakeSlurm
 from tests.flows.doctor_fake import TASK, FakeSite
 from tests.flows.globus_fake import Answer, answer, service
 from tests.flows.sites import filled_site
-from tests.flows.slurm import FakeSlurm
 
 pytest.importorskip("globus_compute_endpoint")
 pytestmark = [
@@ -51,7 +51,7 @@ class EngineSite(FakeSite):
         assert self.functions[function]["function_code"] == known.source
         serializer = ComputeSerializer()
         arguments = serializer.unpack_buffers(packed)
-        self.future = self.engine.submit(serializer.pack_buffers([known.payload(), *arguments]))
+        self.future = self.engine.submit_packed(serializer.pack_buffers([known.payload(), *arguments]))
         return reply
 
     def _status(self, request: PreparedRequest) -> Answer:

@@ -10,7 +10,7 @@ from jsonschema import Draft7Validator
 
 from flows.errors import InputError
 from flows.inputs import RunRequest, acquisition_name, build_input
-from flows.local.compute import function_ids
+from flows.local.registered import function_ids
 from flows.schema import check_input, input_schema
 from flows.site import Collection, Site, load_site, local_site
 from functions.model.parameters import Parameters

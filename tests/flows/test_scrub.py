@@ -10,7 +10,7 @@ import pytest
 from flows.errors import InputError, SiteError
 from flows.inputs import RunRequest, build_input
 from flows.local.actions import Progress
-from flows.local.compute import function_ids
+from flows.local.registered import function_ids
 from flows.local.transfer import Collections, transfer
 from flows.scrub import scrubbed
 from flows.site import Collection, local_site

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from flows.local.compute import ComputeProvider, RegisteredFunction
+from flows.local.compute import ComputeProvider
+from flows.local.registered import RegisteredFunction
 from flows.records import RunStatus
 from flows.run import Runs
 from flows.site import local_site
+from tests.flows.batch import FakeSlurm
 from tests.flows.sites import filled_site
-from tests.flows.slurm import FakeSlurm
 from tests.flows.test_endpoint import rendered
 from tests.flows.test_run import ask, counts
 

@@ -13,8 +13,8 @@ from flows.definition import definition
 from flows.errors import RunError, ServiceError, SiteError
 from flows.inputs import RunRequest, build_input
 from flows.local.builtin import FLOW_ID
-from flows.local.compute import function_ids
 from flows.local.http.faults import Rule
+from flows.local.registered import function_ids
 from flows.local.store import Store
 from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs

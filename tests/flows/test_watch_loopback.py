@@ -64,7 +64,7 @@ def service_of(loopback) -> Service:
 
 
 def test_each_section_version_is_started_once(loopback, tmp_path):
-    from flows.local.compute import function_ids
+    from flows.local.registered import function_ids
 
     service = service_of(loopback)
     flow_id = service.flows.create_flow("watched", PASS, {})["id"]

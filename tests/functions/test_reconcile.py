@@ -90,12 +90,15 @@ def test_an_unfinished_match_is_named(tmp_path: Path) -> None:
         reconcile.perform(run)
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_and_only_its_subvolume_computed_again(tmp_path: Path) -> None:
     run = matched(tmp_path)
-    path = local_path(run, next(iter(grid_of(run))))
+    subvolume = next(iter(grid_of(run)))
+    path = local_path(run, subvolume)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(VolumeError, match=r"z00000_y00000_x00000\.npz: damaged.*done mark"):
+    with pytest.raises(VolumeError, match=rf"{subvolume.id}\.npz: damaged.*; start the run at segment"):
         reconcile.perform(run)
+    unfinished = [s.id for s in grid_of(run) if not run.cell("segment").is_done(s.id)]
+    assert unfinished == [subvolume.id]
 
 
 def test_blocks_of_any_size_give_the_ids_of_the_whole(tmp_path: Path) -> None:
@@ -191,11 +194,15 @@ def test_a_damaged_overlap_is_named(tmp_path: Path) -> None:
     run = matched(tmp_path)
     pair = next(grid_of(run).neighbours())
     path = match_path(run, pair)
-    whole = path.read_bytes()
+    whole, mark = path.read_bytes(), run.cell("match").mark(pair.id)
     for damaged in (whole[:-5], b"", b"nonsense"):
         path.write_bytes(damaged)
-        with pytest.raises(VolumeError, match=rf"{pair.id}\.npy: damaged.*done mark"):
+        with pytest.raises(VolumeError, match=rf"{pair.id}\.npy: damaged.*; start the run at match"):
             reconcile.perform(run)
+        assert not run.cell("match").is_done(pair.id)
+        run.cell("match").keep(mark)
     path.unlink()
-    with pytest.raises(VolumeError, match="no such file"):
+    with pytest.raises(VolumeError, match="no such file; start the run at match"):
+        reconcile.perform(run)
+    with pytest.raises(UpstreamError, match="match: 1 units are not finished"):
         reconcile.perform(run)

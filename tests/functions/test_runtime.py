@@ -1,6 +1,8 @@
 """Plans and shards: who computes what, what is skipped, what a wrong task says."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,18 @@ def test_probe_names_versions_and_finds_no_shadowed_package() -> None:
     result = execute("probe", {})
     assert result["status"] == "ok"
     assert result["paths"]["petavoxel"].count(".") >= 1
+
+
+def test_a_full_disk_is_told_with_its_remedy_where_no_worker_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "plans/stitch.json")
+
+    run = ingested(tmp_path, (0, 1))
+    monkeypatch.setattr(plan, "write_json", full)
+    task = PlanTask(run=run.spec, step="stitch", function_id="f")
+    with pytest.raises(
+        StepFailed, match=r"^plan: .*No space left.*plans/stitch.json'; make room on scratch$"
+    ):
+        execute("plan", task.to_json())

@@ -186,6 +186,23 @@ def test_a_full_disk_under_the_ledger_itself_ends_the_worker(tmp_path: Path, mon
         list(worker(manifest, FakeStep()).work())
 
 
+def test_a_claim_that_the_full_disk_did_not_take_is_anybodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functions.store.ledger_files import LedgerFiles
+
+    def full(self: LedgerFiles, handle: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    manifest = planned(tmp_path, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(LedgerFiles, "append", full)
+        with pytest.raises(WorkerError, match=r"No space left .*; make room on scratch"):
+            list(worker(manifest, FakeStep()).work())
+    assert ledger_of(manifest).census().held == 0  # nobody waits for a lease
+    assert len(list(worker(manifest, FakeStep()).work())) == 3
+
+
 # -- drain --------------------------------------------------------------------------------------------------
 def test_before_its_end_a_worker_hands_on_what_it_has(tmp_path: Path) -> None:
     now = [0.0]

@@ -157,22 +157,24 @@ def rerun(
         bool, typer.Option("--retry-quarantined", help="Try units again that failed too often.")
     ] = False,
     workers: options.Workers = None,
+    engine: options.Engine = None,
+    engine_config: options.EngineConfig = None,
     wait: options.Wait = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Go on with a run that stopped, or repeat it with other parameters; says first what it will reuse.
 
-    Without --start-at, --stop-after, --on-gate-fail, --memory-gib, --retry-quarantined and --set an
-    unfinished run goes on under its own id; else a new run is started.
+    Without --start-at, --stop-after, --on-gate-fail, --memory-gib, --retry-quarantined, --engine and --set
+    an unfinished run goes on under its own id; else a new run is started.
 
-    Example: petavoxel run rerun last --set segment.overlap_zyx_px=24,24,24
+    Example: petavoxel run rerun last --start-at segment --stop-after segment --engine parsl
     """
     from typer_cli.documents import draw_reuse, reuse_document
     from typer_cli.facade import runs_of
     from typer_cli.progress import RunProgress
     from typer_cli.settings import parse_settings
 
-    runs = runs_of(site, workers=workers)
+    runs = runs_of(site, workers=workers, engine=engine, engine_config=engine_config)
     record = runs.idle(run)
     parameters = parse_settings(settings, base=runs.request(record.id).all_parameters) if settings else None
     reuse = runs.reuse(

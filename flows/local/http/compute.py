@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from flows.local.actions import Json
-from flows.local.compute import registered_functions
 from flows.local.documents import OWNER_ID
 from flows.local.http.calls import Call, Service, World, rest, route
 from flows.local.http.errors import ApiError
 from flows.local.http.tokens import COMPUTE_CLIENT
+from flows.local.registered import registered_functions
 
 SERVICE = Service(name="compute", unauthorised="401", forbidden="403")
 SCOPES = (f"https://auth.globus.org/scopes/{COMPUTE_CLIENT}/all",)

@@ -15,8 +15,9 @@ from pathlib import Path
 from flows.errors import ActionError
 from flows.local.actions import ActionStatus, Json
 from flows.local.catalog import Catalog
-from flows.local.compute import ComputeProvider, RegisteredFunction, registered_functions
+from flows.local.compute import ComputeProvider
 from flows.local.engines import new_engine
+from flows.local.registered import RegisteredFunction, registered_functions
 from flows.site import Site
 
 

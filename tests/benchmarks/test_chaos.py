@@ -1,0 +1,38 @@
+"""A few kills, a jumping clock, a full disk, truncated chunks and a poison subvolume: the same bytes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.chaos import chaos
+from tests.benchmarks.chaos_site import account
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_a_few_times_the_published_volume_is_the_same(tmp_path: Path) -> None:
+    found = chaos(tmp_path, kills=6, seed=4, counts_zyx=(2, 6, 6))
+    assert found["passed"], json.dumps(found, indent=1)
+    assert (found["identical"], found["kills"], found["redone_beyond_in_flight"]) == (True, 6, 0)
+
+
+def test_an_attempt_that_no_kill_explains_is_counted(tmp_path: Path) -> None:
+    """The judge of the run above is judged: by a ledger that was written by hand."""
+
+    def lines(pid: int, *records: tuple[str, str]) -> str:
+        claim = {"do": "claim", "owner": {"id": f"worker-{pid}", "pid": pid}}
+        told = [claim, *({"do": do, "unit": unit} for do, unit in records)]
+        return "".join(json.dumps(record) + "\n" for record in told)
+
+    ledger = tmp_path / "segment/key/ledger"
+    (ledger / "plan").mkdir(parents=True)
+    lots = ledger / "lots/00000"
+    lots.mkdir(parents=True)
+    (lots / "00000000.0").write_text(lines(7, ("begin", "a"), ("done", "a"), ("begin", "b")))
+    (lots / "00000000.1").write_text(lines(8, ("begin", "b"), ("done", "b")))
+    found = account(tmp_path, killed={7})["segment"]
+    assert (found.units, found.begun, found.done, found.lost, found.redone) == (2, 3, 2, 1, 0)
+    assert account(tmp_path, killed=set())["segment"].redone == 1  # nobody killed 7
+    (lots / "00000000.2").write_text(lines(9, ("begin", "a"), ("done", "a")))
+    assert account(tmp_path, killed={7, 8, 9})["segment"].redone == 1  # a was done before
