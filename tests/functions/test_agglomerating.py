@@ -13,12 +13,12 @@ import pytest
 from ffn.checkpoint import save_model
 from ffn.evidence import PairEvidence
 from ffn.masks import Masks
-from functions import agglomerate, candidates, resegment
+from functions import agglomerate, candidates, resegment, segment
 from functions.agglomerate import decision_parameters
 from functions.agglomeration.decisions import DecisionParameters
 from functions.model.errors import ModelError, TaskError, UpstreamError, VolumeError
 from functions.runtime import execute
-from functions.segment import Flooded
+from functions.segment import Flooded, Segmenter
 from functions.store.edge_list import read_edges
 from functions.store.edges import (
     EVIDENCE,
@@ -62,14 +62,14 @@ class Halves:
         return Flooded(labels=labels)
 
 
-def labelled(root: Path, **groups: dict[str, object]) -> Run:
+def labelled(root: Path, *, segmenter: Segmenter | None = None, **groups: dict[str, object]) -> Run:
     """A run up to relabel, with a network that floods what is bright."""
     image, _ = neurites()
     root.mkdir(parents=True, exist_ok=True)
     save_model(root / "bright.safetensors", brightness_model())
     segment = {"model": str(root / "bright.safetensors"), "device": "cpu"}
     run = make_run(root, image, segment=segment, candidates=groups.pop("candidates", ON), **groups)
-    segment_all(run, Halves())
+    segment_all(run, segmenter or Halves())
     label_all(run)
     return run
 
@@ -206,6 +206,30 @@ def test_refused_overlaps_are_candidates(tmp_path: Path) -> None:
     assert report.figures["refused"] == report.figures["candidates"] == 1
     (record,) = read_records(points_path(run, candidates.units(run)[0]), POINT)
     assert record["overlap"] == 1.0  # the smaller label lies wholly in the other subvolume's one
+
+
+def test_when_a_subvolume_changes_other_batches_are_flooded_whoever_asks(tmp_path: Path) -> None:
+    """The cut is noticed later: a run of other limits, too, has batches that it did not have before."""
+
+    class Whole(Halves):
+        def __call__(self, image: np.ndarray, masks: Masks) -> Flooded:
+            found = super().__call__(image, masks)
+            found.labels[found.labels > 0] = 1
+            return found
+
+    wanted = agglomerated(labelled(tmp_path / "fresh"))["figures"]["pairs"]  # type: ignore[index]
+    first = labelled(tmp_path / "run", segmenter=Whole(), resegment={"pairs_per_unit": 1})
+    p = first.parameters
+    others = p.candidates.model_copy(update={"min_voxels": 101})
+    other = Run(first.spec.model_copy(update={"parameters": p.model_copy(update={"candidates": others})}))
+    for run in (first, other):
+        assert agglomerated(run)["figures"]["pairs"] == 0  # type: ignore[index]
+    (unit,) = segment.units(first)
+    first.cell("segment").forget(unit)
+    segment_all(first, Halves())
+    label_all(first)
+    for run in (first, other):
+        assert agglomerated(run)["figures"]["pairs"] == wanted > 1  # type: ignore[index]
 
 
 def test_off_by_default_and_then_nothing_is_looked_for(tmp_path: Path) -> None:
