@@ -16,6 +16,7 @@ import numpy as np
 
 from ffn.masks import Masks
 from functions.agglomeration.consensus import ConsensusParameters, consensus
+from functions.budget import subvolumes_at_once
 from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX
 from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
@@ -34,7 +35,8 @@ def segmenter_of(run: Run, unit: str) -> FfnSegmenter | AgreeingSegmenter:
     Raises:
         ModelError: not a model, no such device, or a precision that nobody has passed.
     """
-    cell, p = run.cell("segment"), run.parameters.segment
+    at_once = subvolumes_at_once(run)  # which may be fewer than its parameters say
+    cell, p = run.cell("segment"), run.parameters.segment.model_copy(update={"at_once": at_once})
     first = FfnSegmenter(run.model_path, p, progress=ProgressFile.of(cell, unit), stop=run.stop)
     if not p.consensus_orders:
         return first

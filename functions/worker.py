@@ -235,7 +235,7 @@ class Worker:
         if self.step in OWN_CELLS:
             return self.run.cell(self.step, unit).run_unit(unit, compute)[0]
         started, clock = time.time(), time.perf_counter()
-        memory_gib = self.run.spec.memory_gib if self._seats == 1 else None
+        memory_gib = self.run.spec.memory_gib  # in a crew, whose limit goes on, it names what is at fault
         report = measured(compute, memory_gib=memory_gib, subject=f"{self.step} {unit}")
         return Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock)
 
