@@ -54,12 +54,22 @@ def segmenter_of(run: Run, unit: str) -> FfnSegmenter | AgreeingSegmenter:
     )
 
 
-def forget_progress(run: Run, unit: str) -> None:
-    """Forget all that was reached of a subvolume that is done."""
+def progress_files(run: Run, unit: str) -> list[ProgressFile]:
+    """All that may be kept of a subvolume in progress."""
     count = len(run.parameters.segment.consensus_orders)
     parts = [f"{unit}-{i}{end}" for i in range(count + 1) for end in ("", "-done")] if count else []
-    for name in (unit, *parts):
-        ProgressFile.of(run.cell("segment"), name).remove()
+    return [ProgressFile.of(run.cell("segment"), name) for name in (unit, *parts)]
+
+
+def reached_of(run: Run, unit: str) -> str:
+    """Differs whenever any of a subvolume's segmentations got further."""
+    return " ".join(found for file in progress_files(run, unit) if (found := file.reached))
+
+
+def forget_progress(run: Run, unit: str) -> None:
+    """Forget all that was reached of a subvolume that is done."""
+    for file in progress_files(run, unit):
+        file.remove()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from functions.store.lots import Claim
 from functions.store.marks import Mark, UnitReport
 from functions.store.measured import measured
 from functions.store.presence import Heartbeat, Watch, myself
-from functions.store.progress import Drained, ProgressFile
+from functions.store.progress import Drained
 from functions.store.run import OWN_CELLS, Run
 from functions.tasks import FanOutName, ShardManifest
 
@@ -38,7 +38,8 @@ FAILURES_IN_A_ROW = 10
 
 class StepModule(Protocol):
     """A fan-out step. One that later steps can do without units of also has `abandon(run, unit)`, which
-    leaves what stands in for a unit in quarantine."""
+    leaves what stands in for a unit in quarantine; one whose units are kept in the middle also has
+    `reached(run, unit)`, which differs whenever a unit got further."""
 
     def units(self, run: Run) -> list[str]:
         """Names of the units."""
@@ -202,7 +203,8 @@ class Worker:
         """Compute a unit, and begin to read the following one; None when it failed, or was put away."""
         if following is not None and (claim.standing(following).settled or self._full()):
             following = None
-        claim.begin(unit, reached=ProgressFile.of(self.run.cell(self.step, unit), unit).reached)
+        reached = self._module.reached(self.run, unit) if hasattr(self._module, "reached") else ""
+        claim.begin(unit, reached=reached)
         self._beat.tell(unit=unit)
         try:
             mark = self._computed(unit, following)
