@@ -110,6 +110,10 @@ def numbered(run: Run, step: FanOutName, *, shards: int) -> tuple[Ledger, Census
             note_user(run, step)
         units = unit_ids(run, step)
         ledger.number(units, size=lot_size(len(units), shards))
+    elif step in OWN_CELLS:
+        for unit in missing(run, step):
+            if ledger.mark(unit) is not None:  # its cell was removed since: the board tells of it no longer
+                ledger.void(unit)
     return ledger, count_units(run, step)
 
 

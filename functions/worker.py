@@ -207,7 +207,7 @@ class Worker:
         claim.begin(unit, reached=reached)
         self._beat.tell(unit=unit)
         try:
-            mark = self._computed(unit, following)
+            mark, now = self._computed(unit, following)
         except Drained:
             claim.keep(unit)
             self.account.kept += 1
@@ -220,13 +220,15 @@ class Worker:
             claim.drop(unit)
             return mark
         claim.done(mark)
-        self.account.add(mark)
+        if now:
+            self.account.add(mark)
         told = self.account
         self._beat.tell(units=told.computed, voxels=told.voxels, seconds=round(told.seconds, 3))
         return mark
 
-    def _computed(self, unit: str, following: str | None) -> Mark:
-        """The mark of a unit that is computed now, or that an earlier run left in the unit's own cell."""
+    def _computed(self, unit: str, following: str | None) -> tuple[Mark, bool]:
+        """The mark of a unit, and whether it was computed now: an earlier run may have left it in the unit's
+        own cell."""
 
         def compute() -> UnitReport:
             if self._lane is not None:
@@ -235,11 +237,11 @@ class Worker:
             return report
 
         if self.step in OWN_CELLS:
-            return self.run.cell(self.step, unit).run_unit(unit, compute)[0]
+            return self.run.cell(self.step, unit).run_unit(unit, compute)
         started, clock = time.time(), time.perf_counter()
         memory_gib = self.run.spec.memory_gib  # in a crew, whose limit goes on, it names what is at fault
         report = measured(compute, memory_gib=memory_gib, subject=f"{self.step} {unit}")
-        return Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock)
+        return Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock), True
 
     # -- failures -------------------------------------------------------------------------------------------
     def _failure(self, claim: Claim, unit: str, error: Exception) -> None:
