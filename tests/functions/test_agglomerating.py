@@ -13,6 +13,7 @@ import pytest
 from ffn.checkpoint import save_model
 from ffn.evidence import PairEvidence
 from ffn.masks import Masks
+from flows.scratch import reusable
 from functions import agglomerate, candidates, resegment, segment
 from functions.agglomerate import decision_parameters
 from functions.agglomeration.decisions import DecisionParameters
@@ -164,6 +165,19 @@ def test_blocks_share_the_search_and_a_batch_holds_so_many_pairs(tmp_path: Path)
     assert len(resegment.units(run)) == 4
 
 
+def test_a_unit_reads_the_candidates_of_its_own_block_and_no_others(tmp_path: Path) -> None:
+    run = labelled(tmp_path, resegment={"pairs_per_unit": 1})
+    fan_out(run, "candidates", shards=1, order=random.Random(0))
+    last = resegment.units(run)[-1]
+    for path in run.cell("candidates").file("points").rglob("*.npy"):
+        if path.stem != last.rpartition("-")[0]:
+            path.unlink()
+    assert resegment.compute(run, last).figures["pairs"] == 1
+    for name in (f"{last[:-5]}99999", "z00001_y00000_x00000-00000", "no"):
+        with pytest.raises(KeyError):
+            resegment.compute(run, name)
+
+
 def test_dark_contacts_of_large_objects_are_none(tmp_path: Path) -> None:
     """Both neurites are large, with a dark gap between; the halves share a bright face."""
     large = {"contact_share": 1.0, "large_voxels": 1000, "bright_grey": -6.0}
@@ -238,6 +252,8 @@ def test_off_by_default_and_then_nothing_is_looked_for(tmp_path: Path) -> None:
     assert agglomerate.perform(run).units == 0
     assert read_mapping(run).apply(np.array([5], np.uint32)).tolist() == [5]
     assert not (run.work / "candidates").exists()
+    for step in ("candidates", "resegment", "agglomerate"):
+        assert (reusable(run, step).units, reusable(run, step).reusable) == (0, 0)
 
 
 def test_what_is_missing_is_named_with_the_step_to_start_at(tmp_path: Path) -> None:
