@@ -27,8 +27,9 @@ class Crew:
         self, manifest: ShardManifest, shard: int, module: Any, *, stopping: Stopping, run: Run, size: int
     ) -> None:
         self._stopping, self._memory_gib = stopping, run.spec.memory_gib
+        failed: set[str] = set()  # one device: when it is sick, no seat alone would see so many fail
         self._workers = [
-            Worker(manifest, shard, module, stopping=stopping, run=run, seat=seat, seats=size)
+            Worker(manifest, shard, module, stopping=stopping, run=run, seat=seat, seats=size, failed=failed)
             for seat in range(size)
         ]
         self.expendable = self._workers[0].expendable

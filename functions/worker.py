@@ -93,6 +93,7 @@ class Worker:
         run: Run,
         seat: int = 0,
         seats: int = 1,
+        failed: set[str] | None = None,
     ) -> None:
         self.step: FanOutName = manifest.step
         self.run, self.account = run, Account()
@@ -103,7 +104,7 @@ class Worker:
         self._board = run.board(manifest.step)
         self._ledger = self._board.ledger
         self._owner = myself()
-        self._failed: set[str] = set()
+        self._failed = set[str]() if failed is None else failed
         self._refused: set[int] = set()
         self._lane: Lane[UnitReport] | None = None
 

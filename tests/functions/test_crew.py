@@ -136,3 +136,12 @@ def test_on_an_accelerator_as_many_units_at_once_as_there_is_room_for(tmp_path: 
     for units in (1, 3):
         gib = (BASE_MIB + need.mib * (units + 0.5)) / 1024
         assert segment.at_once(Run(run.spec.model_copy(update={"memory_gib": gib}))) == units
+
+
+def test_a_crew_that_fails_at_everything_ends_before_it_blames_all_units(tmp_path: Path) -> None:
+    """Each of four seats sees three units fail: together they know that it is not the units."""
+    manifest = planned(tmp_path, 12)
+    mine = crew(manifest, ExpendableStep(orders=dict.fromkeys(names(12), fail)), 4)
+    with pytest.raises(WorkerError, match=r"1\d units failed one after the other"):
+        list(mine.work())
+    assert ledger_of(manifest).census().quarantined < 12

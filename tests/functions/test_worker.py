@@ -131,7 +131,7 @@ def test_a_unit_that_ends_its_process_is_put_aside_too(tmp_path: Path) -> None:
     (found,) = ledger_of(manifest).quarantined()
     assert (found.unit, found.attempts, found.failures) == ("u001", 2, ())
     assert "ended its worker 2 times" in found.reason
-    assert module.computed == ["u000", "u001", "u001", "u002"]
+    assert module.computed == ["u000", "u001", "u002", "u001"]  # what nobody has begun comes first
 
 
 @pytest.mark.parametrize(
@@ -348,3 +348,11 @@ def test_a_unit_whose_cell_was_removed_is_computed_again(tmp_path: Path) -> None
     shutil.rmtree(run.cell("stitch", "z00001").path)
     plan, module, mine = stitching(run)
     assert (plan.reused, module.computed, mine.left()) == (1, ["z00001"], 0)
+
+
+def test_a_worker_takes_what_nobody_has_begun_before_what_was_handed_on(tmp_path: Path) -> None:
+    manifest = planned(tmp_path, 4)
+    ledger_of(manifest).lot(0).take_next(Owner(id="gone", host="", pid=0, machine="", born="")).release()
+    module = FakeStep()
+    list(worker(manifest, module).work())
+    assert module.computed == ["u001", "u002", "u003", "u000"]
