@@ -65,14 +65,16 @@ class Claims:
 
     def _free(self, held: list[tuple[int, Listed]]) -> Iterator[tuple[int, Claim]]:
         """Claims of lots that nobody holds; `held` is filled with those that somebody does."""
+        late: set[tuple[int, int]] = set()  # claims that others have, whatever a cached listing says
         for folder in list(self._folders):
             while True:
                 listing = self._ledger.look(folder)
                 free = [n for state in ("fresh", "free") for n, lot in listing.items() if lot.state == state]
-                open_lots = [n for n in free if n not in self.refused]
+                open_lots = [n for n in free if n not in self.refused and (n, listing[n].epoch) not in late]
                 for number in open_lots:
                     claim = self._ledger.lot(number).take(listing[number].epoch, self._owner)
                     if claim is None:
+                        late.add((number, listing[number].epoch))
                         break  # somebody is at work here: look again
                     yield number, claim
                 if not open_lots:

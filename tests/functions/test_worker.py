@@ -16,6 +16,8 @@ from functions.plan import perform
 from functions.runtime import read_manifest
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, UnitReport
+from functions.store.ledger import Ledger
+from functions.store.ledger_files import LedgerFiles
 from functions.store.lots import Owner
 from functions.store.presence import Heartbeat, Watch
 from functions.store.progress import Drained
@@ -356,3 +358,28 @@ def test_a_worker_takes_what_nobody_has_begun_before_what_was_handed_on(tmp_path
     module = FakeStep()
     list(worker(manifest, module).work())
     assert module.computed == ["u001", "u002", "u003", "u000"]
+
+
+def test_a_listing_that_the_file_system_kept_is_not_asked_for_ever(tmp_path: Path) -> None:
+    """On NFS a client may show a folder for a minute as it was; exclusive creation is right all the same."""
+    seen: dict[Path, list[str]] = {}
+
+    class Cached(LedgerFiles):
+        def names(self, folder: Path) -> list[str]:
+            return seen.setdefault(folder, super().names(folder))
+
+    plain = Ledger(tmp_path / "ledger")
+    plain.number(names(4), size=1)
+    cached = Ledger(plain.path, files=Cached())
+    cached.look(range(4))
+    owner = Owner(id="a", host="", pid=0, machine="", born="")
+    plain.lot(1).take_next(owner)
+    watch = Watch(tmp_path / "workers", lease_seconds=1.0)
+    claims = Claims(
+        cached, owner, watch, worker=0, workers=1, lease_seconds=1.0, stop=lambda: False, wait=lambda _: None
+    )
+    taken = []
+    for number, claim in claims:
+        taken.append(number)
+        claim.finish()
+    assert taken == [0, 2, 3]
