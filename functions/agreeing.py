@@ -10,7 +10,7 @@ so that a killed process costs minutes here, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from functions.agglomeration.consensus import ConsensusParameters, consensus
 from functions.budget import subvolumes_at_once
 from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX
-from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
+from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter, not_kept
 from functions.store.progress import ProgressFile
 from functions.store.run import Run
 from functions.tasks import Problem
@@ -114,5 +114,8 @@ class AgreeingSegmenter:
             counts = dict(zip(COUNTS, arrays["counts"].tolist(), strict=True))
             return Flooded(labels=arrays["labels"].astype(np.uint32), **counts)
         found = self.segmenters[number](image, masks)
-        kept.write({"labels": found.labels, "counts": np.array([getattr(found, n) for n in COUNTS])})
+        try:
+            kept.write({"labels": found.labels, "counts": np.array([getattr(found, n) for n in COUNTS])})
+        except OSError as error:  # scratch is full: go on, as within a segmentation
+            return replace(found, problems=(*found.problems, not_kept(error)))
         return found

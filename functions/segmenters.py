@@ -220,9 +220,7 @@ class FfnSegmenter:
                 progress.write(snapshot.to_arrays())
             except OSError as error:  # scratch is full: go on, hours of work are worth more than the way back
                 if not any(p.code == "progress_not_kept" for p in problems):
-                    problems.append(
-                        Problem(code="progress_not_kept", subject=str(error), remedy="make room on scratch")
-                    )
+                    problems.append(not_kept(error))
             if self._stop():
                 raise Drained
 
@@ -295,6 +293,11 @@ class FfnSegmenter:
                 remedy=f"petavoxel model gate {path.name} --precision {precision}",
             ),
         )
+
+
+def not_kept(error: OSError) -> Problem:
+    """What is told of a subvolume whose progress the disk did not take."""
+    return Problem(code="progress_not_kept", subject=str(error), remedy="make room on scratch")
 
 
 def _unusable(why: str) -> Problem:

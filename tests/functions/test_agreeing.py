@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,13 @@ def test_a_subvolume_that_is_killed_in_its_last_segmentation_got_further(tmp_pat
         ProgressFile.of(cell, name).write({"moves": np.arange(epoch + 1)})  # and then it is killed
         claim.release()
     assert tries == [1, 1, 1, 1]
+
+
+def test_a_full_disk_does_not_throw_a_segmentation_away(tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ProgressFile, "write", full)
+    result = agreeing(tmp_path, *merged_and_apart())(np.zeros(SHAPE, np.uint8), Masks())
+    assert result.labels[0, 0].tolist() == [0] * 2 + [1] * 9 + [2] * 9
+    assert [problem.code for problem in result.problems] == ["same", "progress_not_kept"]
