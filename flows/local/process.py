@@ -128,10 +128,12 @@ def carry_out(
 
 
 def begun(body: Json) -> int:
-    """Bytes of the ledgers under a run's work root: they grow with each unit that a worker begins."""
+    """Bytes of the ledgers of planned steps under a run's work root: they grow with each unit that a worker
+    begins. A step of one unit is never put aside, so a worker that it ends is replaced once."""
     work = Path(RunSpec.parse(body["input"]["run"], source="run input").work)
     total = 0
-    for ledger in work.glob("*/*/ledger"):
+    for plan in work.glob("*/*/ledger/plan"):
+        ledger = plan.parent
         for folder, _, names in os.walk(ledger):
             for name in names:
                 with suppress(FileNotFoundError):  # made void meanwhile

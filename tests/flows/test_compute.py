@@ -13,8 +13,11 @@ import pytest
 from flows.errors import ActionError
 from flows.local.compute import ComputeProvider
 from flows.local.engines import PoolEngine, process_pool
+from flows.local.process import begun
 from flows.local.registered import RegisteredFunction, function_ids, registered_functions
 from flows.local.worker import run_packed
+from functions.store.cells import Cell
+from functions.store.presence import myself
 
 DOUBLE = RegisteredFunction(
     "double", "def double(x):\n    import math\n    return {'y': math.floor(x) * 2}\n"
@@ -237,3 +240,16 @@ def test_cancel_drops_what_is_queued():
     gate.set()
     provider.cancel("a")
     assert provider.status("a").done < 5
+
+
+def test_a_step_of_one_unit_is_not_begun_for_ever(tmp_path):
+    """No attempt at it is ever the last: only units of planned steps are put aside."""
+    body = {"input": {"run": {"work": str(tmp_path), "acquisition": "any"}}}
+    Cell(tmp_path / "align_solve" / "key").ledger.single("all").take_next(myself()).begin("all")
+    assert begun(body) == 0
+    ledger = Cell(tmp_path / "segment" / "key").ledger
+    ledger.number(["u"], size=1)
+    claim = ledger.lot(0).take_next(myself())
+    before = begun(body)
+    claim.begin("u")
+    assert begun(body) > before > 0
