@@ -202,7 +202,7 @@ class Worker:
 
     def _attempt(self, claim: Claim, unit: str, following: str | None) -> Mark | None:
         """Compute a unit, and begin to read the following one; None when it failed, or was put away."""
-        if following is not None and (claim.standing(following).settled or self._full()):
+        if following is not None and not self._may_read_ahead(claim, unit, following):
             following = None
         reached = self._module.reached(self.run, unit) if hasattr(self._module, "reached") else ""
         claim.begin(unit, reached=reached)
@@ -226,6 +226,13 @@ class Worker:
         told = self.account
         self._beat.tell(units=told.computed, voxels=told.voxels, seconds=round(told.seconds, 3))
         return mark
+
+    def _may_read_ahead(self, claim: Claim, unit: str, following: str) -> bool:
+        """Whether a unit may be begun beside another. One that ends its process would be held against the
+        other, so what was tried in vain before is computed alone."""
+        settled = claim.standing(following).settled or self._ledger.single_settled(following)
+        tried = claim.standing(unit).tries or claim.standing(following).tries
+        return not (settled or tried or self._full())
 
     def _computed(self, unit: str, following: str | None) -> tuple[Mark, bool]:
         """The mark of a unit, and whether it was computed now: an earlier run may have left it in the unit's

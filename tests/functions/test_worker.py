@@ -383,3 +383,33 @@ def test_a_listing_that_the_file_system_kept_is_not_asked_for_ever(tmp_path: Pat
         taken.append(number)
         claim.finish()
     assert taken == [0, 2, 3]
+
+
+def test_what_ends_its_process_is_not_read_ahead_and_held_against_the_unit_before_it(tmp_path: Path) -> None:
+    """As in a lane: the unit that follows is begun beside the one that is asked for."""
+
+    class Beside:
+        def __init__(self, module: FakeStep) -> None:
+            self.module = module
+
+        def take(self, unit: str, *, following: str | None = None) -> UnitReport:
+            if "u001" in (unit, following):
+                raise KeyboardInterrupt  # stands for a process that is killed
+            return self.module.compute(run, unit)
+
+    def die_or_end() -> bool:
+        mine = worker(manifest, ExpendableStep())
+        mine._lane = Beside(FakeStep())  # type: ignore[assignment]
+        try:
+            list(mine.work())
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    manifest = planned(tmp_path, 3, size=3, max_attempts=2)
+    run = Run(manifest.run)
+    deaths = 0
+    while die_or_end():
+        deaths += 1
+    assert deaths == 3  # once beside the one before it, then twice alone
+    assert [found.unit for found in ledger_of(manifest).quarantined()] == ["u001"]
