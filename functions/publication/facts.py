@@ -143,7 +143,7 @@ def gather(run: Run, *, count: LabelCount, gate: GateDocument) -> Facts:
         transforms={s.section.id: load_transform(run, s.section.id) for s in run.sections},
         marks=marks,
         times=tuple(_time(step, m) for step, m in marks.items() if m),
-        notes=tuple(note for step, m in marks.items() for note in _notes(step, m)),
+        notes=(*_left_out(run), *(note for step, m in marks.items() for note in _notes(step, m))),
         gate=gate,
     )
 
@@ -189,6 +189,19 @@ def _time(step: StepName, marks: tuple[Mark, ...]) -> StepTime:
         slowest_s=slowest.seconds,
         traffic=traffic_of(marks),
     )
+
+
+def _left_out(run: Run) -> Iterator[UnitNote]:
+    """Subvolumes in quarantine: they have no marks, and no labels. Their errors name paths, so they stay at
+    the site."""
+    for found in run.cell("segment").ledger.quarantined():
+        yield UnitNote(
+            step="segment",
+            unit=found.unit,
+            code="quarantined",
+            subject=f"left without labels of its own after {found.attempts} attempts",
+            remedy="petavoxel run rerun RUN --retry-quarantined",
+        )
 
 
 def _notes(step: StepName, marks: tuple[Mark, ...]) -> Iterator[UnitNote]:

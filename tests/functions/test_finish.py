@@ -21,6 +21,7 @@ from functions.publication import bundle, neuroglancer
 from functions.publication.sections import SectionsDocument
 from functions.store.edge_list import Edge, write_edges
 from functions.store.edges import edges_path, write_mapping
+from functions.store.marks import Attempt, Quarantined
 from functions.store.run import Run
 from functions.thresholding import read_agglomerated
 from tests.functions.finished import SECTIONS, SIZE, artefact_codes, described_run, finished_run, mark, truth
@@ -227,3 +228,14 @@ def test_a_stack_that_came_aligned_is_reported_without_alignment(tmp_path: Path)
     table = SectionsDocument.parse((_bundle(run) / bundle.SECTIONS).read_bytes(), source="table")
     assert {(row.verdict, row.confidence) for row in table.sections} == {(None, None)}
     assert "as the stage placed it" not in page
+
+
+def test_subvolumes_that_were_left_out_are_told_where_the_volume_is_published(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    ledger = run.cell("segment").ledger
+    failed = Attempt(worker="n1 7", error="ValueError: /secret/path")
+    ledger.tell_quarantine(Quarantined(unit="z00000_y00000_x00000", attempts=3, failures=(failed,)))
+    finish.perform(run)
+    report = (_bundle(run) / "report.html").read_text()
+    assert "left without labels of its own after 3 attempts" in report
+    assert "/secret/path" not in report
