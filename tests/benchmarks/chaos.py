@@ -205,6 +205,7 @@ def disturbed_rounds(
                 "identical": site.published() == wanted,
                 "redone_beyond_in_flight": sum(found.redone for found in accounts.values()),
                 "lost_in_flight": accounts["segment"].lost,
+                "kept_in_flight": accounts["segment"].kept,
                 "attempts": {step: asdict(found) for step, found in accounts.items()},
                 "seconds": round(time.monotonic() - begin, 1),
             }
