@@ -53,6 +53,9 @@ class Site:
     def start(self, *, start_at: str = "", stop_after: str = "", retry: bool = False) -> None:
         """Start the run, or go on with the newest one."""
         newest = next(iter(self.runs.list()), None)
+        if self.process is not None and self.process.stdout is not None:
+            self.process.wait()
+            self.process.stdout.close()
         command = [
             sys.executable, "-m", "tests.benchmarks.chaos_site", str(self.home), str(self.source),
             self.parameters.model_dump_json(),
