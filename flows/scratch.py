@@ -87,6 +87,8 @@ def reusable(run: Run, step: StepName) -> Reuse:
             return Reuse(step=step, units=census.units, reusable=census.done)
         if step == "ingest":  # looks at the folder each time, and at tiles that changed
             return Reuse(step=step, units=len(run.sections), reusable=len(run.sections))
+        if step == "agglomerate" and not run.agglomerates:
+            return Reuse(step=step, units=0, reusable=0)
         done = run.cell(step).is_done("all")
     except (PetavoxelError, OSError):
         return Reuse(step=step, units=None, reusable=0)

@@ -27,7 +27,7 @@ from functions.store.edges import (
     unpack_evidence,
     write_mapping,
 )
-from functions.store.equalities import Records, read_records
+from functions.store.equalities import Records, note_user, read_records
 from functions.store.files import sha256_file
 from functions.store.run import Run
 from functions.store.thresholds import read_thresholds
@@ -59,6 +59,7 @@ def perform(run: Run) -> StepResult:
 def compute(run: Run) -> UnitReport:
     """Read all evidence, decide, and write edge list and mapping."""
     require_flooded(run)
+    note_user(run, "agglomerate")
     points, records = read_pairs(run)
     ids, voxels = sizes_of_all(run)
     evidence = unpack_evidence(records)

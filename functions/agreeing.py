@@ -16,6 +16,7 @@ import numpy as np
 
 from ffn.masks import Masks
 from functions.agglomeration.consensus import ConsensusParameters, consensus
+from functions.budget import subvolumes_at_once
 from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX
 from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter
@@ -34,7 +35,8 @@ def segmenter_of(run: Run, unit: str) -> FfnSegmenter | AgreeingSegmenter:
     Raises:
         ModelError: not a model, no such device, or a precision that nobody has passed.
     """
-    cell, p = run.cell("segment"), run.parameters.segment
+    at_once = subvolumes_at_once(run)  # which may be fewer than its parameters say
+    cell, p = run.cell("segment"), run.parameters.segment.model_copy(update={"at_once": at_once})
     first = FfnSegmenter(run.model_path, p, progress=ProgressFile.of(cell, unit), stop=run.stop)
     if not p.consensus_orders:
         return first
@@ -52,12 +54,22 @@ def segmenter_of(run: Run, unit: str) -> FfnSegmenter | AgreeingSegmenter:
     )
 
 
-def forget_progress(run: Run, unit: str) -> None:
-    """Forget all that was reached of a subvolume that is done."""
+def progress_files(run: Run, unit: str) -> list[ProgressFile]:
+    """All that may be kept of a subvolume in progress."""
     count = len(run.parameters.segment.consensus_orders)
     parts = [f"{unit}-{i}{end}" for i in range(count + 1) for end in ("", "-done")] if count else []
-    for name in (unit, *parts):
-        ProgressFile.of(run.cell("segment"), name).remove()
+    return [ProgressFile.of(run.cell("segment"), name) for name in (unit, *parts)]
+
+
+def reached_of(run: Run, unit: str) -> str:
+    """Differs whenever any of a subvolume's segmentations got further."""
+    return " ".join(found for file in progress_files(run, unit) if (found := file.reached))
+
+
+def forget_progress(run: Run, unit: str) -> None:
+    """Forget all that was reached of a subvolume that is done."""
+    for file in progress_files(run, unit):
+        file.remove()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from math import ceil, prod
 from functions.model.errors import MemoryBudgetError, PetavoxelError
 from functions.model.geometry import ZYX
 from functions.model.parameters import Parameters
+from functions.networks import count_at_once
 from functions.registration.blend import BLOCK_PX
 from functions.registration.evidence import LONGEST_PX
 from functions.store.run import IngestedSection, Run
@@ -130,6 +131,19 @@ def has_room_for_two(run: Run) -> bool:
         return True
     need = next(need for need in needs(geometry_of(run)) if need.step == "segment")
     return need.mib * (1 + BESIDE_BYTES / FLOOD_BYTES) <= room
+
+
+def subvolumes_at_once(run: Run) -> int:
+    """How many subvolumes a worker process floods at once: as many as are wanted and have room, at least one.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    wanted, room = count_at_once(run.parameters.segment), room_mib(run)
+    if room is None:
+        return wanted
+    need = next(need for need in needs(geometry_of(run)) if need.step == "segment")
+    return max(1, min(wanted, int(room * (run.parameters.segment.at_once or 1) / need.mib)))
 
 
 def joining_mib(run: Run) -> int:

@@ -17,7 +17,7 @@ from functions.agglomeration.blocks import Hierarchy
 from functions.model.geometry import Box
 from functions.model.parameters import CandidatesParameters
 from functions.store.cells import UnitReport
-from functions.store.edges import SIZE, blocks_of, pack_points, points_path, sizes_path
+from functions.store.edges import SIZE, block_of, blocks_of, pack_points, points_path, sizes_path
 from functions.store.equalities import CANDIDATE, candidate_path, read_leaf_zyx, read_records, write_records
 from functions.store.labels import grid_of, labels_ref
 from functions.store.run import Run
@@ -34,7 +34,7 @@ def units(run: Run) -> list[str]:
 def compute(run: Run, unit: str) -> UnitReport:
     """Find the candidates of one block."""
     p = run.parameters.candidates
-    core = next(block for block in blocks_of(run) if block.id == unit)
+    core = block_of(run, unit)
     voxel_nm = run.aligned.volume.voxel_size_zyx_nm
     near_nm = p.near_px * min(voxel_nm)
     z, y, x = (int(near_nm / size) + 1 for size in voxel_nm)

@@ -68,7 +68,7 @@ class Claims:
         for folder in list(self._folders):
             while True:
                 listing = self._ledger.look(folder)
-                free = [n for n, lot in listing.items() if lot.state in ("fresh", "free")]
+                free = [n for state in ("fresh", "free") for n, lot in listing.items() if lot.state == state]
                 open_lots = [n for n in free if n not in self.refused]
                 for number in open_lots:
                     claim = self._ledger.lot(number).take(listing[number].epoch, self._owner)

@@ -27,8 +27,9 @@ class Crew:
         self, manifest: ShardManifest, shard: int, module: Any, *, stopping: Stopping, run: Run, size: int
     ) -> None:
         self._stopping, self._memory_gib = stopping, run.spec.memory_gib
+        failed: set[str] = set()  # one device: when it is sick, no seat alone would see so many fail
         self._workers = [
-            Worker(manifest, shard, module, stopping=stopping, run=run, seat=seat, seats=size)
+            Worker(manifest, shard, module, stopping=stopping, run=run, seat=seat, seats=size, failed=failed)
             for seat in range(size)
         ]
         self.expendable = self._workers[0].expendable
@@ -46,17 +47,22 @@ class Crew:
         faults: list[Exception] = []
         at_work = len(threads)
         with within(self._memory_gib, subject="a crew"):
-            for thread in threads:
-                thread.start()
-            while at_work:
-                item = told.get()
-                if isinstance(item, Mark):
-                    yield item
-                else:
-                    at_work -= 1
-                    faults += [] if item is None else [item]
-            for thread in threads:
-                thread.join()
+            try:
+                for thread in threads:
+                    thread.start()
+                while at_work:
+                    item = told.get()
+                    if isinstance(item, Mark):
+                        yield item
+                    else:
+                        at_work -= 1
+                        faults += [] if item is None else [item]
+            finally:
+                if at_work:  # interrupted, or nobody wants more: else they would go on for hours
+                    self._stopping.stop()
+                for thread in threads:
+                    if thread.ident is not None:
+                        thread.join()
         self.account.merge([worker.account for worker in self._workers])
         if faults:
             raise faults[0]

@@ -30,6 +30,7 @@ from functions.publication import (
 from functions.store.artefacts import open_artefacts
 from functions.store.cells import Cell, UnitReport
 from functions.store.edges import edges_path, read_mapping
+from functions.store.equalities import note_user
 from functions.store.files import atomic_path, write_bytes, write_json
 from functions.store.pyramid import AnyArray, Read
 from functions.store.run import Run
@@ -96,6 +97,7 @@ def perform(run: Run) -> StepResult:
 def compute(run: Run, cell: Cell) -> UnitReport:
     """Write all documents into a folder that gets its name at the end."""
     facts.require_labels(run)
+    note_user(run, "finish")
     for left in cell.path.glob(".bundle.*.partial"):  # of a run that was killed
         shutil.rmtree(left)
     with atomic_path(cell.file("bundle")) as partial:

@@ -9,6 +9,7 @@ from itertools import islice
 from functions.budget import require_room
 from functions.model.errors import TaskError, UpstreamError
 from functions.store.cells import CODE_VERSION
+from functions.store.equalities import MADE_OF_IDS, note_user
 from functions.store.files import fingerprint, write_json
 from functions.store.ledger import Census, Ledger
 from functions.store.marks import Quarantined
@@ -105,8 +106,14 @@ def numbered(run: Run, step: FanOutName, *, shards: int) -> tuple[Ledger, Census
     """The ledger that a step's units are claimed in, and how they stand."""
     ledger = run.board(step).ledger
     if ledger.numbering is None:  # of millions the names alone take minutes
+        if step in MADE_OF_IDS:
+            note_user(run, step)
         units = unit_ids(run, step)
         ledger.number(units, size=lot_size(len(units), shards))
+    elif step in OWN_CELLS:
+        for unit in missing(run, step):
+            if ledger.mark(unit) is not None:  # its cell was removed since: the board tells of it no longer
+                ledger.void(unit)
     return ledger, count_units(run, step)
 
 

@@ -25,6 +25,8 @@ from functions.store.equalities import (
     RECONCILE_UNIT,
     Scratch,
     candidate_path,
+    forget_users,
+    note_reader,
     remove_tables,
     tables_path,
     write_leaf_zyx,
@@ -60,14 +62,8 @@ def perform(run: Run) -> StepResult:
 def compute(run: Run) -> UnitReport:
     """Read counts and equalities, join, number, and write the tables and the candidates."""
     require_matched(run)
-    for step in (
-        "relabel",
-        "candidates",
-        "resegment",
-        "agglomerate",
-        "finish",
-    ):  # what they made of older ids is void
-        run.cell(step).forget_all()
+    note_reader(run)  # a subvolume alone has no overlap whose comparing said so
+    forget_users(run)
     remove_tables(run)
     overlaps = MatchedOverlaps(run)
     summary, hierarchy, in_pieces = join(run, overlaps)

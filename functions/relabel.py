@@ -9,7 +9,6 @@ an artefact too: nothing here fills by neighbourhood (see `functions.agglomerati
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from functions.budget import relabel_voxels
 from functions.joining import Tables
 from functions.model.errors import UpstreamError
-from functions.model.geometry import ZYX, Box, cut_box
+from functions.model.geometry import ZYX, Box, cut_box, find_box
 from functions.model.volume import VolumeRef
 from functions.store.cells import UnitReport
 from functions.store.labels import grid_of, read_local
@@ -126,13 +125,7 @@ def write_box(run: Run, unit: str) -> Box:
     Raises:
         KeyError: there is none.
     """
-    whole, size = opened(run).box, _box_shape(run)
-    z, y, x = ([int(digits) for digits in re.findall(r"\d+", unit)] + [-1, -1, -1])[:3]
-    if all(0 <= o < n and o % s == 0 for o, n, s in zip((z, y, x), whole.shape_zyx, size, strict=True)):
-        box = Box(offset_zyx=(z, y, x), shape_zyx=size).intersect(whole)
-        if box.id == unit:
-            return box
-    raise KeyError(unit)
+    return find_box(unit, opened(run).shape_zyx, _box_shape(run))
 
 
 def _box_shape(run: Run) -> ZYX:

@@ -16,7 +16,7 @@ from functions.model.geometry import ZYX, Box
 from functions.segmenters import FfnSegmenter
 from functions.shown import mirror_margins, permissions, read, shown_to
 from functions.store.cells import UnitReport
-from functions.store.edges import batches_of, evidence_path, pack_evidence, unpack_points
+from functions.store.edges import batch_of, batches_of, evidence_path, pack_evidence, unpack_points
 from functions.store.equalities import Records, write_records
 from functions.store.labels import labels_ref
 from functions.store.run import Run
@@ -31,7 +31,7 @@ def units(run: Run) -> list[str]:
 def compute(run: Run, unit: str, *, segmenter: FfnSegmenter | None = None) -> UnitReport:
     """Flood the pairs of one batch again."""
     segmenter = segmenter or FfnSegmenter(run.model_path, run.parameters.segment)
-    points = next(records for name, records in batches_of(run) if name == unit)
+    points = batch_of(run, unit)
     settings = replace(
         segmenter.resegmentation,
         max_attempts=run.parameters.resegment.max_attempts,

@@ -14,10 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from functions.agglomeration.gaps import Shown, label_bridges
-from functions.agreeing import AgreeingSegmenter, forget_progress, segmenter_of
+from functions.agreeing import AgreeingSegmenter, forget_progress, reached_of, segmenter_of
+from functions.budget import subvolumes_at_once
 from functions.model.errors import ModelError
 from functions.model.subvolumes import Subvolume
-from functions.networks import count_at_once
 from functions.overlap import computing
 from functions.segmenters import FfnSegmenter, Flooded, Segmenter
 from functions.shown import crop, mirror_margins, padded, permissions, read, read_tissue, shown_to
@@ -51,7 +51,12 @@ def units(run: Run) -> list[str]:
 
 def at_once(run: Run) -> int:
     """How many units a worker computes at the same time, in threads of its own."""
-    return count_at_once(run.parameters.segment)
+    return subvolumes_at_once(run)
+
+
+def reached(run: Run, unit: str) -> str:
+    """Differs whenever a unit that is not done got further."""
+    return reached_of(run, unit)
 
 
 def compute(run: Run, unit: str, *, segmenter: Segmenter | None = None) -> UnitReport:

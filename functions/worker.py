@@ -28,7 +28,7 @@ from functions.store.lots import Claim
 from functions.store.marks import Mark, UnitReport
 from functions.store.measured import measured
 from functions.store.presence import Heartbeat, Watch, myself
-from functions.store.progress import Drained, ProgressFile
+from functions.store.progress import Drained
 from functions.store.run import OWN_CELLS, Run
 from functions.tasks import FanOutName, ShardManifest
 
@@ -38,7 +38,8 @@ FAILURES_IN_A_ROW = 10
 
 class StepModule(Protocol):
     """A fan-out step. One that later steps can do without units of also has `abandon(run, unit)`, which
-    leaves what stands in for a unit in quarantine."""
+    leaves what stands in for a unit in quarantine; one whose units are kept in the middle also has
+    `reached(run, unit)`, which differs whenever a unit got further."""
 
     def units(self, run: Run) -> list[str]:
         """Names of the units."""
@@ -92,6 +93,7 @@ class Worker:
         run: Run,
         seat: int = 0,
         seats: int = 1,
+        failed: set[str] | None = None,
     ) -> None:
         self.step: FanOutName = manifest.step
         self.run, self.account = run, Account()
@@ -102,7 +104,7 @@ class Worker:
         self._board = run.board(manifest.step)
         self._ledger = self._board.ledger
         self._owner = myself()
-        self._failed: set[str] = set()
+        self._failed = set[str]() if failed is None else failed
         self._refused: set[int] = set()
         self._lane: Lane[UnitReport] | None = None
 
@@ -202,10 +204,11 @@ class Worker:
         """Compute a unit, and begin to read the following one; None when it failed, or was put away."""
         if following is not None and (claim.standing(following).settled or self._full()):
             following = None
-        claim.begin(unit, reached=ProgressFile.of(self.run.cell(self.step, unit), unit).reached)
+        reached = self._module.reached(self.run, unit) if hasattr(self._module, "reached") else ""
+        claim.begin(unit, reached=reached)
         self._beat.tell(unit=unit)
         try:
-            mark = self._computed(unit, following)
+            mark, now = self._computed(unit, following)
         except Drained:
             claim.keep(unit)
             self.account.kept += 1
@@ -218,13 +221,15 @@ class Worker:
             claim.drop(unit)
             return mark
         claim.done(mark)
-        self.account.add(mark)
+        if now:
+            self.account.add(mark)
         told = self.account
         self._beat.tell(units=told.computed, voxels=told.voxels, seconds=round(told.seconds, 3))
         return mark
 
-    def _computed(self, unit: str, following: str | None) -> Mark:
-        """The mark of a unit that is computed now, or that an earlier run left in the unit's own cell."""
+    def _computed(self, unit: str, following: str | None) -> tuple[Mark, bool]:
+        """The mark of a unit, and whether it was computed now: an earlier run may have left it in the unit's
+        own cell."""
 
         def compute() -> UnitReport:
             if self._lane is not None:
@@ -233,11 +238,11 @@ class Worker:
             return report
 
         if self.step in OWN_CELLS:
-            return self.run.cell(self.step, unit).run_unit(unit, compute)[0]
+            return self.run.cell(self.step, unit).run_unit(unit, compute)
         started, clock = time.time(), time.perf_counter()
-        memory_gib = self.run.spec.memory_gib if self._seats == 1 else None
+        memory_gib = self.run.spec.memory_gib  # in a crew, whose limit goes on, it names what is at fault
         report = measured(compute, memory_gib=memory_gib, subject=f"{self.step} {unit}")
-        return Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock)
+        return Mark.of(unit, report, started=started, seconds=time.perf_counter() - clock), True
 
     # -- failures -------------------------------------------------------------------------------------------
     def _failure(self, claim: Claim, unit: str, error: Exception) -> None:

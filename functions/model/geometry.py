@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -97,3 +98,19 @@ def cut_box(shape_zyx: ZYX, size_zyx: ZYX) -> Iterator[Box]:
     whole = Box(offset_zyx=(0, 0, 0), shape_zyx=shape_zyx)
     for box in tile_box((up[0], up[1], up[2]), size_zyx, (0, 0, 0)):
         yield box.intersect(whole)
+
+
+def find_box(name: str, shape_zyx: ZYX, size_zyx: ZYX) -> Box:
+    """The box of that name among those of `cut_box`, without looking at all others.
+
+    Raises:
+        KeyError: there is none.
+    """
+    digits = [int(found) for found in re.findall(r"\d+", name)]
+    z, y, x = [*digits, -1, -1, -1][:3]
+    if all(0 <= o < n and o % s == 0 for o, n, s in zip((z, y, x), shape_zyx, size_zyx, strict=True)):
+        whole = Box(offset_zyx=(0, 0, 0), shape_zyx=shape_zyx)
+        box = Box(offset_zyx=(z, y, x), shape_zyx=size_zyx).intersect(whole)
+        if box.id == name:
+            return box
+    raise KeyError(name)

@@ -114,9 +114,9 @@ class Cell:
         """Have a unit computed again, if it is done or in quarantine."""
         self.ledger.void(unit)
 
-    def forget_all(self) -> None:
-        """Have all units computed again."""
-        self.ledger.void_all()
+    def forget_all(self, *, numbering: bool = False) -> None:
+        """Have all units computed again; with `numbering` they may be others than before."""
+        self.ledger.void_all(numbering=numbering)
 
     def attempts(self) -> dict[str, int]:
         """How often each unit was begun."""

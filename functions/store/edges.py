@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ffn.candidates import Contact, DecisionPoint
 from ffn.evidence import PairEvidence, Reflooding
 from functions.model.errors import UpstreamError
-from functions.model.geometry import Box, cut_box
+from functions.model.geometry import Box, cut_box, find_box
 from functions.store.equalities import Records, read_records, write_records
 from functions.store.run import Run
 from functions.store.spread import spread
@@ -75,6 +75,15 @@ def blocks_of(run: Run) -> Iterator[Box]:
     return cut_box(shape, run.parameters.candidates.block_zyx_px)
 
 
+def block_of(run: Run, name: str) -> Box:
+    """The block of that name, without looking at all others.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return find_box(name, run.aligned.volume.shape_zyx, run.parameters.candidates.block_zyx_px)
+
+
 def points_path(run: Run, block: str) -> Path:
     """Where the candidates of a block are."""
     return spread(run.cell("candidates").file("points"), f"{block}.npy")
@@ -96,11 +105,26 @@ def batches_of(run: Run) -> Iterator[tuple[str, Records]]:
     Raises:
         VolumeError: candidates of a block are missing.
     """
-    most = run.parameters.resegment.pairs_per_unit
     for block in blocks_of(run) if run.agglomerates else ():
-        points = read_records(points_path(run, block.id), POINT)
-        for number, start in enumerate(range(0, points.size, most)):
-            yield f"{block.id}-{number:05d}", points[start : start + most]
+        yield from _batches(run, block.id)
+
+
+def batch_of(run: Run, unit: str) -> Records:
+    """The candidates of one unit of resegment; those of its block are read, and no others.
+
+    Raises:
+        KeyError: there is no such unit.
+        VolumeError: candidates of its block are missing.
+    """
+    block = block_of(run, unit.rpartition("-")[0])
+    return dict(_batches(run, block.id))[unit]
+
+
+def _batches(run: Run, block: str) -> Iterator[tuple[str, Records]]:
+    most = run.parameters.resegment.pairs_per_unit
+    points = read_records(points_path(run, block), POINT)
+    for number, start in enumerate(range(0, points.size, most)):
+        yield f"{block}-{number:05d}", points[start : start + most]
 
 
 def pack_points(contacts: Sequence[tuple[Contact, float]]) -> Records:

@@ -4,6 +4,7 @@
     reconcile/<key>/tables/<xyz>/<block>.npz     ids, a block of subvolumes in each
     reconcile/<key>/candidates/<xyz>/<block>.npy pairs that meet and are not in one object, under their ids
     segment/<key>/readers/<reconcile key>        who has compared these labels (empty files)
+    reconcile/<key>/readers/<step>/<key>         what was made of these ids, under whatever parameters
 
 Rows are plain arrays of records, since an overlap is read about as fast as it can be opened.
 """
@@ -28,12 +29,16 @@ from functions.store.labels import grid_of, read_arrays
 from functions.store.run import Run
 from functions.store.spread import spread
 from functions.store.traffic import note_read, note_written
+from functions.tasks import StepName
 
 Array = NDArray[np.generic]
 Records = NDArray[np.void]
 
 RECONCILE_UNIT = "all"
 """The one unit of reconcile."""
+MADE_OF_IDS: tuple[StepName, ...] = ("relabel", "candidates", "resegment", "agglomerate", "finish")
+"""Steps whose results hold global ids. Only relabel has the key of reconcile: of the others there may be
+several cells."""
 OVERLAP = np.dtype(
     [
         ("first", "<u4"), ("second", "<u4"), ("voxels", "<u4"), ("first_voxels", "<u4"),
@@ -175,3 +180,22 @@ def forget_overlaps(run: Run, subvolume: Subvolume) -> None:
         Cell(run.work / "reconcile" / key).forget(RECONCILE_UNIT)
         for pair in grid_of(run).touching(subvolume):
             Cell(run.work / "match" / key).forget(pair.id)
+
+
+def note_user(run: Run, step: StepName) -> None:
+    """Leave word beside the global ids that a step's cell is made of them."""
+    path = run.cell("reconcile").file("readers") / step / run.cell(step).path.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def forget_users(run: Run) -> None:
+    """Before the global ids change: all that was made of them is to be computed again, in every cell.
+
+    There may be other candidates then, and so other batches of them.
+    """
+    for step in MADE_OF_IDS:
+        readers = run.cell("reconcile").file("readers") / step
+        noted = {path.name for path in readers.iterdir()} if readers.is_dir() else set()
+        for key in sorted(noted | {run.cell(step).path.name}):
+            Cell(run.work / step / key).forget_all(numbering=step == "resegment")

@@ -150,7 +150,10 @@ class Ledger:
         `why` names what asks for it: what has the same name and comes later asks in vain.
         """
         standings = self.standings(unit)
-        if not any(s.settled for s in standings) or any(why and why in s.retried for s in standings):
+        told = self.quarantine_path(unit).exists()  # also where a full disk did not take the record behind it
+        if not (told or any(s.settled for s in standings)) or any(
+            why and why in s.retried for s in standings
+        ):
             return
         for lot in self.lots_of(unit):
             if lot.epochs():  # a lot is settled also by what a unit has done by itself
@@ -159,9 +162,12 @@ class Ledger:
                 claim.release()
         self.quarantine_path(unit).unlink(missing_ok=True)
 
-    def void_all(self) -> None:
-        """Forget all records at once; the numbering stays. Who still holds a lot writes into a lost file."""
-        for name in ("lots", "units", "quarantine"):
+    def void_all(self, *, numbering: bool = False) -> None:
+        """Forget all records at once, and with `numbering` which units there are.
+
+        Who still holds a lot writes into a lost file.
+        """
+        for name in ("lots", "units", "quarantine", *(("plan",) if numbering else ())):
             folder = self.path / name
             if folder.is_dir():
                 lost = folder.with_name(f".{name}.{uuid.uuid4().hex[:8]}.void")

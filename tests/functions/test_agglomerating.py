@@ -13,12 +13,13 @@ import pytest
 from ffn.checkpoint import save_model
 from ffn.evidence import PairEvidence
 from ffn.masks import Masks
-from functions import agglomerate, candidates, resegment
+from flows.scratch import reusable
+from functions import agglomerate, candidates, resegment, segment
 from functions.agglomerate import decision_parameters
 from functions.agglomeration.decisions import DecisionParameters
 from functions.model.errors import ModelError, TaskError, UpstreamError, VolumeError
 from functions.runtime import execute
-from functions.segment import Flooded
+from functions.segment import Flooded, Segmenter
 from functions.store.edge_list import read_edges
 from functions.store.edges import (
     EVIDENCE,
@@ -62,14 +63,14 @@ class Halves:
         return Flooded(labels=labels)
 
 
-def labelled(root: Path, **groups: dict[str, object]) -> Run:
+def labelled(root: Path, *, segmenter: Segmenter | None = None, **groups: dict[str, object]) -> Run:
     """A run up to relabel, with a network that floods what is bright."""
     image, _ = neurites()
     root.mkdir(parents=True, exist_ok=True)
     save_model(root / "bright.safetensors", brightness_model())
     segment = {"model": str(root / "bright.safetensors"), "device": "cpu"}
     run = make_run(root, image, segment=segment, candidates=groups.pop("candidates", ON), **groups)
-    segment_all(run, Halves())
+    segment_all(run, segmenter or Halves())
     label_all(run)
     return run
 
@@ -164,6 +165,19 @@ def test_blocks_share_the_search_and_a_batch_holds_so_many_pairs(tmp_path: Path)
     assert len(resegment.units(run)) == 4
 
 
+def test_a_unit_reads_the_candidates_of_its_own_block_and_no_others(tmp_path: Path) -> None:
+    run = labelled(tmp_path, resegment={"pairs_per_unit": 1})
+    fan_out(run, "candidates", shards=1, order=random.Random(0))
+    last = resegment.units(run)[-1]
+    for path in run.cell("candidates").file("points").rglob("*.npy"):
+        if path.stem != last.rpartition("-")[0]:
+            path.unlink()
+    assert resegment.compute(run, last).figures["pairs"] == 1
+    for name in (f"{last[:-5]}99999", "z00001_y00000_x00000-00000", "no"):
+        with pytest.raises(KeyError):
+            resegment.compute(run, name)
+
+
 def test_dark_contacts_of_large_objects_are_none(tmp_path: Path) -> None:
     """Both neurites are large, with a dark gap between; the halves share a bright face."""
     large = {"contact_share": 1.0, "large_voxels": 1000, "bright_grey": -6.0}
@@ -208,12 +222,38 @@ def test_refused_overlaps_are_candidates(tmp_path: Path) -> None:
     assert record["overlap"] == 1.0  # the smaller label lies wholly in the other subvolume's one
 
 
+def test_when_a_subvolume_changes_other_batches_are_flooded_whoever_asks(tmp_path: Path) -> None:
+    """The cut is noticed later: a run of other limits, too, has batches that it did not have before."""
+
+    class Whole(Halves):
+        def __call__(self, image: np.ndarray, masks: Masks) -> Flooded:
+            found = super().__call__(image, masks)
+            found.labels[found.labels > 0] = 1
+            return found
+
+    wanted = agglomerated(labelled(tmp_path / "fresh"))["figures"]["pairs"]  # type: ignore[index]
+    first = labelled(tmp_path / "run", segmenter=Whole(), resegment={"pairs_per_unit": 1})
+    p = first.parameters
+    others = p.candidates.model_copy(update={"min_voxels": 101})
+    other = Run(first.spec.model_copy(update={"parameters": p.model_copy(update={"candidates": others})}))
+    for run in (first, other):
+        assert agglomerated(run)["figures"]["pairs"] == 0  # type: ignore[index]
+    (unit,) = segment.units(first)
+    first.cell("segment").forget(unit)
+    segment_all(first, Halves())
+    label_all(first)
+    for run in (first, other):
+        assert agglomerated(run)["figures"]["pairs"] == wanted > 1  # type: ignore[index]
+
+
 def test_off_by_default_and_then_nothing_is_looked_for(tmp_path: Path) -> None:
     run = labelled(tmp_path, candidates={})
     assert candidates.units(run) == resegment.units(run) == []
     assert agglomerate.perform(run).units == 0
     assert read_mapping(run).apply(np.array([5], np.uint32)).tolist() == [5]
     assert not (run.work / "candidates").exists()
+    for step in ("candidates", "resegment", "agglomerate"):
+        assert (reusable(run, step).units, reusable(run, step).reusable) == (0, 0)
 
 
 def test_what_is_missing_is_named_with_the_step_to_start_at(tmp_path: Path) -> None:

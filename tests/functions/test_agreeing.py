@@ -13,6 +13,7 @@ from functions.agreeing import AgreeingSegmenter, segmenter_of
 from functions.segmenters import FfnSegmenter, Flooded
 from functions.store.cells import Cell
 from functions.store.labels import read_local
+from functions.store.presence import myself
 from functions.store.progress import ProgressFile
 from functions.tasks import Problem
 from tests.functions.test_segment_progress import slabs_run, unit_of
@@ -97,3 +98,17 @@ def test_a_run_floods_once_more_in_each_order_and_leaves_nothing_behind(tmp_path
     (subvolume,) = segment.grid_of(run)
     assert np.unique(read_local(run, subvolume)).size == np.unique(read_local(alone, subvolume)).size
     assert list(run.cell("segment").file("progress").rglob("*.npz")) == []
+
+
+def test_a_subvolume_that_is_killed_in_its_last_segmentation_got_further(tmp_path: Path) -> None:
+    run = slabs_run(tmp_path, consensus_orders=("reversed",))
+    unit, cell = unit_of(run), run.cell("segment")
+    cell.ledger.number([unit], size=1)
+    tries = []
+    for epoch, name in enumerate((unit, f"{unit}-0-done", f"{unit}-1", f"{unit}-1")):
+        claim = cell.ledger.lot(0).take_next(myself())
+        claim.begin(unit, reached=segment.reached(run, unit))
+        tries.append(claim.standing(unit).tries)
+        ProgressFile.of(cell, name).write({"moves": np.arange(epoch + 1)})  # and then it is killed
+        claim.release()
+    assert tries == [1, 1, 1, 1]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from functions import segment
+from functions import networks, segment
+from functions.budget import BASE_MIB, geometry_of, needs
 from functions.crew import Crew, crew_of
-from functions.model.errors import WorkerError
+from functions.model.errors import MemoryBudgetError, WorkerError
 from functions.stopping import Stopping
 from functions.store.cells import UnitReport
 from functions.store.labels import grid_of, read_local
@@ -101,3 +104,44 @@ def test_on_a_cpu_one_unit_is_computed_at_a_time(tmp_path: Path) -> None:
     run = slabs_run(tmp_path)
     manifest = ShardManifest(package="", run=run.spec, step="segment", shards=1)
     assert isinstance(crew_of(manifest, 0, segment, stopping=Stopping(), run=run), Worker)
+
+
+def test_memory_that_the_crew_was_refused_ends_it_and_no_unit_is_blamed(tmp_path: Path) -> None:
+    def refused() -> None:
+        raise MemoryError("Unable to allocate 4 GiB")
+
+    manifest, stopping = planned(tmp_path, 40), Stopping()
+    manifest = manifest.model_copy(update={"run": manifest.run.model_copy(update={"memory_gib": 64.0})})
+    mine = crew(manifest, ExpendableStep(orders={"u001": refused}), 2, stopping)
+    with pytest.raises(MemoryBudgetError, match="u001: asked for more than its 64 GiB"):
+        list(mine.work())
+    assert ledger_of(manifest).quarantined() == []
+
+
+def test_a_crew_that_nobody_asks_for_more_puts_away_what_it_has(tmp_path: Path) -> None:
+    manifest = planned(tmp_path, 40)
+    before = threading.active_count()
+    marks = crew(manifest, FakeStep(orders=dict.fromkeys(names(40), lambda: time.sleep(0.02))), 2).work()
+    next(marks)
+    marks.close()
+    assert threading.active_count() == before
+    assert ledger_of(manifest).census().open > 0
+
+
+def test_on_an_accelerator_as_many_units_at_once_as_there_is_room_for(tmp_path: Path, monkeypatch) -> None:
+    run = slabs_run(tmp_path)
+    monkeypatch.setattr(networks, "choose", lambda _: torch.device("meta"))
+    assert segment.at_once(run) == networks.AT_ONCE
+    (need,) = [need for need in needs(geometry_of(run)) if need.step == "segment"]
+    for units in (1, 3):
+        gib = (BASE_MIB + need.mib * (units + 0.5)) / 1024
+        assert segment.at_once(Run(run.spec.model_copy(update={"memory_gib": gib}))) == units
+
+
+def test_a_crew_that_fails_at_everything_ends_before_it_blames_all_units(tmp_path: Path) -> None:
+    """Each of four seats sees three units fail: together they know that it is not the units."""
+    manifest = planned(tmp_path, 12)
+    mine = crew(manifest, ExpendableStep(orders=dict.fromkeys(names(12), fail)), 4)
+    with pytest.raises(WorkerError, match=r"1\d units failed one after the other"):
+        list(mine.work())
+    assert ledger_of(manifest).census().quarantined < 12

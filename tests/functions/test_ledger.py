@@ -205,6 +205,17 @@ def test_a_unit_in_quarantine_is_tried_again_once_for_each_name(tmp_path: Path) 
     assert book.quarantined() == []
 
 
+def test_a_quarantine_that_the_full_disk_did_not_let_be_recorded_can_be_retried(tmp_path: Path) -> None:
+    book = ledger(tmp_path, size=1)
+    claim = take(book, 0, "a")
+    claim.begin("u000")
+    book.tell_quarantine(claim.standing("u000").given_up("u000"))  # and then the disk is full
+    claim.release()
+    book.void("u000", why="first")
+    assert book.quarantined() == []
+    assert take(book, 0, "b", 2).standing("u000").tries == 0
+
+
 # -- torn lines and faults ----------------------------------------------------------------------------------
 @given(cut=st.integers(0, 2000), noise=st.binary(max_size=20))
 def test_a_torn_file_holds_what_was_written_whole(cut: int, noise: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,15 @@ import pytest
 
 from functions.claiming import Claims
 from functions.model.errors import ModelError, VolumeError, WorkerError
+from functions.plan import perform
+from functions.runtime import read_manifest
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, UnitReport
 from functions.store.lots import Owner
 from functions.store.presence import Heartbeat, Watch
 from functions.store.progress import Drained
 from functions.store.run import Run
-from functions.tasks import FanOutName, ShardManifest
+from functions.tasks import FanOutName, PlanResult, PlanTask, ShardManifest
 from functions.worker import FAILURES_IN_A_ROW, Worker
 from tests.functions.worlds import ingested
 
@@ -128,7 +131,7 @@ def test_a_unit_that_ends_its_process_is_put_aside_too(tmp_path: Path) -> None:
     (found,) = ledger_of(manifest).quarantined()
     assert (found.unit, found.attempts, found.failures) == ("u001", 2, ())
     assert "ended its worker 2 times" in found.reason
-    assert module.computed == ["u000", "u001", "u001", "u002"]
+    assert module.computed == ["u000", "u001", "u002", "u001"]  # what nobody has begun comes first
 
 
 @pytest.mark.parametrize(
@@ -318,3 +321,38 @@ def test_dealt_lots_need_no_claim_and_a_worker_computes_its_own_alone(tmp_path: 
     assert [mark.unit for mark in mine.work()] == ["u000", "u002", "u004"]
     assert mine.left() == 0
     assert worker(manifest, FakeStep(), shard=1).left() == 2
+
+
+# -- units with cells of their own --------------------------------------------------------------------------
+def stitching(run: Run) -> tuple[PlanResult, FakeStep, Worker]:
+    """A plan of stitch, and a worker that is done with it."""
+    plan = perform(PlanTask(run=run.spec, step="stitch", function_id="f", shards=1))
+    manifest = read_manifest(Path(plan.paths["manifest"]))
+    module = FakeStep()
+    mine = worker(manifest, module)
+    list(mine.work())
+    return plan, module, mine
+
+
+def test_what_an_earlier_run_left_in_its_cell_is_not_counted_as_computed(tmp_path: Path) -> None:
+    stitching(ingested(tmp_path, (0, 1)))
+    plan, module, mine = stitching(ingested(tmp_path, (0, 1, 2)))
+    assert (plan.units, plan.reused) == (3, 2)
+    assert (module.computed, mine.account.computed, mine.left()) == (["z00002"], 1, 0)
+
+
+def test_a_unit_whose_cell_was_removed_is_computed_again(tmp_path: Path) -> None:
+    run = ingested(tmp_path, (0, 1))
+    _, module, _ = stitching(run)
+    assert module.computed == ["z00000", "z00001"]
+    shutil.rmtree(run.cell("stitch", "z00001").path)
+    plan, module, mine = stitching(run)
+    assert (plan.reused, module.computed, mine.left()) == (1, ["z00001"], 0)
+
+
+def test_a_worker_takes_what_nobody_has_begun_before_what_was_handed_on(tmp_path: Path) -> None:
+    manifest = planned(tmp_path, 4)
+    ledger_of(manifest).lot(0).take_next(Owner(id="gone", host="", pid=0, machine="", born="")).release()
+    module = FakeStep()
+    list(worker(manifest, module).work())
+    assert module.computed == ["u001", "u002", "u003", "u000"]
