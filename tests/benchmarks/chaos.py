@@ -154,11 +154,12 @@ def chaos(
     patient = plain.model_copy(update={"fan_out": FanOutParameters(max_attempts=MANY_ATTEMPTS)})
     rounds = disturbed_rounds(folder, stack, patient, wanted, kills=kills, seed=seed, total=len(names))
     rng = random.Random(seed)
+    full = [mark.unit for mark in quiet.run.cell("segment").marks() if mark.figures["segments"] > 1]
     faults = {
         "full_disk": full_disk(site_in(folder / "full", stack, plain), wanted),
         "truncated_image": truncated_image(site_in(folder / "image", stack, plain), wanted, rng),
         "truncated_labels": truncated_labels(site_in(folder / "labels", stack, plain), wanted, rng),
-        "poison": poison(folder, quiet, stack, plain, rng.choice(names[1:-1]), rng),
+        "poison": poison(folder, quiet, stack, plain, rng.choice(full), rng),
     }
     document = {
         "subvolumes": len(names),
@@ -205,6 +206,7 @@ def disturbed_rounds(
                 "identical": site.published() == wanted,
                 "redone_beyond_in_flight": sum(found.redone for found in accounts.values()),
                 "lost_in_flight": accounts["segment"].lost,
+                "kept_in_flight": accounts["segment"].kept,
                 "attempts": {step: asdict(found) for step, found in accounts.items()},
                 "seconds": round(time.monotonic() - begin, 1),
             }

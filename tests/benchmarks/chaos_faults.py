@@ -222,6 +222,7 @@ def _kill_sometimes(site: Site, rng: random.Random, *, kills: int = 6) -> int:
             site.kill(None)
             done += 1
             site.start()
+    site.finish()
     return done
 
 

@@ -53,6 +53,9 @@ class Site:
     def start(self, *, start_at: str = "", stop_after: str = "", retry: bool = False) -> None:
         """Start the run, or go on with the newest one."""
         newest = next(iter(self.runs.list()), None)
+        if self.process is not None and self.process.stdout is not None:
+            self.process.wait()
+            self.process.stdout.close()
         command = [
             sys.executable, "-m", "tests.benchmarks.chaos_site", str(self.home), str(self.source),
             self.parameters.model_dump_json(),
@@ -162,6 +165,9 @@ class Account:
     done: int = 0
     lost: int = 0
     """Attempts that were in flight when their process was killed: at most one a process."""
+    kept: int = 0
+    """Attempts put away in the middle, by workers of a pool that ended because another one was killed: they
+    are gone on with, not begun anew."""
     failed: int = 0
     redone: int = 0
     """Attempts beyond one a unit that no kill explains."""
@@ -175,6 +181,7 @@ def account(work: Path, *, killed: set[int]) -> dict[str, Account]:
         begun: Counter[str] = Counter()
         done: Counter[str] = Counter()
         lost: Counter[str] = Counter()
+        kept: Counter[str] = Counter()
         failed: Counter[str] = Counter()
         losers: set[str] = set()
         for path in sorted((*ledger.glob("lots/*/*"), *ledger.glob("units/*/*"))):
@@ -190,6 +197,7 @@ def account(work: Path, *, killed: set[int]) -> dict[str, Account]:
                 elif record["do"] in ("done", "fail", "drop", "kept"):
                     done[record["unit"]] += record["do"] == "done"
                     failed[record["unit"]] += record["do"] == "fail"
+                    kept[record["unit"]] += record["do"] == "kept" and owner.get("pid") in killed
                     flying = ""
             if flying and owner.get("pid") in killed and owner["id"] not in losers:
                 lost[flying] += 1
@@ -199,7 +207,8 @@ def account(work: Path, *, killed: set[int]) -> dict[str, Account]:
         told.done += done.total()
         told.lost += lost.total()
         told.failed += failed.total()
-        told.redone += sum(max(0, begun[unit] - 1 - lost[unit]) for unit in begun)
+        told.kept += kept.total()
+        told.redone += sum(max(0, begun[unit] - 1 - lost[unit] - kept[unit]) for unit in begun)
     return found
 
 

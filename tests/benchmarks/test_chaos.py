@@ -36,3 +36,7 @@ def test_an_attempt_that_no_kill_explains_is_counted(tmp_path: Path) -> None:
     assert account(tmp_path, killed=set())["segment"].redone == 1  # nobody killed 7
     (lots / "00000000.2").write_text(lines(9, ("begin", "a"), ("done", "a")))
     assert account(tmp_path, killed={7, 8, 9})["segment"].redone == 1  # a was done before
+    (lots / "00000001.0").write_text(lines(7, ("begin", "c"), ("kept", "c")))
+    (lots / "00000001.1").write_text(lines(8, ("begin", "c"), ("done", "c")))
+    found = account(tmp_path, killed={7, 8, 9})["segment"]
+    assert (found.kept, found.redone) == (1, 1)  # put away when 7 had to go, and gone on with

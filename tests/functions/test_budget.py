@@ -47,13 +47,17 @@ SLACK_MIB = 24
 
 
 def taken_mib(compute: Callable[[], object]) -> float:
-    """The most that a computation took beyond what its process had."""
+    """The most that a computation took beyond what its process had: of three, since pages that another test
+    has freed may be taken again unseen."""
     compute()  # what is loaded on first need is no part of a unit
-    with within(None, subject="measured") as use:
-        before = process_memory()
-        compute()
-    assert before is not None
-    return use.peak_mib - before.resident / MIB
+    taken = []
+    for _ in range(3):
+        with within(None, subject="measured") as use:
+            before = process_memory()
+            compute()
+        assert before is not None
+        taken.append(use.peak_mib - before.resident / MIB)
+    return max(taken)
 
 
 def need_of(geometry: Geometry, step: str) -> float:

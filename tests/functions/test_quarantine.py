@@ -9,6 +9,7 @@ from functions import segment
 from functions.model.errors import UpstreamError
 from functions.plan import perform, require_done, unit_ids
 from functions.runtime import execute, segment_totals
+from functions.shown import read, read_tissue
 from functions.store.labels import grid_of, read_local
 from functions.store.presence import myself
 from functions.store.run import Run
@@ -34,7 +35,7 @@ class Poisoned(ScrambledTruth):
 @pytest.fixture
 def segmenter(monkeypatch) -> Poisoned:
     made = Poisoned()
-    monkeypatch.setattr(segment, "FfnSegmenter", lambda *_, **__: made)
+    monkeypatch.setattr(segment, "segmenter_of", lambda *_: made)
     monkeypatch.setattr(segment, "look_at", lambda *_: [])
     return made
 
@@ -48,7 +49,7 @@ def segmented(run: Run, *, shards: int = 2) -> tuple[dict[str, object], list[dic
 def test_the_poison_one_is_reported_and_the_rest_is_labelled(tmp_path, segmenter) -> None:
     run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL, reconcile={"min_voxels": 1})
     poison = grid_of(run).get(POISON)
-    segmenter.poison = segment.read(run, poison)[0].tobytes()
+    segmenter.poison = read(run, poison.read)[0].tobytes()
     _, answers = segmented(run)
     assert sorted(a["status"] for a in answers) == ["look", "ok"]
     (told,) = [p for a in answers for p in a["problems"]]
@@ -100,9 +101,9 @@ def test_a_subvolume_without_tissue_is_marked_at_once_and_costs_no_labels(tmp_pa
     tissue = np.zeros((10, 26, 26), bool)
     tissue[:, :8, :8] = True
     run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), tissue=tissue, segment=SMALL)
-    empty = [s for s in grid_of(run) if not segment.read_tissue(run, s).any()]
+    empty = [s for s in grid_of(run) if not read_tissue(run, s.read).any()]
     assert 0 < len(empty) < len(grid_of(run))
-    monkeypatch.setattr(segment, "FfnSegmenter", never)
+    monkeypatch.setattr(segment, "segmenter_of", never)
     for subvolume in empty:
         run.cell("segment").run_unit(subvolume.id, lambda s=subvolume: segment.compute(run, s.id))
         assert not read_local(run, subvolume).any()
