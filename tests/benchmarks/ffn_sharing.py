@@ -37,12 +37,16 @@ class Setting:
     objects: int
 
 
+def mirrored(image: NDArray[np.uint8], model: Model) -> NDArray[np.uint8]:
+    """An image with a border of half a field of view, so that all of it can be visited."""
+    return np.pad(image, [(n // 2, n // 2) for n in model.network.config.fov_zyx], mode="reflect")
+
+
 def flood(
     image: NDArray[np.uint8], model: Model, config: InferenceConfig, device: torch.device, setting: Setting
 ) -> tuple[Segmentation, float]:
     """The image with a mirrored border of one radius; labels of the image alone, and seconds."""
-    radius = [n // 2 for n in model.network.config.fov_zyx]
-    padded = np.pad(image, [(r, r) for r in radius], mode="reflect")
+    padded = mirrored(image, model)
     started = time.perf_counter()
     (found,) = segment_many(
         [padded],
@@ -61,14 +65,8 @@ def together(
 ) -> list[dict[str, Any]]:
     """Eight pieces of the box, each with a mirrored border, in one call."""
     config = fast(model.inference, model.network.config)
-    radius = [n // 2 for n in model.network.config.fov_zyx]
     halves = [[slice(0, n // 2), slice(n // 2, n)] for n in block.raw.shape]
-    pieces = [
-        np.pad(block.raw[z, y, x], [(r, r) for r in radius], mode="reflect")
-        for z in halves[0]
-        for y in halves[1]
-        for x in halves[2]
-    ]
+    pieces = [mirrored(block.raw[z, y, x], model) for z in halves[0] for y in halves[1] for x in halves[2]]
     rows = []
     for setting in settings:
         started = time.perf_counter()
