@@ -82,10 +82,14 @@ def endpoint(running: Any, home: Path) -> Iterator[str]:
     subprocess.run(
         [*run, "configure", "testing", "--core-config", home / "config.yaml",
          "--template-config", home / "template.yaml.j2", "--schema-config", home / "schema.json"],
-        env=environment, check=True, timeout=60,
+        env=environment, check=True, timeout=60, stdout=2,
     )  # fmt: skip
     process = subprocess.Popen(
-        [*run, "start", "testing"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        [*run, "start", "testing"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # standard output is for a benchmark's document
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 60
