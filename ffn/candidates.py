@@ -7,7 +7,7 @@ Growing stops at `max_distance_nm`, so a pair further apart than twice that is n
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,28 +48,6 @@ class Contact:
     faces: int
     share: float
     grey: float
-
-
-def find_decision_points(
-    labels: Labels,
-    *,
-    voxel_size_zyx_nm: tuple[float, float, float],
-    max_distance_nm: float,
-    core: Slices | None = None,
-    min_voxels: int = 0,
-) -> list[DecisionPoint]:
-    """One decision point for every pair of segments of `labels` (Z, Y, X; 0 = none) that come near, sorted.
-
-    See `find_contacts`.
-    """
-    contacts = find_contacts(
-        labels,
-        voxel_size_zyx_nm=voxel_size_zyx_nm,
-        max_distance_nm=max_distance_nm,
-        core=core,
-        min_voxels=min_voxels,
-    )
-    return [contact.point for contact in contacts]
 
 
 def find_contacts(
@@ -217,8 +195,3 @@ def _middle(points: NDArray[np.int64]) -> Triple:
     off = ((points - points.mean(axis=0)) ** 2).sum(axis=1)
     z, y, x = min(map(tuple, points[off <= off.min() + 1e-9].tolist()))
     return z, y, x
-
-
-def in_raster_order(points: Sequence[DecisionPoint]) -> Iterator[DecisionPoint]:
-    """Points that lie near each other near each other in the order too: cubes come from few chunks."""
-    yield from sorted(points, key=lambda p: (p.point_zyx, p.first, p.second))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ffn.canvas import Thresholds
 from ffn.config import Triple
+from ffn.engine import next_power_of_two
 from ffn.faces import face_places, least_count
 from ffn.native.windows import NativeWindows
 from ffn.network import IMAGE, SEED
@@ -160,7 +161,7 @@ class DeviceCanvas:
 
     def rows_of(self, moves: int) -> int:
         """How many rows a step of so many moves has."""
-        rows = moves if self.native is not None else 1 << (moves - 1).bit_length()
+        rows = moves if self.native is not None else next_power_of_two(moves)
         return min(max(rows, self._least), self.batch)
 
     def collect(self, slot: Slot) -> list[list[float]]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ffn.checkpoint import Model
 from ffn.config import ConfigError, Normalisation
 from ffn.fused import FusedNetwork
 from ffn.graphs import Graphs
@@ -64,6 +65,11 @@ def choose_kernel(
     if wanted == "native":
         raise ConfigError(f"kernel: the native convolution {reason}; take auto or torch")
     return "torch", f"the native convolution {reason}"
+
+
+def next_power_of_two(rows: int) -> int:
+    """The least power of two that is not below `rows`: rounded so, batches have few shapes."""
+    return 1 << (rows - 1).bit_length()
 
 
 class Engine:
@@ -157,3 +163,20 @@ class Engine:
             self.device.type, dtype=dtype, enabled=dtype is not None
         )
         return context
+
+
+def engine_of(
+    model: Model,
+    *,
+    device: torch.device | None = None,
+    precision: Precision = "fp32",
+    kernel: Kernel = "auto",
+) -> Engine:
+    """A model's engine, on the CPU unless another device is given."""
+    return Engine(
+        model.network,
+        model.normalisation,
+        device=device or torch.device("cpu"),
+        precision=precision,
+        kernel=kernel,
+    )

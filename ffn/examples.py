@@ -138,11 +138,6 @@ class ExampleSource:
         known = voxels != UNKNOWN if volume.ignore_labels else None
         return Example(image=image, target=voxels == OBJECT, known=known)
 
-    @property
-    def partition_sizes(self) -> list[int]:
-        """How many positions each partition that has any holds."""
-        return [len(partition) for partition in self._partitions]
-
     def _judge(self, volume: TrainingVolume, labels: NDArray[np.integer]) -> NDArray[np.uint8]:
         """What each voxel is, in an example whose centre lies in an object."""
         centre = tuple(n // 2 for n in labels.shape)

@@ -19,8 +19,7 @@ from ffn.batching import Batcher
 from ffn.canvas import Canvas, Thresholds
 from ffn.checkpoint import Model
 from ffn.config import InferenceConfig, Normalisation, Triple, reach
-from ffn.device import choose_device
-from ffn.engine import Engine, Kernel, Precision
+from ffn.engine import Engine, Kernel, Precision, engine_of
 from ffn.flood import Flood
 from ffn.joint import Seat
 from ffn.masks import MaskError, Masks
@@ -85,13 +84,7 @@ def segment(
     masks = Masks.of(mask)
     check_image(image, masks, model.normalisation)
     network = model.network.config
-    engine = engine or Engine(
-        model.network,
-        model.normalisation,
-        device=device or choose_device("cpu"),
-        precision=precision,
-        kernel=kernel,
-    )
+    engine = engine or engine_of(model, device=device, precision=precision, kernel=kernel)
     canvas = Canvas(
         image,
         fov_zyx=network.fov_zyx,
@@ -147,13 +140,7 @@ def segment_many(
     if not images:
         return []
     network = model.network.config
-    engine = Engine(
-        model.network,
-        model.normalisation,
-        device=device or choose_device("cpu"),
-        precision=precision,
-        kernel=kernel,
-    )
+    engine = engine_of(model, device=device, precision=precision, kernel=kernel)
     thresholds = Thresholds.of(config)
     batcher = Batcher(
         [

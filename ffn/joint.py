@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ffn.config import Normalisation, require
-from ffn.engine import Engine, Kernel, Precision
+from ffn.engine import Engine, Kernel, Precision, next_power_of_two
 from ffn.network import IMAGE, SEED, FloodFillingNetwork
 
 _UNDER_WAY = 2
@@ -147,7 +147,7 @@ class JointEngine(Engine):
 
     def _send(self, seats: list[Seat]) -> torch.Event | None:
         """Starts a batch; the event that says when it is done, where the device works by itself."""
-        rows = min(max(1 << (len(seats) - 1).bit_length(), self.least_batch), self.batch)
+        rows = min(max(next_power_of_two(len(seats)), self.least_batch), self.batch)
         with torch.inference_mode():
             for row, seat in zip(self._x, seats, strict=False):
                 row.copy_(seat.question, non_blocking=True)

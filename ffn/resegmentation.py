@@ -27,8 +27,7 @@ from ffn.candidates import DecisionPoint
 from ffn.canvas import Thresholds
 from ffn.checkpoint import Model
 from ffn.config import InferenceConfig, reach, require
-from ffn.device import choose_device
-from ffn.engine import Engine, Kernel, Precision
+from ffn.engine import Kernel, Precision, engine_of
 from ffn.evidence import PairEvidence
 from ffn.flood import Flood
 from ffn.inference import check_image
@@ -86,13 +85,7 @@ def resegment(
     for name, other in (("labels", labels), ("mask", mask)):
         if other is not None and tuple(other.shape) != shape:
             raise ValueError(f"{name}: shape {tuple(other.shape)} must equal the image's {shape}")
-    engine = Engine(
-        model.network,
-        model.normalisation,
-        device=device or choose_device("cpu"),
-        precision=precision,
-        kernel=kernel,
-    )
+    engine = engine_of(model, device=device, precision=precision, kernel=kernel)
     thresholds, deltas_zyx = Thresholds.of(config), reach(config, network)
 
     def begin(point: DecisionPoint) -> Coroutine:

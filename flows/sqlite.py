@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
@@ -27,6 +29,18 @@ def open_shared(path: Path) -> sqlite3.Connection:
         with attempt:
             connection.execute("PRAGMA journal_mode = WAL")
     return connection
+
+
+@contextmanager
+def transaction_on(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All statements or none; nobody else writes meanwhile."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def _is_busy(error: BaseException) -> bool:

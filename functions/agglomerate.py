@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from functions.agglomeration.decisions import Agglomeration, Decision, DecisionParameters, agglomerate, tally
 from functions.model.errors import ModelError, UpstreamError
-from functions.store.cells import UnitReport
+from functions.store.cells import UnitReport, result_of_unit
 from functions.store.edge_list import Edge, write_edges
 from functions.store.edges import (
     AGGLOMERATE_UNIT,
@@ -45,15 +45,8 @@ def perform(run: Run) -> StepResult:
     """
     if not run.agglomerates:
         return StepResult(step="agglomerate")
-    mark, computed = run.cell("agglomerate").run_unit(AGGLOMERATE_UNIT, lambda: compute(run))
-    return StepResult(
-        step="agglomerate",
-        units=1,
-        computed=int(computed),
-        reused=int(not computed),
-        figures=mark.figures,
-        paths={"edges": str(edges_path(run))},
-    )
+    mark, fresh = run.cell("agglomerate").run_unit(AGGLOMERATE_UNIT, lambda: compute(run))
+    return result_of_unit("agglomerate", mark, fresh=fresh, paths={"edges": str(edges_path(run))})
 
 
 def compute(run: Run) -> UnitReport:

@@ -17,7 +17,7 @@ from functions.registration.overlaps import Matches
 from functions.registration.relax import solve_stack
 from functions.registration.stack import Stack, StackPair, StackSection
 from functions.store.artefacts import load_artefacts
-from functions.store.cells import UnitReport
+from functions.store.cells import UnitReport, result_of_unit
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, Run
 from functions.store.transforms import (
@@ -31,7 +31,7 @@ from functions.store.transforms import (
     save_transform,
 )
 from functions.store.volumes import Volume
-from functions.tasks import MAX_PROBLEMS, Problem, StepName, StepResult
+from functions.tasks import StepName, StepResult
 
 UNIT = "all"
 MAX_LOST_PX = 16.0
@@ -49,17 +49,8 @@ def perform(run: Run) -> StepResult:
     if not run.sections:
         raise UpstreamError("ingest: no usable section", remedy="look at the findings of ingest")
     mark, fresh = run.cell("align_solve").run_unit(UNIT, lambda: _compute(run))
-    return StepResult(
-        step="align_solve",
-        status=mark.status,
-        units=1,
-        computed=int(fresh),
-        reused=int(not fresh),
-        figures=mark.figures,
-        paths={"solution": str(run.cell("align_solve").file("solution.json"))},
-        problems=tuple(Problem.parse(p, source=f"mark {UNIT}") for p in mark.problems[:MAX_PROBLEMS]),
-        problem_count=len(mark.problems),
-    )
+    paths = {"solution": str(run.cell("align_solve").file("solution.json"))}
+    return result_of_unit("align_solve", mark, fresh=fresh, paths=paths)
 
 
 def _require_done(run: Run, step: StepName, units: list[str]) -> None:

@@ -28,10 +28,11 @@ from functions.publication import (
     sections,
 )
 from functions.store.artefacts import open_artefacts
-from functions.store.cells import Cell, UnitReport
+from functions.store.cells import Cell, UnitReport, result_of_unit
 from functions.store.edges import edges_path, read_mapping
 from functions.store.equalities import note_user
 from functions.store.files import atomic_path, write_bytes, write_json
+from functions.store.labels import prepared_labels
 from functions.store.pyramid import AnyArray, Read
 from functions.store.run import Run
 from functions.store.transform_files import write_transforms
@@ -82,16 +83,8 @@ def perform(run: Run) -> StepResult:
         VolumeError: a layout, a transform or an array is missing or damaged.
     """
     cell = run.cell("finish")
-    mark, computed = cell.run_unit(UNIT, lambda: compute(run, cell))
-    return StepResult(
-        step="finish",
-        status="look" if mark.status == "look" else "ok",
-        units=1,
-        computed=int(computed),
-        reused=int(not computed),
-        figures=mark.figures,
-        paths={"bundle": str(cell.file("bundle"))},
-    )
+    mark, fresh = cell.run_unit(UNIT, lambda: compute(run, cell))
+    return result_of_unit("finish", mark, fresh=fresh, paths={"bundle": str(cell.file("bundle"))})
 
 
 def compute(run: Run, cell: Cell) -> UnitReport:
@@ -123,7 +116,7 @@ def compute(run: Run, cell: Cell) -> UnitReport:
 def _write_volume(run: Run, path: Path) -> facts.LabelCount:
     """Image, labels and artefact codes with their levels."""
     p, mapping = run.parameters.finish, read_mapping(run)
-    image, labels, codes = run.aligned.volume, facts.labels_ref(run), open_artefacts(run)
+    image, labels, codes = run.aligned.volume, prepared_labels(run), open_artefacts(run)
     omezarr.write_image(
         path,
         read=Volume.open(run.work, image).read,

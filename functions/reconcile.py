@@ -20,7 +20,7 @@ from functions.agglomeration.tables import BlockTable
 from functions.budget import joining_mib
 from functions.joining import MatchedOverlaps, Tables, write_table
 from functions.model.errors import MemoryBudgetError, UpstreamError
-from functions.store.cells import UnitReport
+from functions.store.cells import UnitReport, result_of_unit
 from functions.store.equalities import (
     RECONCILE_UNIT,
     Scratch,
@@ -42,21 +42,12 @@ from functions.tasks import Problem, StepResult
 def perform(run: Run) -> StepResult:
     """Join everything; write the tables and prepare the array that relabel fills."""
     cell = run.cell("reconcile")
-    mark, computed = cell.run_unit(RECONCILE_UNIT, lambda: compute(run))
+    mark, fresh = cell.run_unit(RECONCILE_UNIT, lambda: compute(run))
     ref = labels_ref(run)
     Volume.create(run.work, ref)
     write_json(run.cell("relabel").file("labels.json"), ref.to_json())
-    return StepResult(
-        step="reconcile",
-        status=mark.status,
-        units=1,
-        computed=int(computed),
-        reused=int(not computed),
-        figures=mark.figures,
-        paths={"table": str(tables_path(run)), "labels": ref.path},
-        problems=tuple(Problem.parse(p, source=f"mark {RECONCILE_UNIT}") for p in mark.problems),
-        problem_count=len(mark.problems),
-    )
+    paths = {"table": str(tables_path(run)), "labels": ref.path}
+    return result_of_unit("reconcile", mark, fresh=fresh, paths=paths)
 
 
 def compute(run: Run) -> UnitReport:

@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 
 from functions.budget import relabel_voxels
 from functions.joining import Tables
-from functions.model.errors import UpstreamError
 from functions.model.geometry import ZYX, Box, cut_box, find_box
-from functions.model.volume import VolumeRef
 from functions.store.cells import UnitReport
-from functions.store.labels import grid_of, read_local
+from functions.store.labels import grid_of, prepared_labels, read_local
 from functions.store.run import Run
 from functions.store.volumes import Volume
 
@@ -46,7 +44,7 @@ def units(run: Run) -> list[str]:
 def compute(run: Run, unit: str) -> UnitReport:
     """Write one box of the global labels."""
     box = write_box(run, unit)
-    tables, target = Tables(run), Volume.open(run.work, opened(run))
+    tables, target = Tables(run), Volume.open(run.work, prepared_labels(run))
     figures = dict.fromkeys(("labelled_voxels", "filled_voxels", "outvoted_voxels"), 0)
     for part in parts_of(box, target.ref.chunk_zyx, most_voxels=relabel_voxels(run)):
         for name, count in _relabel(run, part, tables, target).items():
@@ -116,7 +114,7 @@ def count_votes(piece: Piece, pieces: Sequence[Piece]) -> Labels:
 
 def write_boxes(run: Run) -> list[Box]:
     """Boxes of whole chunks, about as large as what a subvolume owns, that partition the volume."""
-    return list(cut_box(opened(run).shape_zyx, _box_shape(run)))
+    return list(cut_box(prepared_labels(run).shape_zyx, _box_shape(run)))
 
 
 def write_box(run: Run, unit: str) -> Box:
@@ -125,11 +123,11 @@ def write_box(run: Run, unit: str) -> Box:
     Raises:
         KeyError: there is none.
     """
-    return find_box(unit, opened(run).shape_zyx, _box_shape(run))
+    return find_box(unit, prepared_labels(run).shape_zyx, _box_shape(run))
 
 
 def _box_shape(run: Run) -> ZYX:
-    ref, grid = opened(run), grid_of(run)
+    ref, grid = prepared_labels(run), grid_of(run)
     stride = [max(1, s - o) for s, o in zip(grid.size_zyx, grid.overlap_zyx, strict=True)]
     z, y, x = (c * max(1, s // c) for s, c in zip(stride, ref.chunk_zyx, strict=True))
     return z, y, x
@@ -151,18 +149,3 @@ def parts_of(box: Box, chunk_zyx: ZYX, *, most_voxels: float) -> list[Box]:
         for part in cut_box(box.shape_zyx, (z, y, x))
         for o in (part.offset_zyx,)
     ]
-
-
-def opened(run: Run) -> VolumeRef:
-    """The array that reconcile prepared.
-
-    Raises:
-        UpstreamError: reconcile has not run.
-    """
-    path = run.cell("relabel").file("labels.json")
-    try:
-        return VolumeRef.parse(path.read_bytes(), source=str(path))
-    except FileNotFoundError:
-        raise UpstreamError(
-            f"{path}: no global labels to fill", remedy="start the run at reconcile"
-        ) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,12 @@ from functions.store.verdicts import find_verdict
 from functions.tasks import Problem
 
 if TYPE_CHECKING:
+    import torch
+
     from ffn.candidates import DecisionPoint
+    from ffn.checkpoint import Model
+    from ffn.config import InferenceConfig
+    from ffn.engine import Precision
     from ffn.evidence import PairEvidence
     from ffn.inference import Segmentation, Snapshot
     from ffn.joint import Seat
@@ -67,6 +73,15 @@ class Segmenter(Protocol):
         ...
 
 
+class _Network(TypedDict):
+    """What each flood is told of the network: which, how, where and in what numbers."""
+
+    model: Model
+    config: InferenceConfig
+    device: torch.device
+    precision: Precision
+
+
 class FfnSegmenter:
     """A flood-filling network on the device, and in the precision, that the parameters name.
 
@@ -98,6 +113,9 @@ class FfnSegmenter:
         self._device = place(choose(parameters.device), parameters)
         self._batch = parameters.batch or (BATCH if self._device.type != "cpu" else None)
         self._shares = count_at_once(parameters) > 1
+        self._network = _Network(
+            model=self._model, config=self._config, device=self._device, precision=parameters.precision
+        )
         self._ungated = self._check_precision(path)
 
     @property
@@ -117,20 +135,16 @@ class FfnSegmenter:
         Raises:
             VolumeError: the image cannot be flooded as it is.
         """
-        from ffn.inference import InferenceError, SnapshotError
+        from ffn.inference import SnapshotError
 
         problems: list[Problem] = []
-        try:
-            resume = self._resume(problems)
+        resume = self._resume(problems)
+        with _images_refused():
             try:
                 result = self._segment(image, masks, resume, problems)
             except SnapshotError as error:
                 problems.append(_unusable(str(error)))
                 result = self._segment(image, masks, None, problems)
-        except InferenceError as error:
-            raise VolumeError(
-                str(error), remedy="look at the aligned volume, or take another model"
-            ) from None
         counters = result.counters
         return Flooded(
             labels=result.labels,
@@ -170,29 +184,21 @@ class FfnSegmenter:
         Raises:
             VolumeError: the image cannot be flooded as it is.
         """
-        from ffn.inference import InferenceError
         from ffn.resegmentation import resegment
 
-        try:
+        with _images_refused():
             return list(
                 resegment(
                     image,
                     labels,
                     points,
-                    model=self._model,
+                    **self._network,
                     settings=settings,
-                    config=self._config,
                     voxel_size_zyx_nm=voxel_size_zyx_nm,
                     mask=masks.starts,
-                    device=self._device,
-                    precision=self._parameters.precision,
                     batch=self._batch or 1,
                 )
             )
-        except InferenceError as error:
-            raise VolumeError(
-                str(error), remedy="look at the aligned volume, or take another model"
-            ) from None
 
     def look_at(self, voxel_size_zyx_nm: tuple[float, float, float]) -> list[Problem]:
         """Problems when the network was trained at clearly another voxel size, or runs unjudged."""
@@ -225,15 +231,11 @@ class FfnSegmenter:
                 raise Drained
 
         parameters = self._parameters
-        config = self._config
         if self._batch is None or self._shares:
             return segment(
                 image,
-                model=self._model,
-                config=config,
+                **self._network,
                 mask=masks,
-                device=self._device,
-                precision=parameters.precision,
                 engine=self._seat() if self._shares else None,
                 resume=resume,
                 on_checkpoint=None if progress is None else keep,
@@ -242,13 +244,10 @@ class FfnSegmenter:
             )
         (found,) = segment_many(
             [image],
-            model=self._model,
-            batch=max(self._batch, config.frontier_batch),
+            **self._network,
+            batch=max(self._batch, self._config.frontier_batch),
             objects=parameters.objects,
-            config=config,
             masks=[masks],
-            device=self._device,
-            precision=parameters.precision,
             resume=[resume],
             on_checkpoint=None if progress is None else lambda _, snapshot: keep(snapshot),
             checkpoint_seconds=parameters.checkpoint_seconds,
@@ -293,6 +292,17 @@ class FfnSegmenter:
                 remedy=f"petavoxel model gate {path.name} --precision {precision}",
             ),
         )
+
+
+@contextmanager
+def _images_refused() -> Iterator[None]:
+    """An image that the network cannot flood is a matter of the volume."""
+    from ffn.inference import InferenceError
+
+    try:
+        yield
+    except InferenceError as error:
+        raise VolumeError(str(error), remedy="look at the aligned volume, or take another model") from None
 
 
 def not_kept(error: OSError) -> Problem:

@@ -117,7 +117,7 @@ class InterchangeEngine(Engine):
         leashes = [int(line) for line in (self.folder / "lease").read_text().split()]
         self._lease.close()
         deadline = time.monotonic() + END_SECONDS
-        while any(_alive(pid) for pid in leashes) and time.monotonic() < deadline:
+        while any(is_alive(pid) for pid in leashes) and time.monotonic() < deadline:
             time.sleep(0.02)
         for keys in self.folder.glob("*/certificates"):
             shutil.rmtree(keys, ignore_errors=True)
@@ -155,7 +155,8 @@ def _take_lease(path: Path) -> Any:
     return lease
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this number, one that ended and was not waited for among them."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -20,6 +20,20 @@ LEDGER_SECONDS = 2.0
 """Between two looks at how far the workers of a fan-out have got."""
 
 
+class _Request:
+    """Whether somebody asks something of the run; looks at the store a few times a second."""
+
+    def __init__(self, look: Callable[[str], bool]) -> None:
+        self._look = look
+        self._looked = 0.0
+        self._made = False
+
+    def made(self, run_id: str, now: float) -> bool:
+        if now - self._looked >= STOP_CHECK_SECONDS:
+            self._looked, self._made = now, self._look(run_id)
+        return self._made
+
+
 class Recorder:
     """Journal of one run, `record` as it stands; `resumed` is the execution it goes on with, if any."""
 
@@ -46,8 +60,8 @@ class Recorder:
         self._began = clock.now() - (current.seconds if current else 0.0)
         self._looked = False
         self._seen: tuple[tuple[str | None, ActionStatus | None], float] = ((None, None), 0.0)
-        self._stop = (0.0, False)
-        self._hold = (0.0, False)
+        self._stop = _Request(store.stop_requested)
+        self._hold = _Request(store.hold_requested)
 
     def _step_of(self, execution: Execution) -> str | None:
         """The step an execution is in; in the flow's failure, the step that led there."""
@@ -130,22 +144,12 @@ class Recorder:
         self._tell(step, [])
 
     def stop_requested(self) -> bool:
-        """Whether the run is asked to stop; looks at the store a few times a second."""
-        checked, answer = self._stop
-        now = self._clock.now()
-        if now - checked >= STOP_CHECK_SECONDS:
-            answer = self._store.stop_requested(self._run_id)
-            self._stop = (now, answer)
-        return answer
+        """Whether the run is asked to stop."""
+        return self._stop.made(self._run_id, self._clock.now())
 
     def hold_requested(self) -> bool:
-        """Whether the run is to go INACTIVE; looks as often."""
-        checked, answer = self._hold
-        now = self._clock.now()
-        if now - checked >= STOP_CHECK_SECONDS:
-            answer = self._store.hold_requested(self._run_id)
-            self._hold = (now, answer)
-        return answer
+        """Whether the run is to go INACTIVE."""
+        return self._hold.made(self._run_id, self._clock.now())
 
     def _tell(self, step: StepRecord | None, entries: list[LogEntry]) -> None:
         if self._on_event is None:

@@ -13,12 +13,12 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.sqlite import open_shared
+from flows.sqlite import open_shared, transaction_on
 from flows.watch.rows import (
     COMPLETE,
     ENDED,
@@ -72,16 +72,9 @@ class Ledger:
         """Close it."""
         self._db.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """All or nothing."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        return transaction_on(self._db)
 
     # -- what is seen ---------------------------------------------------------------------------------------
     def acquisition(self) -> AcquisitionRow:

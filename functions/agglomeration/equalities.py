@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from functions.agglomeration.blocks import SIDES
 from functions.agglomeration.hierarchy import REFUSED
+from functions.agglomeration.overlaps import over_union
 from functions.agglomeration.reduction import Leaf
 
 Integers = NDArray[np.int64]
@@ -48,8 +49,7 @@ class Rows:
     @property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of each pair, among voxels that both label."""
-        union = self.first_voxels + self.second_voxels - self.voxels
-        return np.asarray(self.voxels / np.maximum(union, 1), np.float64)
+        return over_union(self.voxels, self.first_voxels, self.second_voxels)
 
 
 def leaf_of(

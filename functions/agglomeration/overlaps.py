@@ -23,6 +23,11 @@ BLOCK_VOXELS = 1 << 18
 ACCEPTED, NOT_MUTUAL, FEW_VOXELS, LOW_IOU = 0, 1, 2, 3
 
 
+def over_union(voxels: Integers, first_voxels: Integers, second_voxels: Integers) -> NDArray[np.float64]:
+    """Shared voxels over the union of both labels."""
+    return np.asarray(voxels / np.maximum(first_voxels + second_voxels - voxels, 1), np.float64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlaps:
     """Pairs of labels that share voxels, ascending in (first, second); all arrays have one entry a pair."""
@@ -38,8 +43,7 @@ class Overlaps:
     @property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of each pair, among voxels that both label."""
-        union = self.first_voxels + self.second_voxels - self.voxels
-        return np.asarray(self.voxels / np.maximum(union, 1), np.float64)
+        return over_union(self.voxels, self.first_voxels, self.second_voxels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

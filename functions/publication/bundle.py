@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import zarr
@@ -88,12 +87,6 @@ def open_levels(bundle: Path) -> dict[str, list[zarr.Array]]:
     if any(shape != shapes["image"] for shape in shapes.values()):
         raise VolumeError(f"{bundle / VOLUME}: shapes of its arrays differ: {shapes}", remedy=REMEDY)
     return levels
-
-
-def content_checksum(listed: dict[str, str]) -> str:
-    """One checksum over the files of the volume alone: equal for equal voxels, whatever the report says."""
-    lines = [f"{checksum}  {name}\n" for name, checksum in sorted(listed.items()) if name.startswith(VOLUME)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _files(bundle: Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from functions.model.gate import GateDocument, SectionVerdict
 from functions.model.transform import SectionLayout, SectionTransform
 from functions.model.volume import VolumeRef
 from functions.store.cells import Mark
+from functions.store.labels import prepared_labels
 from functions.store.moved import marks_of, traffic_of
 from functions.store.run import Run
 from functions.store.transforms import load_layout, load_transform
@@ -137,7 +138,7 @@ def gather(run: Run, *, count: LabelCount, gate: GateDocument) -> Facts:
     return Facts(
         run=run,
         image=run.aligned.volume,
-        labels=labels_ref(run),
+        labels=prepared_labels(run),
         count=count,
         layouts=tuple(load_layout(run, s.section.id) for s in run.sections),
         transforms={s.section.id: load_transform(run, s.section.id) for s in run.sections},
@@ -148,26 +149,13 @@ def gather(run: Run, *, count: LabelCount, gate: GateDocument) -> Facts:
     )
 
 
-def labels_ref(run: Run) -> VolumeRef:
-    """The global labels of a run.
-
-    Raises:
-        UpstreamError: relabel has not run.
-    """
-    path = run.cell("relabel").file("labels.json")
-    try:
-        return VolumeRef.parse(path.read_bytes(), source=str(path))
-    except FileNotFoundError:
-        raise UpstreamError(f"{path}: there are no labels", remedy="start the run at relabel") from None
-
-
 def require_labels(run: Run) -> VolumeRef:
     """The global labels, once every box of them is written.
 
     Raises:
         UpstreamError: relabel has not run, or not to its end.
     """
-    ref, cell = labels_ref(run), run.cell("relabel")
+    ref, cell = prepared_labels(run), run.cell("relabel")
     written = sum(int(mark.figures["voxels"]) for mark in cell.marks())
     if written != ref.box.voxels:
         raise UpstreamError(

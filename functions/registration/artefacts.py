@@ -61,7 +61,11 @@ class Summary:
 
 
 def summarise(image: Gray, mask: Mask) -> Summary:
-    """Reduce a strip (Y, X) whose first row is a multiple of 8, so that large sections fit into memory."""
+    """Reduce a strip (Y, X) whose first row is a multiple of 8, so that large sections fit into memory.
+
+    Args:
+        mask: True where there is a picture; cells without are `OUTSIDE`.
+    """
     mean = reduce_mean(image, CELL_PX)
     square = reduce_mean(np.square(image, dtype=np.uint16), CELL_PX)
     return Summary(
@@ -72,15 +76,6 @@ def summarise(image: Gray, mask: Mask) -> Summary:
         streaked=_streaks(image, mask),
         noise=noise_std(image, mask),
     )
-
-
-def detect_artefacts(image: Gray, mask: Mask) -> Codes:
-    """The code of every cell of 8 x 8 px, (ceil(Y / 8), ceil(X / 8)), of a section or tile.
-
-    Args:
-        mask: True where there is a picture; other cells are `OUTSIDE`.
-    """
-    return classify([summarise(image, mask)])
 
 
 def torn_cells(image: Gray, usable: Mask) -> Mask:
@@ -95,7 +90,7 @@ def torn_cells(image: Gray, usable: Mask) -> Mask:
 
 
 def classify(strips: Sequence[Summary]) -> Codes:
-    """Codes of a section from the summaries of its strips, top to bottom."""
+    """Codes of a section's cells of 8 x 8 px, (ceil(Y / 8), ceil(X / 8)), from its strips, top to bottom."""
     used_small = np.concatenate([s.used for s in strips])
     small = np.concatenate([s.mean for s in strips])
     std = np.concatenate([s.std for s in strips])

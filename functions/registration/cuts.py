@@ -19,7 +19,7 @@ GAP_CELLS = 2
 
 
 def part_regions(codes: Codes) -> Regions | None:
-    """The regions that folds and cracks part, by codes of cells of 8 px (`artefacts.detect_artefacts`); None
+    """The regions that folds and cracks part, by codes of cells of 8 px (`artefacts.classify`); None
     where only one is large enough.
 
     A line is taken to go on over gaps, and up to a border, of `GAP_CELLS` on either side. Pieces too small

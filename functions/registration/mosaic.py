@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from functions.model.parameters import StitchParameters
@@ -15,16 +14,15 @@ from functions.model.shading import Shading
 from functions.model.transform import ContrastMap, Sheet, Warp
 from functions.registration.blend import PlacedTile, frame
 from functions.registration.contrast import SharedCells, equalise_tiles, section_contrast, shared_cells
-from functions.registration.filters import CPU
 from functions.registration.focus import leads_px
 from functions.registration.lens import LensPrior
 from functions.registration.masks import CELL_PX
-from functions.registration.measure import Measured, measure_tiles
+from functions.registration.measure import Measured
 from functions.registration.montage import Montage, Pair, groups_of, solve_montage, turn_frames
 from functions.registration.overlaps import Matches, overlap_extent
 from functions.registration.search import MIN_MATCHES
 from functions.registration.shading import alike, believed, estimate_shading, joined, sum_of, usual_shape
-from functions.registration.views import Reader, TileView
+from functions.registration.views import TileView
 
 Floats = NDArray[np.float64]
 BIN_PX = 96.0
@@ -69,22 +67,6 @@ class Mosaic:
     """What the tiles are divided by before they are drawn, that of the lens included; None: nothing."""
     refined: bool
     """Whether that is something else than the lens's alone."""
-
-
-def stitch_tiles(
-    stage_yx_px: Floats,
-    read: Reader,
-    parameters: StitchParameters,
-    *,
-    uncertainty_px: float,
-    linear: Sequence[Floats] | None = None,
-    device: torch.device = CPU,
-) -> Mosaic:
-    """Solve a section of N tiles: `measure_tiles`, then `solve_tiles`; see there."""
-    measured = measure_tiles(
-        stage_yx_px, read, parameters, uncertainty_px=uncertainty_px, linear=linear, device=device
-    )
-    return solve_tiles(measured, parameters, uncertainty_px=uncertainty_px)
 
 
 def solve_tiles(

@@ -22,8 +22,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from functions.registration.filters import CPU, band
-from functions.registration.masks import Gray, Mask, reduce_mean
-from functions.registration.planes import USABLE_SHARE, Plane
+from functions.registration.planes import Plane
 
 Floats = NDArray[np.float64]
 SCAN_STEP_DEG = 1.5
@@ -59,12 +58,6 @@ class Level:
     def shape_yx(self) -> tuple[int, int]:
         """Of the level."""
         return self.image.shape[0], self.image.shape[1]
-
-
-def reduce_section(image: Gray, mask: Mask, factor: int, device: torch.device = CPU) -> Level:
-    """Means of blocks; a block is usable when most of it is."""
-    usable = reduce_mean(mask, factor) > USABLE_SHARE
-    return Level(image=reduce_mean(image, factor), mask=usable, factor=factor, device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ from functions.store.ledger import Ledger
 from functions.store.marks import Mark, UnitReport
 from functions.store.measured import measured
 from functions.store.presence import myself
+from functions.tasks import MAX_PROBLEMS, Problem, StepName, StepResult
 
-__all__ = ["CODE_VERSION", "Cell", "Mark", "UnitReport"]
+__all__ = ["CODE_VERSION", "Cell", "Mark", "UnitReport", "result_of_unit"]
 
 CODE_VERSION = version("petavoxel")
 
@@ -124,3 +125,18 @@ class Cell:
         for unit, standing in self.ledger.standings_of_all():
             counts[unit] = counts.get(unit, 0) + standing.begun
         return counts
+
+
+def result_of_unit(step: StepName, mark: Mark, *, fresh: bool, paths: dict[str, str]) -> StepResult:
+    """What a step of a single unit answers; `fresh`: it was computed now."""
+    return StepResult(
+        step=step,
+        status=mark.status,
+        units=1,
+        computed=int(fresh),
+        reused=int(not fresh),
+        figures=mark.figures,
+        paths=paths,
+        problems=tuple(Problem.parse(p, source=f"mark {mark.unit}") for p in mark.problems[:MAX_PROBLEMS]),
+        problem_count=len(mark.problems),
+    )

@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import VolumeError
+from functions.model.errors import UpstreamError, VolumeError
 from functions.model.geometry import Box
 from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
@@ -64,6 +64,19 @@ def labels_ref(run: Run) -> VolumeRef:
         dtype="uint32",
         voxel_size_zyx_nm=image.voxel_size_zyx_nm,
     )
+
+
+def prepared_labels(run: Run) -> VolumeRef:
+    """The array of global labels that reconcile prepared, and relabel fills.
+
+    Raises:
+        UpstreamError: reconcile has not run.
+    """
+    path = run.cell("relabel").file("labels.json")
+    try:
+        return VolumeRef.parse(path.read_bytes(), source=str(path))
+    except FileNotFoundError:
+        raise UpstreamError(f"{path}: there are no labels", remedy="start the run at reconcile") from None
 
 
 def local_path(run: Run, subvolume: Subvolume) -> Path:

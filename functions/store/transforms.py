@@ -200,15 +200,6 @@ def section_volume(run: Run, section_id: str, name: Kind, shape_yx: tuple[int, i
     )
 
 
-def read_section(run: Run, layout: SectionLayout) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Image (Y, X) and mask of a stitched section."""
-    planes = []
-    for name in KINDS:
-        volume = Volume.open(run.work, section_volume(run, layout.section, name, layout.shape_yx))
-        planes.append(volume.read(volume.ref.box)[0])
-    return planes[0].astype(np.uint8, copy=False), planes[1] > 0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SectionPlane:
     """Image or mask of a stitched section (Y, X), read box by box: `plane[rows, columns]`."""

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.measure import label as connected_components
 
-from ffn.candidates import DecisionPoint, find_decision_points
+from ffn.candidates import DecisionPoint, find_contacts
 from ffn.checkpoint import Model, load_model
 from ffn.evidence import PairEvidence
 from ffn.inference import segment
@@ -79,7 +79,8 @@ def owners(labels: NDArray[np.uint32], truth: NDArray[np.uint32]) -> dict[int, i
 def candidates(labels: NDArray[np.uint32], model: Model) -> list[DecisionPoint]:
     """Pairs that lie near each other."""
     size = model.voxel_size_zyx_nm
-    return find_decision_points(labels, voxel_size_zyx_nm=size, max_distance_nm=NEAR_VOXELS * min(size))
+    near = find_contacts(labels, voxel_size_zyx_nm=size, max_distance_nm=NEAR_VOXELS * min(size))
+    return [contact.point for contact in near]
 
 
 def verdicts(decisions: tuple[Decision, ...], owner: dict[int, int]) -> dict[str, Any]:

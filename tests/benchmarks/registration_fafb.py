@@ -32,10 +32,11 @@ from functions.model.parameters import StitchParameters
 from functions.model.transform import Warp
 from functions.registration.blend import blend
 from functions.registration.masks import reduce_mean
-from functions.registration.mosaic import Mosaic, stitch_tiles
+from functions.registration.mosaic import Mosaic
 from functions.registration.warp import sample
 from functions.store.images import read_tile
 from tests.benchmarks.registration_seams import judge_seams
+from tests.functions.registration_scenes import stitch_tiles
 
 UNCERTAINTY_PX = 100.0
 RIGHT_PX = 3.0

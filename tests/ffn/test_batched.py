@@ -229,7 +229,7 @@ def test_the_network_sees_few_shapes_at_one_address(in_c: bool, monkeypatch: pyt
             seen.append((*x.shape, x.data_ptr()))
             return super().forward(x)
 
-    monkeypatch.setattr("ffn.inference.Engine", Watched)
+    monkeypatch.setattr("ffn.engine.Engine", Watched)
     if not in_c:
         monkeypatch.setattr(NativeWindows, "where_possible", lambda *_, **__: None)
     model = random_model()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffn.candidates import DecisionPoint, find_decision_points
+from ffn.candidates import DecisionPoint, find_contacts
 from ffn.checkpoint import Model
 from ffn.config import ConfigError, InferenceConfig, NetworkConfig, Normalisation
 from ffn.evidence import PairEvidence, jaccard, max_edt_nm, recovered_fraction
@@ -72,7 +72,8 @@ def point(first: int, second: int, *zyx: int) -> DecisionPoint:
 
 def test_halves_of_one_neurite_give_the_same_object_from_both_sides() -> None:
     image, labels = neurites()
-    points = find_decision_points(labels, voxel_size_zyx_nm=(10, 10, 10), max_distance_nm=10)
+    contacts = find_contacts(labels, voxel_size_zyx_nm=(10, 10, 10), max_distance_nm=10)
+    points = [contact.point for contact in contacts]
     halves = [p for p in points if p.second == 2**40 + 1 and p.first == 2**40]
     assert len(halves) == 1
     found = evidence_of(image, labels, halves[0])

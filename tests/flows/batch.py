@@ -7,11 +7,12 @@ in `calls`. The commands take what Parsl's providers and launchers say to them, 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+from flows.local.interchange import is_alive
 
 HEAD = """#!/bin/bash
 ROOT={root}
@@ -121,7 +122,8 @@ class FakeBatch:
 
     def running(self) -> list[str]:
         """Ids of jobs that have a living process."""
-        return [job.name for job in sorted((self.root / "jobs").iterdir()) if _alive(job / "pid")]
+        started = [job for job in sorted((self.root / "jobs").iterdir()) if (job / "pid").exists()]
+        return [job.name for job in started if is_alive(int((job / "pid").read_text()))]
 
     def engine_config(self, **more: object) -> str:
         """An endpoint's configuration for this cluster, JSON being YAML; `more` goes to its engine.
@@ -187,11 +189,3 @@ class FakePbs(FakeBatch):
             "select_options": "ngpus=2",
             "cpus_per_node": 2,
         }
-
-
-def _alive(pid_file: Path) -> bool:
-    try:
-        os.kill(int(pid_file.read_text()), 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return True

@@ -14,6 +14,7 @@ import pytest
 
 from flows.local.compute import ComputeProvider
 from flows.local.engines import Engine, new_engine
+from flows.local.interchange import is_alive
 from flows.local.registered import RegisteredFunction
 from flows.site import Site, local_site
 from tests.flows import endpoint_process
@@ -54,7 +55,7 @@ class Kind:
 
     def left_behind(self) -> list[str]:
         """Processes on a leash and jobs that still live."""
-        alive = [f"pid {pid}" for pid in leashes(self.folder) if _alive(pid)]
+        alive = [f"pid {pid}" for pid in leashes(self.folder) if is_alive(pid)]
         return alive + [f"job {job}" for job in (self.cluster.running() if self.cluster else [])]
 
 
@@ -111,11 +112,3 @@ def _endpoint(stack: ExitStack, folder: Path, *, workers: int) -> Kind:
 def leashes(folder: Path) -> list[int]:
     """Process ids of the leashes that engines under a folder have had."""
     return [int(line) for lease in folder.rglob("lease") for line in lease.read_text().split()]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -128,7 +128,7 @@ def test_from_zero_blocks_to_a_published_volume(slurm, tmp_path):
     runs = Runs(site, home=home)
     run = runs.start(ask(source), wait=True)
     assert (run.status, run.error) == (RunStatus.SUCCEEDED, None)
-    assert len(json.loads((Path(run.published_path) / "search.json").read_text())) == 36
+    assert len(json.loads((Path(run.published_path) / "search.json").read_text())) == 48
     assert set(counts(run).values()) == {1}
     assert slurm.calls("sbatch")
     assert len(slurm.calls("scancel")) == len(slurm.calls("sbatch"))

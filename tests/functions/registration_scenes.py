@@ -3,7 +3,7 @@ sections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from functions.model.acquisition import Acquisition, Section, Tile
-from functions.model.parameters import Parameters
+from functions.model.parameters import Parameters, StitchParameters
+from functions.registration.measure import measure_tiles
+from functions.registration.mosaic import Mosaic, solve_tiles
 from functions.store.files import fingerprint, sha256_file, write_json
 from functions.store.images import write_tile
 from functions.store.run import IngestedSection, IngestManifest, Run
+from functions.store.transforms import load_layout, open_section
 from functions.tasks import RunSpec
 
 VOXEL_ZYX_NM = (40.0, 4.0, 4.0)
@@ -62,6 +65,24 @@ def start(
     )
     write_json(run.manifest_path, manifest.to_json())
     return run
+
+
+def stitch_tiles(
+    stage_yx_px: NDArray[np.float64],
+    read: Callable[[int], NDArray[np.uint8]],
+    parameters: StitchParameters,
+    *,
+    uncertainty_px: float,
+) -> Mosaic:
+    """Measure and solve a section of tiles, as `functions.stitch` does with those of a run."""
+    measured = measure_tiles(stage_yx_px, read, parameters, uncertainty_px=uncertainty_px)
+    return solve_tiles(measured, parameters, uncertainty_px=uncertainty_px)
+
+
+def section_pixels(run: Run, section_id: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """All pixels of a stitched section: image (Y, X) and mask."""
+    image, mask = open_section(run, load_layout(run, section_id))
+    return image[:, :].astype(np.uint8, copy=False), mask[:, :].astype(np.bool_, copy=False)
 
 
 def _ingested(folder: Path, section: Section) -> IngestedSection:

@@ -20,7 +20,7 @@ from functions.store.artefacts import open_artefacts, save_artefacts
 from functions.store.files import write_json
 from functions.store.images import write_tile
 from functions.store.run import AlignedVolume, Run
-from functions.store.transforms import load_layout, load_transform, read_section, save_transform
+from functions.store.transforms import load_layout, load_transform, save_transform
 from functions.store.volumes import Volume
 from tests.functions.placed_runs import (
     FRAME,
@@ -32,12 +32,13 @@ from tests.functions.placed_runs import (
     planes,
     stitch_given,
 )
+from tests.functions.registration_scenes import section_pixels
 
 
 def through_the_stitched_image(run: Run, section_id: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The reference: a second interpolation, of the stitched image."""
     stitch_given(run, section_id)
-    image, mask = read_section(run, load_layout(run, section_id))
+    image, mask = section_pixels(run, section_id)
     coordinates = dense_coordinates(load_transform(run, section_id).inverse, (0, 0), FRAME)
     box = source_box(coordinates, image.shape)
     assert box is not None

@@ -161,7 +161,6 @@ def test_the_same_run_elsewhere_and_after_a_kill_gives_the_same_bytes(finished: 
     # the network's path is in the key, so only what lies in the cells is compared
     ours, theirs = (bundle.read_manifest(_bundle(r)) for r in (finished, other))
     assert ours == theirs
-    assert bundle.content_checksum(ours) == bundle.content_checksum(theirs)
 
 
 def test_a_failure_leaves_no_bundle(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffn.masks import Masks
-from functions import match, reconcile, relabel, segment
+from functions import match, reconcile, segment
 from functions.agglomeration.blocks import Hierarchy
 from functions.agglomeration.overlaps import ACCEPTED, NOT_MUTUAL
 from functions.agglomeration.reduction import Reduction
@@ -17,7 +17,7 @@ from functions.model.errors import UpstreamError, VolumeError
 from functions.runtime import execute
 from functions.segment import Flooded
 from functions.store.equalities import CANDIDATE, Scratch, candidates_path, match_path, read_records
-from functions.store.labels import grid_of, local_path
+from functions.store.labels import grid_of, local_path, prepared_labels
 from functions.store.run import Run
 from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi
 from tests.functions.test_relabel import label_all
@@ -62,7 +62,7 @@ def test_a_second_run_reuses_the_table(tmp_path: Path) -> None:
     assert execute("reconcile", payload)["computed"] == 1
     again = execute("reconcile", payload)
     assert (again["computed"], again["reused"]) == (0, 1)
-    assert again["paths"]["labels"] == relabel.opened(run).path
+    assert again["paths"]["labels"] == prepared_labels(run).path
 
 
 def test_small_objects_are_dropped(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from functions.registration.artefacts import (
     _line_opening,
     _median_of_five,
     classify,
-    detect_artefacts,
     summarise,
 )
 from functions.registration.masks import enlarge, noise_std
@@ -34,6 +33,10 @@ def band(angle_deg: float, width: float) -> NDArray[np.bool_]:
 
 def as_gray(image: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def detect_artefacts(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return classify([summarise(image, mask)])
 
 
 def codes_of(image: NDArray[np.float64]) -> NDArray[np.uint8]:

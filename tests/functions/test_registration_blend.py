@@ -10,8 +10,7 @@ from scipy import ndimage
 from functions.model.parameters import StitchParameters
 from functions.model.transform import Warp
 from functions.registration.blend import SEAM_PX, PlacedTile, blend
-from functions.registration.mosaic import stitch_tiles
-from tests.functions.registration_scenes import scene
+from tests.functions.registration_scenes import scene, stitch_tiles
 
 SIZE, STEP = 256, 160
 FULL = np.ones((SIZE // 8, SIZE // 8), bool)

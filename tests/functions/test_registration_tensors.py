@@ -13,11 +13,11 @@ from scipy import ndimage
 from functions.model.parameters import AlignParameters
 from functions.model.transform import Warp
 from functions.registration.correlation import find_shift, masked_correlation, match_patches
-from functions.registration.filters import box_sums
+from functions.registration.filters import CPU, box_sums
 from functions.registration.flow import _centroids
 from functions.registration.masks import band_pass, reduce_mean
-from functions.registration.rotation import reduce_section, scan_rotations
-from functions.registration.sections import flow
+from functions.registration.rotation import Level, scan_rotations
+from functions.registration.sections import flow, reduce_levels
 from tests.functions import reference_correlation as reference
 from tests.functions.registration_scenes import scene
 
@@ -225,13 +225,20 @@ def test_the_parabola_is_hardly_biased(true_px: float) -> None:
     assert whole.shift_yx_px == pytest.approx((true_px, -true_px), abs=0.03)
 
 
+def reduced(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], factor: int, device: torch.device = CPU
+) -> Level:
+    """A section at one level, as align_pairs has it."""
+    return reduce_levels(image, mask, [factor], 2048, device)[factor]
+
+
 @pytest.mark.parametrize("factor", [2, 4])
 def test_levels_keep_pixel_centres(factor: int) -> None:
     """Turned by 180 degrees, half a pixel of error at a level would count twice, times the factor."""
     image = scene((320, 256), 3)
     turned = np.ascontiguousarray(image[::-1, ::-1])
     full = np.ones(image.shape, dtype=np.bool_)
-    a, b = (reduce_section(i.astype(np.uint8), full, factor) for i in (image, turned))
+    a, b = (reduced(i.astype(np.uint8), full, factor) for i in (image, turned))
     guess = scan_rotations(a, b, max_rotation_deg=12.0)
     assert guess is not None
     assert guess.score > 0.9
@@ -258,8 +265,8 @@ def test_rotations_are_found_under_masks(device: torch.device, degrees: float) -
     mask = np.ones(b.shape, dtype=np.bool_)
     mask[:, :40] = False
     guess = scan_rotations(
-        reduce_section(image.astype(np.uint8), np.ones(image.shape, dtype=np.bool_), 2, device),
-        reduce_section(np.where(mask, b, 250).astype(np.uint8), mask, 2, device),
+        reduced(image.astype(np.uint8), np.ones(image.shape, dtype=np.bool_), 2, device),
+        reduced(np.where(mask, b, 250).astype(np.uint8), mask, 2, device),
         max_rotation_deg=12.0,
     )
     assert guess is not None

@@ -16,7 +16,7 @@ from functions.plan import perform as plan
 from functions.relabel import Piece, paint
 from functions.runtime import execute
 from functions.store.files import write_json
-from functions.store.labels import labels_ref
+from functions.store.labels import labels_ref, prepared_labels
 from functions.store.run import Run
 from functions.store.volumes import Volume
 from functions.tasks import PlanTask
@@ -38,7 +38,7 @@ def label_all(run: Run, *, shards: int = 1, seed: int = 0) -> np.ndarray:
     fan_out(run, "match", shards=shards, order=order)
     execute("reconcile", {"run": run.spec.to_json()})
     fan_out(run, "relabel", shards=shards, order=order)
-    ref = relabel.opened(run)
+    ref = prepared_labels(run)
     return Volume.open(run.work, ref).read(ref.box)
 
 
@@ -92,7 +92,7 @@ def test_bytes_do_not_depend_on_shards_or_order(tmp_path: Path) -> None:
         run = make_run(tmp_path / str(shards), truth, **parameters)  # type: ignore[arg-type]
         segment_all(run, ScrambledTruth())
         label_all(run, shards=shards, seed=shards)
-        root = run.work / relabel.opened(run).path
+        root = run.work / prepared_labels(run).path
         found.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
     assert found[0] == found[1]
     assert len(found[0]) == 1 + 3 * 5 * 3

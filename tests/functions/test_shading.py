@@ -18,14 +18,14 @@ from functions.model.parameters import Parameters, StitchParameters
 from functions.model.shading import Shading
 from functions.registration.contrast import SharedCells, equalise_tiles, shared_cells
 from functions.registration.masks import CELL_PX, Gray, reduce_mean
-from functions.registration.mosaic import Mosaic, stitch_tiles
+from functions.registration.mosaic import Mosaic
 from functions.registration.shading import believed, factors, flattened, joined
 from functions.store.drawing import layout_reader
 from functions.store.files import write_json
 from functions.store.images import write_tile
 from functions.store.run import Run
-from functions.store.transforms import load_layout, read_section
-from tests.functions.registration_scenes import scene, start, tile
+from functions.store.transforms import load_layout
+from tests.functions.registration_scenes import scene, section_pixels, start, stitch_tiles, tile
 
 Floats = NDArray[np.float64]
 SIZE, OVERLAP, MARGIN = 192, 40, 24
@@ -258,7 +258,7 @@ def test_the_section_is_drawn_without_its_shading(tmp_path: Path) -> None:
     true = [np.clip(t / FIELD, 0, 255) for t in tiles]
     left = np.mean([drawn.image(k) / t for k, t in enumerate(true)], axis=0)
     assert (left[8:-8, 8:-8] / left.mean()).std() < 0.02
-    image, mask = read_section(run, layout)
+    image, mask = section_pixels(run, section.id)
     middles = []
     for t in layout.tiles:
         y, x = np.rint(t.warp.apply(np.array([[SIZE / 2, SIZE / 2]]))[0]).astype(int)

@@ -15,8 +15,8 @@ from functions.model.errors import AcquisitionError
 from functions.store.artefacts import load_artefacts
 from functions.store.images import read_tile, write_tile
 from functions.store.run import Run
-from functions.store.transforms import load_layout, read_section
-from tests.functions.registration_scenes import scene, start, tile, write_montage
+from functions.store.transforms import load_layout
+from tests.functions.registration_scenes import scene, section_pixels, start, tile, write_montage
 
 
 def seam_errors(run: Run, section: Section, corners: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_tiles_come_together(tmp_path: Path) -> None:
     assert report.figures["pairs_kept"] == 7
     assert np.percentile(seam_errors(run, section, corners), 95) < 0.5
     layout = load_layout(run, "z00000")
-    image, mask = read_section(run, layout)
+    image, mask = section_pixels(run, "z00000")
     assert mask.mean() > 0.9
     assert image[mask].mean() == pytest.approx(128, abs=4)
     assert image[mask].std() == pytest.approx(33, abs=4)
@@ -90,8 +90,7 @@ def test_black_margins_are_not_registered(tmp_path: Path) -> None:
     run = start(tmp_path / "work", tmp_path / "acq", [section])
     assert stitch.compute(run, "z00000").status == "ok"
     assert np.percentile(seam_errors(run, section, corners), 95) < 0.5
-    layout = load_layout(run, "z00000")
-    _, mask = read_section(run, layout)
+    _, mask = section_pixels(run, "z00000")
     assert not mask[:, :16].any()
 
 
@@ -172,7 +171,7 @@ def test_aligned_stacks_pass_through_untouched(tmp_path: Path) -> None:
     run = start(tmp_path / "work", tmp_path / "acq", [one], aligned=True)
     stitch.compute(run, "z00000")
     layout = load_layout(run, "z00000")
-    image, mask = read_section(run, layout)
+    image, mask = section_pixels(run, "z00000")
     np.testing.assert_array_equal(image, pixels)
     assert mask.all()
     assert layout.exact_copy

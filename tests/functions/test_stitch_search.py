@@ -12,10 +12,10 @@ from scipy import ndimage
 from functions import stitch
 from functions.model.acquisition import Section
 from functions.model.parameters import StitchParameters
-from functions.registration.mosaic import Mosaic, stitch_tiles
+from functions.registration.mosaic import Mosaic
 from functions.registration.views import Upright, rotation, view_tile
 from functions.store.transforms import load_layout
-from tests.functions.registration_scenes import scene, start, write_montage
+from tests.functions.registration_scenes import scene, start, stitch_tiles, write_montage
 
 SIZE, STEP = 240, 180
 Gray = NDArray[np.uint8]

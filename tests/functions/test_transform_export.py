@@ -15,9 +15,10 @@ from functions.finish import bundle
 from functions.model.errors import VolumeError
 from functions.store.run import Run
 from functions.store.transform_files import read_chains, read_index
-from functions.store.transforms import load_layout, read_section, write_arrays
+from functions.store.transforms import write_arrays
 from functions.transform_export import export, relative_map
 from tests.functions.placed_runs import FRAME, TILE, Pattern, chains, placed_run, planes, stitch_given
+from tests.functions.registration_scenes import section_pixels
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_relative_map_warps_the_stitched_sections_into_the_volume(run: Run, tm
     assert written.points == 2 * found.shape[2] * found.shape[3]
     align_render.compute(run, "z00002")
     stitch_given(run, "z00002")
-    section, mask = read_section(run, load_layout(run, "z00002"))
+    section, mask = section_pixels(run, "z00002")
     nodes = np.indices(found.shape[2:]) * float(stride)
     source = nodes + found[::-1, 2]  # x stands before y
     at = np.indices(FRAME) / stride
