@@ -18,7 +18,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import numpy as np
+from scipy.linalg import blas
 
 from functions.model.errors import MemoryBudgetError
 
@@ -28,6 +32,8 @@ RESET_PEAK = "5"
 FILE_MARGIN_MIB = 16
 """Pages of libraries and files that are mapped, and become resident meanwhile."""
 KIB, MIB = 1 << 10, 1 << 20
+BLAS_ROWS = 512
+"""A matrix of so many is work for all threads of OpenBLAS."""
 WORDS = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "can't start new thread")
 """How torch, C++ and threading say that there is no memory: by a RuntimeError."""
 
@@ -105,8 +111,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _limit_data(memory_gib: float, subject: str, *, hard: int) -> None:
+    if not sys.platform.startswith("linux"):
+        return
+    _have_blas_buffers()
     now = process_memory()
-    if now is None or not sys.platform.startswith("linux"):
+    if now is None:
         return
     room = int(memory_gib * 1024 * MIB) - now.resident - FILE_MARGIN_MIB * MIB
     if room <= 0:
@@ -117,6 +126,15 @@ def _limit_data(memory_gib: float, subject: str, *, hard: int) -> None:
         )
     limit = now.data + room
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+
+
+@cache
+def _have_blas_buffers() -> None:
+    """Let OpenBLAS have its work buffers before anything is refused: it maps 32 MiB a thread when it is
+    first called, and where that is refused scipy's tries for ever, numpy's ends the process."""
+    square = np.eye(BLAS_ROWS)
+    np.linalg.solve(square, square)  # numpy and scipy bring one each
+    blas.dtrsv(blas.dgemm(1.0, square, square), square[0])
 
 
 def _start_anew() -> None:

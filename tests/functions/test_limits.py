@@ -1,6 +1,8 @@
 """A unit is held to its memory: what it asks for beyond is refused with a message, and the process lives."""
 
+import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -89,3 +91,35 @@ def test_a_unit_beyond_its_cells_memory_is_not_marked(tmp_path: Path) -> None:
     mark, fresh = cell.run_unit("u2", UnitReport)
     assert fresh
     assert 0 < mark.figures["peak_mib"] <= 1024 * budget_gib()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_linear_algebra_ends_where_memory_is_short(threads: int) -> None:
+    """OpenBLAS wants a buffer when it is first called; without one scipy's hangs, numpy's ends the process."""
+    script = """
+import numpy as np
+from scipy.linalg import blas
+from functions.store.limits import MIB, process_memory, within
+
+square = np.eye(200) + 0.1
+gib = (process_memory().resident / MIB + 90) / 1024  # less than the buffers take, with the margin
+with within(gib, subject="small"):
+    filled = [np.ones(MIB, np.uint8)]
+    try:
+        while True:
+            filled.append(np.ones(MIB, np.uint8))
+    except MemoryError:
+        filled = filled[2:]
+    assert blas.dtrsv(square, square[0]).shape == (200,)
+    assert np.linalg.solve(square, square[0]).shape == (200,)
+print("done", len(filled))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith("done")
