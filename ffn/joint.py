@@ -104,6 +104,7 @@ class JointEngine(Engine):
         """Ends its thread when all is answered that was asked; nobody may ask any more."""
         self._asking.put(None)
         self._thread.join()
+        self._graphs.clear()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -69,7 +69,7 @@ def perform(task: PlanTask) -> PlanResult:
         step=task.step,
         shards=max(1, min(task.shards, open_units)),
     )
-    if not run.parameters.fan_out.claiming:
+    if not (run.spec.claiming and run.parameters.fan_out.claiming):
         manifest = manifest.model_copy(update={"dealt": dealt(ledger, manifest.shards)})
     document = manifest.to_json()
     path = run.work / "plans" / f"{task.step}-{fingerprint(document)}.json"
@@ -79,7 +79,7 @@ def perform(task: PlanTask) -> PlanResult:
         status="look" if given_up else "ok",
         units=census.units,
         reused=census.units - open_units,
-        figures={"settled": census.settled, "kept": census.kept},
+        figures={"settled": census.settled, "kept": census.kept, "lost": census.lost},
         paths={"manifest": str(path)},
         problems=tuple(told(found) for found in given_up[:MAX_PROBLEMS]),
         problem_count=len(given_up),

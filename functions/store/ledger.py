@@ -69,6 +69,8 @@ class Census:
     """Lots that a worker holds, be it still there or not."""
     kept: int
     """How often units that are not done were put away to be gone on with."""
+    lost: int = 0
+    """Processes that ended with one open unit in a row, of the unit with most: it will be known for it soon."""
 
     @property
     def done(self) -> int:
@@ -196,7 +198,7 @@ class Ledger:
             number = numbering.lot_of(unit)
             if number is not None:
                 loose.setdefault(number, set()).add(unit)
-        settled = kept = held = 0
+        settled = kept = held = lost = 0
         for folder in self.folders():
             for number, listed in self.look(folder).items():
                 if listed.state == "done":
@@ -207,7 +209,15 @@ class Ledger:
                 marked = {unit for unit, s in standings.items() if s.mark} | loose.get(number, set())
                 settled += len(marked | (given_up & set(standings)))
                 kept += sum(standing.kept for standing in standings.values())
-        return Census(units=len(numbering), settled=settled, quarantined=len(given_up), held=held, kept=kept)
+                lost = max([lost, *(s.lost for u, s in standings.items() if u not in marked | given_up)])
+        return Census(
+            units=len(numbering),
+            settled=settled,
+            quarantined=len(given_up),
+            held=held,
+            kept=kept,
+            lost=lost,
+        )
 
     def missing(self) -> Iterator[str]:
         """Planned units that are neither done nor in quarantine, in order."""

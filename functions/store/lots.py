@@ -58,6 +58,8 @@ class Standing:
     """Units that were in progress at most, itself included, in an attempt that nobody has seen the end of."""
     at_most: int | None = None
     """... that may be from now on, since it was among those that ended a process; None: any number."""
+    lost: int = 0
+    """Attempts that ended with their process, since it last got on; or one of them is in progress."""
     kept: int = 0
     """How often it was put away to be gone on with."""
     failures: list[Attempt] = field(default_factory=list)
@@ -112,17 +114,20 @@ class Standing:
         if reached != self.reached:
             self._got_on()
         self.begun += 1
+        self.lost += 1
         self.tries += company == 1
         self.reached, self.company = reached, company
 
     def _survived(self) -> None:
         """The attempt did not end with its process."""
-        self.tries -= self.company == 1
+        if self.company:
+            self.lost -= 1
+            self.tries -= self.company == 1
         self.company = 0
 
     def _got_on(self) -> None:
         """What was held against it counts no longer."""
-        self.tries, self.company, self.at_most = 0, 0, None
+        self.tries, self.lost, self.company, self.at_most = 0, 0, 0, None
 
     def given_up(self, unit: str) -> Quarantined:
         """What is told of a unit that is left alone."""

@@ -38,6 +38,7 @@ def test_units_that_ended_a_process_together_are_tried_in_ever_smaller_company()
         standing.take({"do": "begin", "unit": "u", "reached": "", "company": company})  # and it is killed
         companies.append(company)
     assert companies == [32, 16, 8, 4, 2, 1, 1, 1]
+    assert standing.lost == 8
 
 
 def test_what_got_on_meanwhile_is_no_suspect() -> None:
@@ -58,7 +59,7 @@ def test_an_error_of_its_own_counts_in_company_and_alone_and_a_fault_of_the_work
         standing.take({"do": "fail", "unit": "u", "attempt": attempt})
         standing.take({"do": "begin", "unit": "u", "reached": "", "company": company})
         standing.take({"do": "drop", "unit": "u"})
-    assert (standing.tries, standing.company_at_most(reached="")) == (2, None)
+    assert (standing.tries, standing.lost, standing.company_at_most(reached="")) == (2, 0, None)
 
 
 def test_nobody_is_in_progress_beside_more_than_it_may_be() -> None:
@@ -101,11 +102,14 @@ def test_a_unit_that_ends_its_process_is_put_aside_and_none_of_its_neighbours(tm
     path = tmp_path / "manifest.json"
     write_json(path, manifest.to_json())
     command = [sys.executable, "-m", "tests.functions.crew_process", str(path), str(size), poison]
-    deaths = 0
+    deaths, ledger = 0, ledger_of(manifest)
+    lost = [ledger.census().lost]
     while subprocess.run(command, check=False).returncode:
         deaths += 1
+        lost.append(ledger.census().lost)
         assert deaths <= log2(size) + attempts
-    ledger = ledger_of(manifest)
+    assert lost == list(range(len(lost)))  # each death tells something: the flow plans again
+    assert ledger.census().lost == 0
     (found,) = ledger.quarantined()
     assert (found.unit, found.attempts, found.failures) == (poison, attempts, ())
     assert "ended its worker 2 times, alone" in found.reason
