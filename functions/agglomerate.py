@@ -118,8 +118,8 @@ def sizes_of_all(run: Run) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 
 
 def decision_parameters(run: Run) -> DecisionParameters:
-    """The limits of the run: those of a file of thresholds, with the run's own score if it names one; else the
-    run's own parameters, then the defaults.
+    """The limits of the run: those of a file of thresholds, with the run's own score if it names one; else
+    the run's own parameters, then the defaults.
 
     Raises:
         ModelError: the thresholds were chosen for another network.

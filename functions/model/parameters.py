@@ -299,8 +299,7 @@ class AgglomerateParameters(Document):
     def _one_rule(self) -> AgglomerateParameters:
         if self.seeds is not None and self.thresholds is not None:
             raise ValueError(
-                f"seeds: {self.seeds} is given beside thresholds, a file that says which, and the score for it;"
-                " set one of them to none"
+                f"seeds: {self.seeds} is given beside thresholds, a file that says which; set either to none"
             )
         return self
 

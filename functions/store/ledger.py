@@ -70,7 +70,7 @@ class Census:
     kept: int
     """How often units that are not done were put away to be gone on with."""
     lost: int = 0
-    """Processes that ended with one open unit in a row, of the unit with most: it will be known for it soon."""
+    """Processes that ended with one open unit in a row; of the unit with most, soon to be known for it."""
 
     @property
     def done(self) -> int:
