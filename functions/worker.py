@@ -221,9 +221,8 @@ class Worker:
             company = self._company.enter(at_most, stop=self._full)
             if not company:
                 return None
-            beside = 0 if following is None else 1
-            claim.begin(unit, reached=reached, company=company + beside)
             try:
+                claim.begin(unit, reached=reached, company=company + (following is not None))
                 return self._begun(claim, unit, following, crowded=company > 1)
             except _Crowded:
                 self._company.halve(company)
