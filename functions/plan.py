@@ -55,8 +55,7 @@ def perform(task: PlanTask) -> PlanResult:
     run = Run(task.run)
     if run.spec.sentinel_path.exists():
         raise TaskError(f"{task.step}: cancelled", remedy="start the run again to go on")
-    for upstream in UPSTREAM[task.step]:
-        require_done(run, upstream)
+    require_upstream(run, task.step)
     require_room(run, task.step)
     ledger, census = numbered(run, task.step, shards=task.shards)
     given_up = retried(run, ledger)
@@ -90,6 +89,24 @@ def perform(task: PlanTask) -> PlanResult:
             for shard in range(manifest.shards)
         ),
     )
+
+
+def require_upstream(run: Run, step: FanOutName) -> None:
+    """Check that the steps which a step reads are finished.
+
+    Raises:
+        UpstreamError: one is not. Where its results turned out to be damaged, units of `step` may have been
+            put aside for it, and are to be tried again.
+    """
+    for upstream in UPSTREAM[step]:
+        try:
+            require_done(run, upstream)
+        except UpstreamError as error:
+            if not run.board(step).ledger.quarantined():
+                raise
+            message = str(error).removesuffix(f"; {error.remedy}")
+            remedy = f"{error.remedy}, with --retry-quarantined: units of {step} were put aside meanwhile"
+            raise UpstreamError(message, remedy=remedy) from error
 
 
 def unit_ids(run: Run, step: FanOutName) -> list[str]:

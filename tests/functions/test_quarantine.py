@@ -94,6 +94,25 @@ def test_a_unit_that_later_steps_need_stops_them(tmp_path) -> None:
         require_done(run, "match")
 
 
+def test_a_step_whose_units_were_put_aside_for_what_it_reads_says_how_to_try_them_again(
+    tmp_path, monkeypatch
+) -> None:
+    run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL)
+    unit = unit_ids(run, "segment")[0]
+    monkeypatch.setattr("functions.align_render.units", lambda _: ["z00003"])
+    with pytest.raises(
+        UpstreamError, match=r"align_render: 1 units .*z00003.*start the run at align_render$"
+    ):
+        perform(PlanTask(run=run.spec, step="segment", function_id="f"))
+    ledger = run.cell("segment").ledger
+    ledger.number([unit], size=1)
+    claim = ledger.lot(0).take_next(myself())
+    claim.begin(unit)
+    ledger.tell_quarantine(claim.standing(unit).given_up(unit))
+    with pytest.raises(UpstreamError, match=r"start the run at align_render, with --retry-quarantined"):
+        perform(PlanTask(run=run.spec, step="segment", function_id="f"))
+
+
 def test_a_subvolume_without_tissue_is_marked_at_once_and_costs_no_labels(tmp_path, monkeypatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("there is nothing to flood")
