@@ -146,10 +146,11 @@ def count_units(run: Run, step: FanOutName) -> Census:
 
 
 def retried(run: Run, ledger: Ledger) -> list[Quarantined]:
-    """The units in quarantine, after those that the run asks for were let out of it."""
+    """The units in quarantine, after those that the run asks for were let out of it; with them those on the
+    way there, whose last attempt was cut short."""
     if run.spec.retry is not None:
-        for found in ledger.quarantined():
-            ledger.void(found.unit, why=run.spec.retry)
+        for unit in [*(found.unit for found in ledger.quarantined()), *ledger.suspects()]:
+            ledger.void(unit, why=run.spec.retry)
     return ledger.quarantined()
 
 
