@@ -25,6 +25,10 @@ class Graphs:
         graph.replay()
         return answer
 
+    def clear(self) -> None:
+        """Gives the memory of all that was captured back; nobody may wait for an answer any more."""
+        self._captured.clear()
+
     def _capture(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         aside = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(x.device))

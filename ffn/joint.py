@@ -70,7 +70,7 @@ class Seat:
 
 
 class JointEngine(Engine):
-    """An `Engine` in a thread of its own, for any number of seats; a context, or begun by `start` for good.
+    """An `Engine` in a thread of its own, for any number of seats; a context, or from `start` to `stop`.
 
     Up to `batch` fields of view go through the network at once: those that wait, rounded up to a power of two
     so that it sees few shapes.
@@ -96,9 +96,15 @@ class JointEngine(Engine):
         self._thread = threading.Thread(target=self._serve, name="ffn-network", daemon=True)
 
     def start(self) -> Self:
-        """Begins its thread, which ends with the context, or with the process."""
+        """Begins its thread, which ends with `stop`, or with the process."""
         self._thread.start()
         return self
+
+    def stop(self) -> None:
+        """Ends its thread when all is answered that was asked; nobody may ask any more."""
+        self._asking.put(None)
+        self._thread.join()
+        self._graphs.clear()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -106,8 +112,7 @@ class JointEngine(Engine):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._asking.put(None)
-        self._thread.join()
+        self.stop()
 
     def seat(self) -> Seat:
         """A new seat, for one thread."""

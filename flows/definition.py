@@ -202,7 +202,8 @@ def _single(step: str, following: str) -> States:
 def _fan_out(step: str, following: str) -> States:
     plan = FIRST_STATES[step]
     name = plan.removeprefix("Plan")
-    before = "[getattr('round.step'), getattr('round.settled'), getattr('round.kept')]"
+    before = "[getattr('round.step'), getattr('round.settled'), getattr('round.kept'), getattr('round.lost')]"
+    now = f"['{step}', {PLANNED}.settled, {PLANNED}.kept, {PLANNED}.lost]"
     task = {
         "run.$": "$.input.run",
         "step": step,
@@ -222,7 +223,8 @@ def _fan_out(step: str, following: str) -> States:
                 "step": step,
                 "settled.=": f"{PLANNED}.settled",
                 "kept.=": f"{PLANNED}.kept",
-                "stuck.=": f"{before} == ['{step}', {PLANNED}.settled, {PLANNED}.kept]",
+                "lost.=": f"{PLANNED}.lost",
+                "stuck.=": f"{before} == {now}",
             },
             result_path="$.round",
             then=f"{name}RoundDone",

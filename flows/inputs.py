@@ -215,7 +215,8 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
             work=str(scratch / "work"),
             acquisition=str(scratch / "raw" if described is None else scratch),
             documents=described,
-            parameters=_shared_as_the_site_allows(request.all_parameters, site),
+            parameters=request.all_parameters,
+            claiming=site.claiming,
             retry=str(uuid.uuid4()) if request.retry_quarantined else None,
             memory_gib=site.memory_gib if request.memory_gib is None else request.memory_gib,
         ),
@@ -240,14 +241,6 @@ def build_input(request: RunRequest, site: Site, *, functions: dict[str, str]) -
     payload = document.model_dump(mode="json")
     absent = [name for name in ("search", "permission") if payload[name] is None]
     return {"input": {key: value for key, value in payload.items() if key not in absent}}
-
-
-def _shared_as_the_site_allows(parameters: Parameters, site: Site) -> Parameters:
-    """Where a site's file system cannot be claimed on, units are dealt out."""
-    if site.claiming:
-        return parameters
-    sharing = parameters.fan_out.model_copy(update={"claiming": False})
-    return parameters.model_copy(update={"fan_out": sharing})
 
 
 def _documents(

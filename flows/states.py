@@ -77,7 +77,8 @@ def fan_out_verdict(step: str, *, results: str, then: str) -> State:
     """
     left = f"[r['left'] for r in {results}]"
     silent = "units are left, and no worker got any further; read what the workers logged, then rerun"
-    claiming = "getattr('input.run.parameters.fan_out.claiming', True)"
+    asked = "getattr('input.run.parameters.fan_out.claiming', True)"
+    claiming = f"({asked} if getattr('input.run.claiming', True) else False)"
     unfinished = f"0 not in {left} if {claiming} else [n for n in {left} if n > 0] != []"
     return expression(
         {"step": step, **_judged(step, results, otherwise=silent), "unfinished.=": unfinished},

@@ -111,14 +111,15 @@ def sizes_of_all(run: Run) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 
 
 def decision_parameters(run: Run) -> DecisionParameters:
-    """The limits of the run: its own parameters, then a file of thresholds, then the defaults.
+    """The limits of the run: those of a file of thresholds, with the run's own score if it names one; else
+    the run's own parameters, then the defaults.
 
     Raises:
         ModelError: the thresholds were chosen for another network.
     """
     p, path = run.parameters.agglomerate, run.thresholds_path
     seeds, score = p.seeds, p.min_score
-    if seeds is None and path is not None:
+    if path is not None:
         chosen = read_thresholds(path)
         if chosen.model_sha256 != sha256_file(run.model_path):
             raise ModelError(

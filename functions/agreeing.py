@@ -19,6 +19,7 @@ from functions.agglomeration.consensus import ConsensusParameters, consensus
 from functions.budget import subvolumes_at_once
 from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX
+from functions.model.parameters import SegmentParameters
 from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter, not_kept
 from functions.store.progress import ProgressFile
 from functions.store.run import Run
@@ -29,14 +30,22 @@ FILL_VOXELS = 2
 COUNTS = tuple(f.name for f in fields(Flooded) if f.name not in ("labels", "problems"))
 
 
+def parameters_of(run: Run) -> SegmentParameters:
+    """A run's own, with as many subvolumes at once as its workers have room for.
+
+    Raises:
+        ModelError: no such device.
+    """
+    return run.parameters.segment.model_copy(update={"at_once": subvolumes_at_once(run)})
+
+
 def segmenter_of(run: Run, unit: str) -> FfnSegmenter | AgreeingSegmenter:
     """What segments a subvolume of this run under its parameters.
 
     Raises:
         ModelError: not a model, no such device, or a precision that nobody has passed.
     """
-    at_once = subvolumes_at_once(run)  # which may be fewer than its parameters say
-    cell, p = run.cell("segment"), run.parameters.segment.model_copy(update={"at_once": at_once})
+    cell, p = run.cell("segment"), parameters_of(run)
     first = FfnSegmenter(run.model_path, p, progress=ProgressFile.of(cell, unit), stop=run.stop)
     if not p.consensus_orders:
         return first

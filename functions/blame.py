@@ -7,6 +7,7 @@ would put all of them into quarantine.
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
 
 from functions.model.errors import AcquisitionError, PetavoxelError, VolumeError
@@ -24,6 +25,12 @@ SITE_ERRORS = {
     errno.ENOTCONN: "have scratch mounted anew on this node",
 }
 TRACEBACK_CHARACTERS = 8000
+ACCELERATOR_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How libraries below torch say it."""
+SMALLER = (
+    "set segment.at_once, segment.batch or segment.subvolume_zyx_px smaller, or have fewer workers share the"
+    " accelerator"
+)
 
 
 def remedy_of(error: Exception, *, expendable: bool) -> str | None:
@@ -32,6 +39,8 @@ def remedy_of(error: Exception, *, expendable: bool) -> str | None:
     `expendable`: whether the steps behind live without the unit. What a unit reads may be damaged (a chunk, a
     tile): then it is its fault if it can be left out, and else a person has to mend it, at once.
     """
+    if is_accelerator_full(error):
+        return SMALLER
     if isinstance(error, PetavoxelError):
         its_data = isinstance(error, (VolumeError, AcquisitionError))
         return None if expendable and its_data else ""  # its text ends with the remedy
@@ -40,6 +49,20 @@ def remedy_of(error: Exception, *, expendable: bool) -> str | None:
     if isinstance(error, OSError) and error.errno in SITE_ERRORS:
         return SITE_ERRORS[error.errno]
     return None
+
+
+def is_accelerator_full(error: BaseException) -> bool:
+    """Whether an accelerator's memory was refused, now or in what led to this error: the end of a graph's
+    capture hides what ended it. torch is not loaded to ask: without it nobody raised that."""
+    torch = sys.modules.get("torch")
+    seen: BaseException | None = error
+    while seen is not None:
+        if torch is not None and isinstance(seen, torch.OutOfMemoryError):
+            return True
+        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in ACCELERATOR_FULL):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def attempt_of(error: Exception, *, worker: str) -> Attempt:

@@ -26,6 +26,7 @@ import numpy as np
 
 from ffn.masks import Masks
 from functions import segment
+from functions.agreeing import parameters_of
 from functions.model.errors import TaskError
 from functions.segmenters import FfnSegmenter, Segmenter
 from functions.shown import read
@@ -140,7 +141,7 @@ def calibrate(
 
 def _warm_up(run: Run, unit: str, segmenter: Segmenter | None) -> None:
     """What a worker does once, so that the first sample does not pay for it: imports, weights, kernels."""
-    segmenter = segmenter or FfnSegmenter(run.model_path, run.parameters.segment)  # the process keeps it
+    segmenter = segmenter or FfnSegmenter(run.model_path, parameters_of(run))  # the process keeps it
     image, _, _ = read(run, grid_of(run).get(unit).read)
     little = np.resize(image, [4 * radius + 1 for radius in segmenter.radius_zyx])
     segmenter(little, Masks())

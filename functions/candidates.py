@@ -16,6 +16,7 @@ from ffn.candidates import Contact, find_contacts
 from functions.agglomeration.blocks import Hierarchy
 from functions.model.geometry import Box
 from functions.model.parameters import CandidatesParameters
+from functions.store.aligned import read_aligned
 from functions.store.cells import UnitReport
 from functions.store.edges import SIZE, block_of, blocks_of, pack_points, points_path, sizes_path
 from functions.store.equalities import CANDIDATE, candidate_path, read_leaf_zyx, read_records, write_records
@@ -44,7 +45,7 @@ def compute(run: Run, unit: str) -> UnitReport:
         labels,
         voxel_size_zyx_nm=voxel_nm,
         max_distance_nm=near_nm,
-        image=Volume.open(run.work, run.aligned.volume).read(box),
+        image=read_aligned(run, "image", box),
         core=core.relative_to(box).slices,
         min_voxels=p.min_voxels,
     )

@@ -1,8 +1,8 @@
 """A crew: several workers in threads of one process, for a step whose units go better side by side.
 
 Each claims, settles and hands on by itself, as workers in processes of their own do; what they share is what
-a process has once, such as the network on its accelerator. The first whose own fault, or the site's, an
-error is has the others put away what they have in hand.
+a process has once, such as the network on its accelerator, and its end (`functions.company`). The first whose
+own fault, or the site's, an error is has the others put away what they have in hand.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+from functions.company import Company
 from functions.stopping import Stopping
 from functions.store.limits import within
 from functions.store.marks import Mark
@@ -27,9 +28,18 @@ class Crew:
         self, manifest: ShardManifest, shard: int, module: Any, *, stopping: Stopping, run: Run, size: int
     ) -> None:
         self._stopping, self._memory_gib = stopping, run.spec.memory_gib
-        failed: set[str] = set()  # one device: when it is sick, no seat alone would see so many fail
+        self._size, self._company = size, Company(size)
         self._workers = [
-            Worker(manifest, shard, module, stopping=stopping, run=run, seat=seat, seats=size, failed=failed)
+            Worker(
+                manifest,
+                shard,
+                module,
+                stopping=stopping,
+                run=run,
+                seat=seat,
+                seats=size,
+                company=self._company,
+            )
             for seat in range(size)
         ]
         self.expendable = self._workers[0].expendable
@@ -64,6 +74,8 @@ class Crew:
                     if thread.ident is not None:
                         thread.join()
         self.account.merge([worker.account for worker in self._workers])
+        if self._company.size < self._size:
+            self.account.crowded = (self._size, self._company.size)
         if faults:
             raise faults[0]
 

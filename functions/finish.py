@@ -10,6 +10,7 @@ of relabel, and edges.csv what joins them; else the last two are not there.
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from functions.publication import (
     rocrate,
     sections,
 )
+from functions.store.aligned import read_aligned
 from functions.store.artefacts import open_artefacts
 from functions.store.cells import Cell, UnitReport, result_of_unit
 from functions.store.edges import edges_path, read_mapping
@@ -116,10 +118,10 @@ def compute(run: Run, cell: Cell) -> UnitReport:
 def _write_volume(run: Run, path: Path) -> facts.LabelCount:
     """Image, labels and artefact codes with their levels."""
     p, mapping = run.parameters.finish, read_mapping(run)
-    image, labels, codes = run.aligned.volume, prepared_labels(run), open_artefacts(run)
+    image, labels, codes = run.aligned.volume, prepared_labels(run), open_artefacts(run).ref
     omezarr.write_image(
         path,
-        read=Volume.open(run.work, image).read,
+        read=partial(read_aligned, run, "image"),
         shape_zyx=image.shape_zyx,
         voxel_size_zyx_nm=image.voxel_size_zyx_nm,
         name=p.title or run.manifest.acquisition.id,
@@ -144,9 +146,9 @@ def _write_volume(run: Run, path: Path) -> facts.LabelCount:
         )
     omezarr.write_labels(
         path,
-        read=codes.read,
+        read=partial(read_aligned, run, "artefacts"),
         shape_zyx=image.shape_zyx,
-        dtype=codes.ref.dtype,
+        dtype=codes.dtype,
         voxel_size_zyx_nm=image.voxel_size_zyx_nm,
         name=omezarr.ARTEFACTS,
         pooling="max",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from ffn.checkpoint import Model
     from ffn.config import InferenceConfig
     from ffn.engine import Precision
-    from ffn.joint import JointEngine
+    from ffn.joint import JointEngine, Seat
 
 AT_ONCE = 32
 """Subvolumes that a worker floods at once on an accelerator."""
@@ -110,22 +112,57 @@ _SHARED = RLock()
 """Held while the process's model or network is looked up, so that threads do not each load one."""
 
 
-def network_shared(path: Path, device: torch.device, precision: Precision, batch: int) -> JointEngine:
-    """The network at which the threads of this process meet; its own thread ends with the process.
+@dataclass(slots=True, eq=False)
+class _Table:
+    """A network at which threads meet, and how many of them are there."""
+
+    key: tuple[Path, int, torch.device, Precision, int]
+    engine: JointEngine
+    seats: int = 0
+
+
+_table: _Table | None = None
+"""The process's network: the one that was asked for last."""
+
+
+@contextmanager
+def seat_shared(path: Path, device: torch.device, precision: Precision, batch: int) -> Iterator[Seat]:
+    """A seat at the network at which the threads of this process meet.
+
+    The network stays for the next, until another one is asked for: then its thread and its memory go, once
+    the last seat at it is left.
 
     Raises:
         ModelError: the file is missing or not a model.
     """
     with _SHARED:
-        return _network(path, path.stat().st_mtime_ns, device, precision, batch)
+        table = _table_of(path, device, precision, batch)
+        table.seats += 1
+    try:
+        yield table.engine.seat()
+    finally:
+        with _SHARED:
+            table.seats -= 1
+            _close_unless_wanted(table)
 
 
-@lru_cache(maxsize=1)
-def _network(
-    path: Path, _changed: int, device: torch.device, precision: Precision, batch: int
-) -> JointEngine:
+def _table_of(path: Path, device: torch.device, precision: Precision, batch: int) -> _Table:
     from ffn.joint import JointEngine
 
+    global _table
     model = load(path)
-    engine = JointEngine(model.network, model.normalisation, device=device, batch=batch, precision=precision)
-    return engine.start()
+    key = (path, path.stat().st_mtime_ns, device, precision, batch)
+    if _table is not None and _table.key != key:
+        old, _table = _table, None
+        _close_unless_wanted(old)  # first, so that both need not fit the device
+    if _table is None:
+        engine = JointEngine(
+            model.network, model.normalisation, device=device, batch=batch, precision=precision
+        )
+        _table = _Table(key=key, engine=engine.start())
+    return _table
+
+
+def _close_unless_wanted(table: _Table) -> None:
+    if table is not _table and not table.seats:
+        table.engine.stop()

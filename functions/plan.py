@@ -55,8 +55,7 @@ def perform(task: PlanTask) -> PlanResult:
     run = Run(task.run)
     if run.spec.sentinel_path.exists():
         raise TaskError(f"{task.step}: cancelled", remedy="start the run again to go on")
-    for upstream in UPSTREAM[task.step]:
-        require_done(run, upstream)
+    require_upstream(run, task.step)
     require_room(run, task.step)
     ledger, census = numbered(run, task.step, shards=task.shards)
     given_up = retried(run, ledger)
@@ -69,7 +68,7 @@ def perform(task: PlanTask) -> PlanResult:
         step=task.step,
         shards=max(1, min(task.shards, open_units)),
     )
-    if not run.parameters.fan_out.claiming:
+    if not (run.spec.claiming and run.parameters.fan_out.claiming):
         manifest = manifest.model_copy(update={"dealt": dealt(ledger, manifest.shards)})
     document = manifest.to_json()
     path = run.work / "plans" / f"{task.step}-{fingerprint(document)}.json"
@@ -79,7 +78,7 @@ def perform(task: PlanTask) -> PlanResult:
         status="look" if given_up else "ok",
         units=census.units,
         reused=census.units - open_units,
-        figures={"settled": census.settled, "kept": census.kept},
+        figures={"settled": census.settled, "kept": census.kept, "lost": census.lost},
         paths={"manifest": str(path)},
         problems=tuple(told(found) for found in given_up[:MAX_PROBLEMS]),
         problem_count=len(given_up),
@@ -90,6 +89,24 @@ def perform(task: PlanTask) -> PlanResult:
             for shard in range(manifest.shards)
         ),
     )
+
+
+def require_upstream(run: Run, step: FanOutName) -> None:
+    """Check that the steps which a step reads are finished.
+
+    Raises:
+        UpstreamError: one is not. Where its results turned out to be damaged, units of `step` may have been
+            put aside for it, and are to be tried again.
+    """
+    for upstream in UPSTREAM[step]:
+        try:
+            require_done(run, upstream)
+        except UpstreamError as error:
+            if not run.board(step).ledger.quarantined():
+                raise
+            message = str(error).removesuffix(f"; {error.remedy}")
+            remedy = f"{error.remedy}, with --retry-quarantined: units of {step} were put aside meanwhile"
+            raise UpstreamError(message, remedy=remedy) from error
 
 
 def unit_ids(run: Run, step: FanOutName) -> list[str]:
@@ -129,10 +146,11 @@ def count_units(run: Run, step: FanOutName) -> Census:
 
 
 def retried(run: Run, ledger: Ledger) -> list[Quarantined]:
-    """The units in quarantine, after those that the run asks for were let out of it."""
+    """The units in quarantine, after those that the run asks for were let out of it; with them those on the
+    way there, whose last attempt was cut short."""
     if run.spec.retry is not None:
-        for found in ledger.quarantined():
-            ledger.void(found.unit, why=run.spec.retry)
+        for unit in [*(found.unit for found in ledger.quarantined()), *ledger.suspects()]:
+            ledger.void(unit, why=run.spec.retry)
     return ledger.quarantined()
 
 

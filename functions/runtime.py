@@ -143,6 +143,9 @@ class Answer:
         figures = {"kept": float(account.kept)} if account.kept else {}
         if account.voxels and account.seconds:
             figures["mvoxel_per_h"] = float(f"{account.voxels / account.seconds * 0.0036:.4g}")
+        if account.crowded:
+            self._problems.insert(0, _shortened(_crowded(*account.crowded)))
+            self._statuses.add("look")
         given_up = account.quarantined
         if given_up:
             problem = Problem(code="quarantined", subject=given_up[0], remedy=RETRY)
@@ -156,9 +159,18 @@ class Answer:
             computed=account.computed,
             figures=figures,
             problems=tuple(self._problems[:1]),
-            problem_count=self._count + len(given_up),
+            problem_count=self._count + len(given_up) + bool(account.crowded),
             left=left,
         )
+
+
+def _crowded(wanted: int, had_room: int) -> Problem:
+    """What is told of an accelerator that had no memory for as many units at once as it was to take."""
+    return Problem(
+        code="accelerator_full",
+        subject=f"accelerator full with {wanted} at once; went on with {had_room}",
+        remedy=f"set segment.at_once={had_room}",
+    )
 
 
 SUMMED = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict
@@ -15,7 +15,7 @@ from ffn.masks import Masks
 from functions.model.errors import ModelError, VolumeError
 from functions.model.geometry import ZYX
 from functions.model.parameters import SeedOrder, SegmentParameters
-from functions.networks import choose, config_of, count_at_once, load, network_shared, place
+from functions.networks import choose, config_of, count_at_once, load, place, seat_shared
 from functions.store.progress import Drained, ProgressFile
 from functions.store.verdicts import find_verdict
 from functions.tasks import Problem
@@ -232,16 +232,17 @@ class FfnSegmenter:
 
         parameters = self._parameters
         if self._batch is None or self._shares:
-            return segment(
-                image,
-                **self._network,
-                mask=masks,
-                engine=self._seat() if self._shares else None,
-                resume=resume,
-                on_checkpoint=None if progress is None else keep,
-                checkpoint_seconds=parameters.checkpoint_seconds,
-                checkpoint_now=self._stop,
-            )
+            with self._seat() as seat:
+                return segment(
+                    image,
+                    **self._network,
+                    mask=masks,
+                    engine=seat,
+                    resume=resume,
+                    on_checkpoint=None if progress is None else keep,
+                    checkpoint_seconds=parameters.checkpoint_seconds,
+                    checkpoint_now=self._stop,
+                )
         (found,) = segment_many(
             [image],
             **self._network,
@@ -255,10 +256,12 @@ class FfnSegmenter:
         )
         return found
 
-    def _seat(self) -> Seat:
-        """A place at the process's network."""
+    def _seat(self) -> AbstractContextManager[Seat | None]:
+        """A place at the process's network, where several subvolumes meet at it."""
+        if not self._shares:
+            return nullcontext()
         batch = self._batch or count_at_once(self._parameters)
-        return network_shared(self._path, self._device, self._parameters.precision, batch).seat()
+        return seat_shared(self._path, self._device, self._parameters.precision, batch)
 
     def _resume(self, problems: list[Problem]) -> Snapshot | None:
         """How far an earlier process got; nothing when that cannot be read."""

@@ -17,10 +17,9 @@ from functions.model.artefacts import NAMES, RESIN
 from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX, Box
 from functions.model.parameters import SegmentParameters
-from functions.store.artefacts import Codes, open_artefacts
+from functions.store.aligned import read_aligned
+from functions.store.artefacts import Codes
 from functions.store.run import Run
-from functions.store.transforms import aligned_volume_ref
-from functions.store.volumes import Volume
 
 Value = TypeVar("Value", bound=np.generic)
 Image = NDArray[np.uint8]
@@ -35,8 +34,8 @@ def read(run: Run, box: Box) -> tuple[Image, Mask, Codes]:
         VolumeError: an array is missing or of an older version, or the image is not of 8 bits.
     """
     tissue = read_tissue(run, box)
-    image = np.asarray(Volume.open(run.work, run.aligned.volume).read(box), np.uint8)
-    return image, tissue, np.asarray(open_artefacts(run).read(box), np.uint8)
+    image = np.asarray(read_aligned(run, "image", box), np.uint8)
+    return image, tissue, np.asarray(read_aligned(run, "artefacts", box), np.uint8)
 
 
 def read_tissue(run: Run, box: Box) -> Mask:
@@ -50,7 +49,7 @@ def read_tissue(run: Run, box: Box) -> Mask:
         raise VolumeError(
             f"{ref.path}: {ref.dtype}, the network reads uint8", remedy="start the run at stitch"
         )
-    return Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(box).astype(bool)
+    return read_aligned(run, "mask", box).astype(bool)
 
 
 def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:

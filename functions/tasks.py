@@ -48,6 +48,8 @@ class RunSpec(Document):
     memory_gib: MemoryGib | None = None
     """Memory of a worker that a unit of work may fill, interpreter and libraries with it; None: no limit.
     Results do not depend on it."""
+    claiming: bool = True
+    """Whether the site lets workers claim units; else they are dealt out, as by `fan_out.claiming=false`."""
     sentinel: Annotated[str, Field(pattern=r"^CANCEL(-[0-9a-f-]{36})?$")] = "CANCEL"
     """File of the work root that asks this run's shards to stop; other runs of the acquisition go on."""
 

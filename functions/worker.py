@@ -5,7 +5,8 @@
                                         ├─ failed: the worker's fault, which ends with a remedy
                                         └─ drained: put away in the middle, handed on
 
-Deals one unit at a time: what a killed worker loses is that unit, since its last checkpoint.
+Deals one unit at a time: what a killed worker loses is that unit, since its last checkpoint. Whoever
+shares its process loses theirs, too: `functions.company` has it found out whose fault that was.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from functions.blame import SITE_ERRORS, attempt_of, remedy_of
+from functions.blame import SITE_ERRORS, attempt_of, is_accelerator_full, remedy_of
 from functions.budget import has_room_for_two
 from functions.claiming import Claims, dealt_claims
+from functions.company import Company
 from functions.model.errors import PetavoxelError, WorkerError
 from functions.overlap import Lane
 from functions.stopping import Stopping
@@ -34,6 +36,10 @@ from functions.tasks import FanOutName, ShardManifest
 
 FAILURES_IN_A_ROW = 10
 """So many units that failed one after the other are not all poison: the worker is."""
+
+
+class _Crowded(Exception):  # noqa: N818 - not an error: the unit goes on in smaller company
+    """An accelerator had no memory left for all units that are in progress."""
 
 
 class StepModule(Protocol):
@@ -59,6 +65,8 @@ class Account:
     seconds: float = 0.0
     kept: int = 0
     quarantined: list[str] = field(default_factory=list)
+    crowded: tuple[int, int] | None = None
+    """Units at once that an accelerator had no memory for, and those that it had."""
 
     def add(self, mark: Mark) -> None:
         """Count a computed unit."""
@@ -93,7 +101,7 @@ class Worker:
         run: Run,
         seat: int = 0,
         seats: int = 1,
-        failed: set[str] | None = None,
+        company: Company | None = None,
     ) -> None:
         self.step: FanOutName = manifest.step
         self.run, self.account = run, Account()
@@ -104,7 +112,7 @@ class Worker:
         self._board = run.board(manifest.step)
         self._ledger = self._board.ledger
         self._owner = myself()
-        self._failed = set[str]() if failed is None else failed
+        self._company = company or Company(1)
         self._refused: set[int] = set()
         self._lane: Lane[UnitReport] | None = None
 
@@ -179,7 +187,7 @@ class Worker:
         assert numbering is not None
         singles = self._ledger.has_singles
         settled = True
-        units = list(numbering.units(number))
+        units = sorted(numbering.units(number), key=lambda unit: claim.standing(unit).suspect)
         for unit, following in zip(units, [*units[1:], None], strict=True):
             if claim.standing(unit).settled or (singles and self._ledger.single_settled(unit)):
                 continue
@@ -201,11 +209,28 @@ class Worker:
             claim.finish()
 
     def _attempt(self, claim: Claim, unit: str, following: str | None) -> Mark | None:
-        """Compute a unit, and begin to read the following one; None when it failed, or was put away."""
+        """Compute a unit, and begin to read the following one; None when it failed, or was put away.
+
+        Again, in smaller company, while an accelerator has no room for all that are in progress.
+        """
         if following is not None and not self._may_read_ahead(claim, unit, following):
             following = None
-        reached = self._module.reached(self.run, unit) if hasattr(self._module, "reached") else ""
-        claim.begin(unit, reached=reached)
+        while True:
+            reached = self._module.reached(self.run, unit) if hasattr(self._module, "reached") else ""
+            at_most = claim.standing(unit).company_at_most(reached=reached)
+            company = self._company.enter(at_most, stop=self._full)
+            if not company:
+                return None
+            try:
+                claim.begin(unit, reached=reached, company=company + (following is not None))
+                return self._begun(claim, unit, following, crowded=company > 1)
+            except _Crowded:
+                self._company.halve(company)
+            finally:
+                self._company.leave(company)
+
+    def _begun(self, claim: Claim, unit: str, following: str | None, *, crowded: bool) -> Mark | None:
+        """The end of an attempt; `crowded`: others may be in progress, and give way."""
         self._beat.tell(unit=unit)
         try:
             mark, now = self._computed(unit, following)
@@ -214,9 +239,12 @@ class Worker:
             self.account.kept += 1
             return None
         except Exception as error:
+            if crowded and is_accelerator_full(error):
+                claim.drop(unit)
+                raise _Crowded from error
             self._failure(claim, unit, error)
             return None
-        self._failed.clear()
+        self._company.failed.clear()
         if mark.status == "failed":  # an expected failure: not this run's to mend
             claim.drop(unit)
             return mark
@@ -228,11 +256,11 @@ class Worker:
         return mark
 
     def _may_read_ahead(self, claim: Claim, unit: str, following: str) -> bool:
-        """Whether a unit may be begun beside another. One that ends its process would be held against the
-        other, so what was tried in vain before is computed alone."""
+        """Whether a unit is begun beside another: not one that may have ended its process, nor beside it."""
+        if self._lane is None or claim.standing(unit).suspect or claim.standing(following).suspect:
+            return False
         settled = claim.standing(following).settled or self._ledger.single_settled(following)
-        tried = claim.standing(unit).tries or claim.standing(following).tries
-        return not (settled or tried or self._full())
+        return not (settled or self._full())
 
     def _computed(self, unit: str, following: str | None) -> tuple[Mark, bool]:
         """The mark of a unit, and whether it was computed now: an earlier run may have left it in the unit's
@@ -263,10 +291,11 @@ class Worker:
         claim.fail(unit, attempt_of(error, worker=f"{self._owner.host} {self._owner.pid}"))
         if claim.standing(unit).tries >= self.run.parameters.fan_out.max_attempts:
             self._quarantine(claim, unit)
-        self._failed.add(unit)
-        if len(self._failed) >= FAILURES_IN_A_ROW:
+        failed = self._company.failed
+        failed.add(unit)
+        if len(failed) >= FAILURES_IN_A_ROW:
             raise WorkerError(
-                f"{len(self._failed)} units failed one after the other on {self._owner.host},"
+                f"{len(failed)} units failed one after the other on {self._owner.host},"
                 f" the last, {unit}, with {type(error).__name__}: {error}",
                 remedy="look at that node and its environment, then run again",
             ) from error

@@ -277,10 +277,11 @@ class AgglomerateParameters(Document):
 
     seeds: Literal["both", "either"] | None = None
     """Whether both objects, flooded from either of the pair, have to find both of the pair again, or one is
-    enough. None takes it, and `min_score` with it, from `thresholds`, or `either`."""
+    enough. None takes it, and `min_score` with it, from `thresholds`, or `either`; not given beside that."""
     min_score: Fraction | None = None
     """With `either`: share of each of the pair that the better object finds again; None is .6. With `both`:
-    Jaccard index of the two objects; None is .8. Above, the pair is one object."""
+    Jaccard index of the two objects; None is .8. Above, the pair is one object. Goes before that of
+    `thresholds`."""
     thresholds: str | None = None
     """Path of what `petavoxel model evaluate --edges` chose on ground truth, readable at the site."""
     min_recovered: Fraction = 0.6
@@ -293,6 +294,14 @@ class AgglomerateParameters(Document):
     """Of both, near the decision point: shares of a few voxels say nothing."""
     min_bridge_voxels: Pixels = 1000
     """A smaller object joins one partner only, its best."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> AgglomerateParameters:
+        if self.seeds is not None and self.thresholds is not None:
+            raise ValueError(
+                f"seeds: {self.seeds} is given beside thresholds, a file that says which; set either to none"
+            )
+        return self
 
 
 class FinishParameters(Document):

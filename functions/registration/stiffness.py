@@ -113,5 +113,5 @@ def _log_evidence(
     factor = factorised(normal + prior.of(tiles))
     rest = max(0.0, square - float((right * factor.solve(right)).sum()))
     noise = max(1.0, rest / (2 * rows))  # a variance, both axes; times the stated one
-    fit = -rows * np.log(noise) - rest / (2.0 * noise)
+    fit = -rows * float(np.log(noise)) - rest / (2.0 * noise)
     return fit + prior.log_determinant(tiles) - float(np.log(np.abs(factor.U.diagonal())).sum())

@@ -69,6 +69,8 @@ class Census:
     """Lots that a worker holds, be it still there or not."""
     kept: int
     """How often units that are not done were put away to be gone on with."""
+    lost: int = 0
+    """Processes that ended with one open unit in a row; of the unit with most, soon to be known for it."""
 
     @property
     def done(self) -> int:
@@ -147,13 +149,13 @@ class Ledger:
     def void(self, unit: str, *, why: str = "") -> None:
         """Have a settled unit computed again: its mark, or its quarantine, counts no longer.
 
-        `why` names what asks for it: what has the same name and comes later asks in vain.
+        `why` names what asks for it: what has the same name and comes later asks in vain. It also has what is
+        held against a unit that is not settled count no longer.
         """
         standings = self.standings(unit)
         told = self.quarantine_path(unit).exists()  # also where a full disk did not take the record behind it
-        if not (told or any(s.settled for s in standings)) or any(
-            why and why in s.retried for s in standings
-        ):
+        held = told or any(s.settled or (why and s.suspect) for s in standings)
+        if not held or any(why and why in s.retried for s in standings):
             return
         for lot in self.lots_of(unit):
             if lot.epochs():  # a lot is settled also by what a unit has done by itself
@@ -196,7 +198,7 @@ class Ledger:
             number = numbering.lot_of(unit)
             if number is not None:
                 loose.setdefault(number, set()).add(unit)
-        settled = kept = held = 0
+        settled = kept = held = lost = 0
         for folder in self.folders():
             for number, listed in self.look(folder).items():
                 if listed.state == "done":
@@ -207,7 +209,15 @@ class Ledger:
                 marked = {unit for unit, s in standings.items() if s.mark} | loose.get(number, set())
                 settled += len(marked | (given_up & set(standings)))
                 kept += sum(standing.kept for standing in standings.values())
-        return Census(units=len(numbering), settled=settled, quarantined=len(given_up), held=held, kept=kept)
+                lost = max([lost, *(s.lost for u, s in standings.items() if u not in marked | given_up)])
+        return Census(
+            units=len(numbering),
+            settled=settled,
+            quarantined=len(given_up),
+            held=held,
+            kept=kept,
+            lost=lost,
+        )
 
     def missing(self) -> Iterator[str]:
         """Planned units that are neither done nor in quarantine, in order."""
@@ -221,6 +231,14 @@ class Ledger:
                         standing = standings.get(unit)
                         if (standing is None or not standing.settled) and not self.single_settled(unit):
                             yield unit
+
+    def suspects(self) -> Iterator[str]:
+        """Planned units that are not settled and that something is held against."""
+        for folder in self.folders():
+            for number, listed in self.look(folder).items():
+                if listed.state in ("held", "free"):
+                    standings = self.lot(number).standings()
+                    yield from (unit for unit, s in standings.items() if s.suspect and not s.settled)
 
     def single_settled(self, unit: str) -> bool:
         """Whether a unit was settled by itself, outside its lot."""

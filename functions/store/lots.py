@@ -50,9 +50,16 @@ class Standing:
     mark: Mark | None = None
     begun: int = 0
     tries: int = 0
-    """Attempts that came to nothing, since the unit last got on."""
+    """Attempts that count against it, since it last got on: it failed by an error of its own, or ended a
+    process in which it was alone."""
     reached: str = ""
     """What a checkpoint of the unit looked like when it was last begun."""
+    company: int = 0
+    """Units that were in progress at most, itself included, in an attempt that nobody has seen the end of."""
+    at_most: int | None = None
+    """... that may be from now on, since it was among those that ended a process; None: any number."""
+    lost: int = 0
+    """Attempts that ended with their process, since it last got on; or one of them is in progress."""
     kept: int = 0
     """How often it was put away to be gone on with."""
     failures: list[Attempt] = field(default_factory=list)
@@ -64,27 +71,63 @@ class Standing:
         """Whether nobody needs to compute it."""
         return self.mark is not None or self.quarantined
 
+    @property
+    def suspect(self) -> bool:
+        """Whether an attempt came to nothing by what may be its fault."""
+        return self.tries > 0 or self.company > 0 or self.at_most is not None
+
+    def company_at_most(self, *, reached: str) -> int | None:
+        """How many units, itself included, may be in progress when it is begun again, with a checkpoint that
+        looks like `reached`; None: any number. After an attempt in company that ended with its process, half
+        as many."""
+        if reached != self.reached:
+            return None
+        return max(1, self.company // 2) if self.company else self.at_most
+
     def take(self, record: Record) -> None:
         """Go on by one record."""
         match record["do"]:
             case "begin":
-                self.begun += 1
-                self.tries = self.tries + 1 if record["reached"] == self.reached else 1
-                self.reached = record["reached"]
+                self._begin(reached=record["reached"], company=record["company"])
             case "done":
                 self.mark = Mark.model_validate(record["mark"])
             case "fail":
+                self._survived()
+                self.tries += 1
                 self.failures.append(Attempt.model_validate(record["attempt"]))
             case "drop":
-                self.tries = max(0, self.tries - 1)
+                self._survived()
             case "kept":
-                self.tries, self.kept = 0, self.kept + 1
+                self._got_on()
+                self.kept += 1
             case "quarantine":
                 self.quarantined = True
             case "void":
-                self.mark, self.tries, self.reached = None, 0, ""
+                self._got_on()
+                self.mark, self.reached = None, ""
                 self.failures, self.quarantined = [], False
                 self.retried.add(record["why"])
+
+    def _begin(self, *, reached: str, company: int) -> None:
+        """An attempt, which counts when it is alone until something is heard of it again."""
+        self.at_most = self.company_at_most(reached=reached)
+        if reached != self.reached:
+            self._got_on()
+        self.begun += 1
+        self.lost += 1
+        self.tries += company == 1
+        self.reached, self.company = reached, company
+
+    def _survived(self) -> None:
+        """The attempt did not end with its process."""
+        if self.company:
+            self.lost -= 1
+            self.tries -= self.company == 1
+        self.company = 0
+
+    def _got_on(self) -> None:
+        """What was held against it counts no longer."""
+        self.tries, self.lost, self.company, self.at_most = 0, 0, 0, None
 
     def given_up(self, unit: str) -> Quarantined:
         """What is told of a unit that is left alone."""
@@ -202,9 +245,10 @@ class Claim:
         return self.lot.files.exists(self.lot.path(self.epoch + 1))
 
     # -- records --------------------------------------------------------------------------------------------
-    def begin(self, unit: str, *, reached: str = "") -> None:
-        """Say that a unit is attempted, before it is: a killed attempt is seen, too."""
-        self._append({"do": "begin", "unit": unit, "reached": reached})
+    def begin(self, unit: str, *, reached: str = "", company: int = 1) -> None:
+        """Say that a unit is attempted, before it is: a killed attempt is seen, too. `company`: so many units
+        will be in progress in its process at most, itself included, until it ends."""
+        self._append({"do": "begin", "unit": unit, "reached": reached, "company": company})
 
     def done(self, mark: Mark) -> None:
         """Mark a unit as finished."""

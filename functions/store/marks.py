@@ -56,5 +56,5 @@ class Quarantined(Document):
     def reason(self) -> str:
         """The last error in one line."""
         if not self.failures:
-            return f"it ended its worker {self.attempts} times (out of memory, or killed)"
+            return f"it ended its worker {self.attempts} times, alone there (out of memory, or killed)"
         return self.failures[-1].error

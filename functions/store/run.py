@@ -326,8 +326,9 @@ class Run:
 
     @property
     def thresholds_path(self) -> Path | None:
-        """The thresholds of agglomeration, where a file of them is given; raises TaskError without it."""
-        return named.thresholds(self.parameters)
+        """The thresholds of agglomeration, where that is on and a file of them is given; raises TaskError
+        without it."""
+        return named.thresholds(self.parameters) if self.agglomerates else None
 
     @cached_property
     def aligned(self) -> AlignedVolume:

@@ -82,9 +82,11 @@ class Volume:
         except (RuntimeError, ValueError, OSError) as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
+            step, *_ = Path(self.ref.path).parts
             raise VolumeError(
                 f"{self.ref.path}: box {box.id}: damaged chunk ({error})",
-                remedy="run the step that writes it again",
+                remedy=f"remove {self._folder.parent}, then `petavoxel run rerun RUN --start-at {step}"
+                " --retry-quarantined`",
             ) from None
         note_read(raw=data.nbytes)
         return data

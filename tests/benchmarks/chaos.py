@@ -5,8 +5,10 @@
 The embedded site runs a phantom of at least 64 subvolumes. Workers, and the site with all its workers, are
 ended by `kill -9` at random moments of all steps, and the site is started again each time; after some kills
 the clock of its processes jumps by hours. Every attempt at a unit beyond one must be explained by a kill that
-hit it in flight. Then one fault at a time: a full disk, a truncated chunk of the image and one of the labels,
-and a poison subvolume, which ends whoever segments it. One JSON document goes to stdout, progress to stderr.
+hit it in flight, and what processes segmented to its end is counted beside what they wrote down. Then one
+fault at a time: a full disk, a truncated chunk of the image and one of the labels, and a poison subvolume,
+which ends whoever segments it, with all that is in progress in the same process. One JSON document goes to
+stdout, progress to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +28,15 @@ from flows.local.process import begun
 from flows.records import RunStatus
 from functions.model.parameters import FanOutParameters, Parameters
 from tests.benchmarks.chaos_faults import full_disk, poison, truncated_image, truncated_labels
-from tests.benchmarks.chaos_site import WORKERS, Site, account, segmented, subvolumes
+from tests.benchmarks.chaos_site import (
+    WORKERS,
+    Site,
+    account,
+    begun_in,
+    segmented,
+    subvolumes,
+    unaccounted,
+)
 from tests.benchmarks.phantom_stack import parameters_of, write_stack
 
 SUBVOLUME, OVERLAP = (20, 32, 32), (4, 8, 8)
@@ -199,12 +209,15 @@ def disturbed_rounds(
         site = site_in(folder / f"disturbed-{len(rounds)}", stack, parameters)
         done = disturb(site, kills=left, rng=rng, total=total)
         accounts = account(site.work, killed=site.touched)
+        seen = begun_in(site.work, "segment")
         rounds.append(
             {
                 "kills": done.kills,
                 **asdict(done),
                 "identical": site.published() == wanted,
                 "redone_beyond_in_flight": sum(found.redone for found in accounts.values()),
+                "finished_twice": sum(found.twice for found in accounts.values()),
+                "unaccounted": unaccounted(site.segmented_log, begun=seen, killed=site.touched),
                 "lost_in_flight": accounts["segment"].lost,
                 "kept_in_flight": accounts["segment"].kept,
                 "attempts": {step: asdict(found) for step, found in accounts.items()},
@@ -224,6 +237,7 @@ def passed(document: dict[str, Any], *, kills: int) -> bool:
         and document["kills"] >= kills
         and document["identical"]
         and document["redone_beyond_in_flight"] == 0
+        and not any(found["finished_twice"] or found["unaccounted"] for found in document["rounds"])
         and all(fault["passed"] for fault in document["faults"].values())
     )
 

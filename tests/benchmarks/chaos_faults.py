@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from functions.model.parameters import FanOutParameters, Parameters
 from functions.model.subvolumes import Subvolume
 from functions.store.labels import grid_of, local_path
 from functions.store.transforms import aligned_volume_ref
-from tests.benchmarks.chaos_site import Site, account
+from tests.benchmarks.chaos_site import Site, account, begun_in
 
 DISK_MIB = 64
 SPARE_BYTES = 1_000_000
 """Left free when the disk is filled: enough to begin, not to go on."""
+CREW = 4
+"""Subvolumes in progress in a process beside a poison one."""
+POISON_ATTEMPTS = 4
 Wanted = dict[str, str]
 
 
@@ -107,17 +111,20 @@ def truncated_image(site: Site, wanted: Wanted, rng: random.Random) -> dict[str,
     told = _told(site)
     quarantined = [found.unit for found in run.cell("segment").ledger.quarantined()]
     silent = status is RunStatus.SUCCEEDED and not quarantined and site.published() != wanted
-    # as the remedy says: the damaged cell goes, and its step runs again
-    shutil.rmtree(run.cell("align_render").path)
-    site.start(start_at="align_render", stop_after="publish", retry=bool(quarantined))
+    # as the message says, and nothing else
+    site.start(start_at="align_render", stop_after="publish", retry=True)
     mended = site.finish()
     identical = site.published() == wanted
     _say(f"truncated image: {status.value}, then {mended.value}")
+    row = int(chunk.relative_to(array / "c").parts[0])
+    section = next(s.section.id for s in run.sections if s.section.z == run.aligned.sections[row])
+    drawn_again = begun_in(Path(run.work), "align_render")
     return {
-        "passed": bool(told)
+        "passed": status is not RunStatus.SUCCEEDED
         and not silent
         and identical
-        and _names(told, chunk.name, *quarantined, str(array)),
+        and any(section in line and "align_render" in line and "--retry-quarantined" in line for line in told)
+        and [unit for unit, n in drawn_again.items() if n > 1] == [section],
         "chunk": f"{chunk.relative_to(run.work)}",
         "told": told[:3],
         "status": status.value,
@@ -171,32 +178,37 @@ def _cut_short(path: Path) -> Path:
 def poison(
     folder: Path, quiet: Site, stack: Path, parameters: Parameters, unit: str, rng: random.Random
 ) -> dict[str, Any]:
-    """A subvolume that ends whoever segments it: reported, the rest published; killed at random, the same."""
-    alone = _poisoned(folder / "poison", stack, parameters, unit)
-    alone.start()
-    status = alone.finish()
-    told = _told(alone)
-    killed = _poisoned(folder / "poison-killed", stack, parameters, unit)
+    """A subvolume that ends whoever segments it, with all that are in progress beside it in a crew: reported,
+    the rest published; without crews and killed at random, the same."""
+    crew = _poisoned(folder / "poison", stack, parameters, unit, at_once=CREW)
+    crew.start()
+    status = crew.finish()
+    told = _told(crew)
+    killed = _poisoned(folder / "poison-killed", stack, parameters, unit, at_once=1)
     kills = _kill_sometimes(killed, rng)
-    run = alone.run
-    quarantined = [found.unit for found in run.cell("segment").ledger.quarantined()]
-    attempts = account(alone.work, killed=set())["segment"]
-    subvolume = next(s for s in grid_of(run) if s.id == unit)
-    same_elsewhere, empty_inside = _compared(quiet, alone, subvolume)
-    identical = killed.published() == alone.published() != {}
+    quarantined = {"crew": _put_aside(crew), "killed": _put_aside(killed)}
+    attempts = account(crew.work, killed=set())["segment"]
+    begun = begun_in(crew.work, "segment")
+    subvolume = next(s for s in grid_of(crew.run) if s.id == unit)
+    same_elsewhere, empty_inside = _compared(quiet, crew, subvolume)
+    identical = killed.published() == crew.published() != {}
     _say(f"poison: {status.value}, quarantined {quarantined}, identical after {kills} kills: {identical}")
     return {
-        "passed": quarantined == [unit]
+        "passed": quarantined == {"crew": [unit], "killed": [unit]}
         and _names(told, unit)
         and status is RunStatus.SUCCEEDED
+        and attempts.done == attempts.units - 1
+        and begun[unit] == int(log2(CREW)) + POISON_ATTEMPTS
         and same_elsewhere
         and empty_inside
         and identical,
         "unit": unit,
+        "at_once": CREW,
         "status": status.value,
         "reported": told[:3],
         "quarantined": quarantined,
-        "attempts_lost": attempts.begun - attempts.done,
+        "deaths": begun[unit],
+        "neighbours_begun_again": attempts.begun - attempts.units - begun[unit] + 1,
         "same_mask_elsewhere": same_elsewhere,
         "empty_inside": empty_inside,
         "identical_after_kills": identical,
@@ -204,10 +216,16 @@ def poison(
     }
 
 
-def _poisoned(home: Path, stack: Path, parameters: Parameters, unit: str) -> Site:
+def _put_aside(site: Site) -> list[str]:
+    return [found.unit for found in site.run.cell("segment").ledger.quarantined()]
+
+
+def _poisoned(home: Path, stack: Path, parameters: Parameters, unit: str, *, at_once: int) -> Site:
     home.mkdir()
-    patient = parameters.model_copy(update={"fan_out": FanOutParameters(max_attempts=4)})
-    return Site(home=home, source=stack, parameters=patient, poison=unit)
+    segment = parameters.segment.model_copy(update={"at_once": at_once})
+    patient = FanOutParameters(max_attempts=POISON_ATTEMPTS)
+    changed = parameters.model_copy(update={"segment": segment, "fan_out": patient})
+    return Site(home=home, source=stack, parameters=changed, poison=unit)
 
 
 def _kill_sometimes(site: Site, rng: random.Random, *, kills: int = 6) -> int:

@@ -78,7 +78,8 @@ class Site:
         clock = self.home / "clock"
         if not clock.exists():
             self.set_clock(0.0)
-        seams = {"CHAOS_CLOCK": str(clock)} | ({"CHAOS_POISON": self.poison} if self.poison else {})
+        seams = {"CHAOS_CLOCK": str(clock), "CHAOS_SEGMENTED": str(self.segmented_log)}
+        seams |= {"CHAOS_POISON": self.poison} if self.poison else {}
         path = os.pathsep.join([str(SEAM), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         return os.environ | seams | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
@@ -108,6 +109,11 @@ class Site:
     def work(self) -> Path:
         """Work root of the acquisition."""
         return self.home / "scratch" / self.source.name / "work"
+
+    @property
+    def segmented_log(self) -> Path:
+        """What was segmented to its end, and by which process, whatever the ledger says."""
+        return self.home / "segmented"
 
     @property
     def alive(self) -> bool:
@@ -171,6 +177,8 @@ class Account:
     failed: int = 0
     redone: int = 0
     """Attempts beyond one a unit that no kill explains."""
+    twice: int = 0
+    """Units that were finished more than once."""
 
 
 def account(work: Path, *, killed: set[int]) -> dict[str, Account]:
@@ -208,8 +216,30 @@ def account(work: Path, *, killed: set[int]) -> dict[str, Account]:
         told.lost += lost.total()
         told.failed += failed.total()
         told.kept += kept.total()
+        told.twice += sum(n > 1 for n in done.values())
         told.redone += sum(max(0, begun[unit] - 1 - lost[unit] - kept[unit]) for unit in begun)
     return found
+
+
+def begun_in(work: Path, step: str) -> Counter[str]:
+    """How often each unit of a step was begun, as its ledgers say."""
+    return Counter(
+        record["unit"]
+        for name, ledger in boards(work)
+        if name == step
+        for path in (*ledger.glob("lots/*/*"), *ledger.glob("units/*/*"))
+        for record in read_records([path.read_bytes()])
+        if record["do"] == "begin"
+    )
+
+
+def unaccounted(log: Path, *, begun: Counter[str], killed: set[int]) -> list[str]:
+    """Subvolumes that were segmented to their end more often than the ledger knows of, or more than once by
+    processes that no kill ended: seen by the processes themselves, not by what they wrote down."""
+    ends = [line.split() for line in log.read_text().splitlines()]
+    all_ends = Counter(unit for unit, _ in ends)
+    survived = Counter(unit for unit, pid in ends if int(pid) not in killed)
+    return sorted(unit for unit, n in all_ends.items() if n > begun[unit] or survived[unit] > 1)
 
 
 def segmented(site: Site) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.chaos import chaos
-from tests.benchmarks.chaos_site import account
+from tests.benchmarks.chaos_site import account, begun_in, unaccounted
 
 
 @pytest.mark.slow
@@ -34,9 +34,27 @@ def test_an_attempt_that_no_kill_explains_is_counted(tmp_path: Path) -> None:
     found = account(tmp_path, killed={7})["segment"]
     assert (found.units, found.begun, found.done, found.lost, found.redone) == (2, 3, 2, 1, 0)
     assert account(tmp_path, killed=set())["segment"].redone == 1  # nobody killed 7
+    assert found.twice == 0
     (lots / "00000000.2").write_text(lines(9, ("begin", "a"), ("done", "a")))
-    assert account(tmp_path, killed={7, 8, 9})["segment"].redone == 1  # a was done before
+    found = account(tmp_path, killed={7, 8, 9})["segment"]
+    assert (found.redone, found.twice) == (1, 1)  # a was done before
     (lots / "00000001.0").write_text(lines(7, ("begin", "c"), ("kept", "c")))
     (lots / "00000001.1").write_text(lines(8, ("begin", "c"), ("done", "c")))
     found = account(tmp_path, killed={7, 8, 9})["segment"]
     assert (found.kept, found.redone) == (1, 1)  # put away when 7 had to go, and gone on with
+
+
+def test_what_was_segmented_without_a_word_in_the_ledger_is_noticed(tmp_path: Path) -> None:
+    """Seen by the processes themselves: the ledger cannot tell of what nobody wrote into it."""
+    ledger = tmp_path / "segment/key/ledger"
+    (ledger / "plan").mkdir(parents=True)
+    (ledger / "lots/00000").mkdir(parents=True)
+    lines = [{"do": "begin", "unit": unit} for unit in ("a", "b", "b", "c", "c")]
+    (ledger / "lots/00000/00000000.0").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    begun, log = begun_in(tmp_path, "segment"), tmp_path / "segmented"
+    assert begun == {"a": 1, "b": 2, "c": 2}
+    log.write_text("a 7\nb 7\nb 8\nc 8\n")
+    assert unaccounted(log, begun=begun, killed={7}) == []
+    assert unaccounted(log, begun=begun, killed=set()) == ["b"]  # nobody was killed: why twice?
+    log.write_text("a 7\na 8\n")
+    assert unaccounted(log, begun=begun, killed={7, 8}) == ["a"]  # begun once

@@ -4,7 +4,8 @@ The shims at the end travel as source text, like the real ones, and find the res
 `<work>/<step>/<unit>`; each computation of a unit leaves a line in `<work>/counts`.
 `parameters.segment.model` carries orders: `slow`, `fail:<step>`, `raise:<step>`, `die:<step>`,
 `drain:<step>` (workers leave after a unit), `lose:<step>` (they are lost after a unit), `stall:<step>` (they
-do nothing), and for the gate behind align_solve `refuse` and `doubt`.
+do nothing), `kill:<step>` (a unit ends the first three of them), and for the gate behind align_solve `refuse`
+and `doubt`.
 """
 
 import json
@@ -30,7 +31,8 @@ def fake_plan(task):
     ]
     return {
         "step": "plan", "status": "ok", "units": len(units), "computed": 0, "reused": len(done),
-        "seconds": 0.0, "figures": {"settled": len(done), "kept": 0}, "paths": {}, "problems": [],
+        "seconds": 0.0, "figures": {"settled": len(done), "kept": 0, "lost": len(list(work.glob("lost-*")))},
+        "paths": {}, "problems": [],
         "problem_count": 0, "tasks": tasks,
     }  # fmt: skip
 
@@ -49,6 +51,9 @@ def fake_shard(task):
         if order == f"die:{step}" and not (work / "died").exists():
             (work / "died").touch()
             os._exit(9)
+        if order == f"kill:{step}" and not (work / "lost-2").exists():
+            (work / f"lost-{len(list(work.glob('lost-*')))}").touch()
+            raise RuntimeError(f"{step}: the worker was lost")
         if order == f"raise:{step}":
             raise RuntimeError(f"{step}: volume.zarr: shape differs; run stitch again")
         with open(work / "counts", "a") as handle:

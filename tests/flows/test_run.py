@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InputError, RunError
-from flows.inputs import RunRequest, build_input
+from flows.inputs import RunRequest, build_input, request_of
 from flows.local.search import LocalIndex
 from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs
 from flows.site import local_site
 from functions.model.acquisition import Acquisition, Section, Tile
+from functions.model.fan_out import FanOutParameters
 from functions.model.parameters import CandidatesParameters, Parameters, SegmentParameters
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
@@ -343,6 +344,16 @@ def test_a_fan_out_is_planned_again_until_nothing_is_left(tmp_path, source, orde
     assert (match.units, match.units_done, match.computed, match.reused) == (6, 6, 6, 0)
 
 
+def test_a_fan_out_goes_on_while_it_finds_out_which_unit_ends_its_workers(tmp_path, source):
+    home = tmp_path / "home"
+    site = local_site(home, workers=1, entry_points="tests.flows.fake_steps")
+    runs = Runs(site.model_copy(update={"shards": 1}), home=home)
+    run = runs.start(ask(source, "kill:match", start_at="match", stop_after="match"), wait=True)
+    assert run.status is RunStatus.SUCCEEDED
+    states = [entry.state_name for entry in runs.logs(run.id) if entry.code == "ActionStarted"]
+    assert states.count("PlanMatch") == states.count("Match") == 4
+
+
 def test_a_fan_out_that_gets_no_further_fails_in_its_second_round(runs, source):
     run = runs.start(ask(source, "stall:match", start_at="match"), wait=True)
     assert run.status is RunStatus.FAILED
@@ -361,12 +372,22 @@ def test_a_retry_of_what_is_in_quarantine_is_a_run_of_its_own_and_is_asked_for_o
     assert again.parent_run == first.id
 
 
-def test_a_site_may_forbid_to_claim(runs, source):
-    site = runs.site.model_copy(update={"claiming": False})
+def test_a_site_may_forbid_to_claim_and_a_rerun_follows_the_site_that_carries_it_out(runs, source):
+    forbids = runs.site.model_copy(update={"claiming": False})
     functions = runs._functions()
-    for where, expected in ((runs.site, True), (site, False)):
-        document = build_input(ask(source), where, functions=functions)
-        assert document["input"]["run"]["parameters"]["fan_out"]["claiming"] is expected
+    request = ask(source)
+    for where in (runs.site, forbids, runs.site):
+        document = build_input(request, where, functions=functions)
+        assert document["input"]["run"]["claiming"] is where.claiming
+        assert document["input"]["run"]["parameters"]["fan_out"]["claiming"] is True
+        request = request_of(document, where, tags=())
+    asked = Parameters(fan_out=FanOutParameters(claiming=False))  # for this run, wherever it is carried out
+    request = request_of(
+        build_input(ask(source).model_copy(update={"parameters": asked}), forbids, functions=functions),
+        forbids,
+        tags=(),
+    )
+    assert request.parameters.fan_out.claiming is False
 
 
 def test_a_stack_that_the_gate_fails_ends_the_run_before_anything_is_computed_on_it(runs, source):

@@ -18,7 +18,8 @@ from functions import agglomerate, candidates, resegment, segment
 from functions.agglomerate import decision_parameters
 from functions.agglomeration.decisions import DecisionParameters
 from functions.model.errors import ModelError, TaskError, UpstreamError, VolumeError
-from functions.runtime import execute
+from functions.model.parameters import Parameters
+from functions.runtime import execute, moved_totals
 from functions.segment import Flooded, Segmenter
 from functions.store.edge_list import read_edges
 from functions.store.edges import (
@@ -254,6 +255,20 @@ def test_off_by_default_and_then_nothing_is_looked_for(tmp_path: Path) -> None:
     assert not (run.work / "candidates").exists()
     for step in ("candidates", "resegment", "agglomerate"):
         assert (reusable(run, step).units, reusable(run, step).reusable) == (0, 0)
+
+
+def test_while_it_is_off_nobody_asks_for_its_thresholds(tmp_path: Path) -> None:
+    run = changed(labelled(tmp_path, candidates={}), thresholds=str(tmp_path / "missing.json"))
+    assert agglomerate.perform(run).units == 0
+    assert moved_totals(run, "agglomerate") == {}
+    assert not run.cell("agglomerate").path.exists()
+
+
+def test_a_rule_beside_a_file_that_has_one_is_refused() -> None:
+    with pytest.raises(TaskError, match=r"agglomerate: .*seeds: both is given beside thresholds"):
+        Parameters.parse({"agglomerate": {"seeds": "both", "thresholds": "t.json"}}, source="parameters")
+    alone = Parameters.parse({"agglomerate": {"min_score": 0.7, "thresholds": "t.json"}}, source="parameters")
+    assert alone.agglomerate.seeds is None
 
 
 def test_what_is_missing_is_named_with_the_step_to_start_at(tmp_path: Path) -> None:

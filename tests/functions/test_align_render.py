@@ -16,11 +16,18 @@ from functions.model.errors import AcquisitionError, VolumeError
 from functions.model.regions import LINE, Regions
 from functions.model.transform import CutSheet, SectionTransform, Warp, sheet_shape
 from functions.registration.warp import dense_coordinates, pull, source_box
+from functions.store.aligned import read_aligned
 from functions.store.artefacts import open_artefacts, save_artefacts
 from functions.store.files import write_json
 from functions.store.images import write_tile
 from functions.store.run import AlignedVolume, Run
-from functions.store.transforms import load_layout, load_transform, save_transform
+from functions.store.transforms import (
+    ALIGNED_KINDS,
+    aligned_volume_ref,
+    load_layout,
+    load_transform,
+    save_transform,
+)
 from functions.store.volumes import Volume
 from tests.functions.placed_runs import (
     FRAME,
@@ -119,6 +126,33 @@ def test_a_tile_that_changed_since_ingest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AcquisitionError, match=r"z0_10.tif: not the file that ingest accepted") as caught:
         align_render.compute(run, "z00000")
     assert "ingest" in caught.value.remedy
+
+
+def test_a_section_whose_files_are_damaged_loses_its_mark_and_is_drawn_again(tmp_path: Path) -> None:
+    run = placed_run(tmp_path)
+    cell = run.cell("align_render")
+
+    def draw() -> bool:
+        return cell.run_unit("z00000", lambda: align_render.compute(run, "z00000"))[1]
+
+    assert draw()
+    box = run.aligned.volume.box
+    drawn = {kind: read_aligned(run, kind, box) for kind in ALIGNED_KINDS}
+    for kind in ALIGNED_KINDS:
+        chunk = next((run.work / aligned_volume_ref(run.aligned, kind).path / "c").rglob("0"))
+        while chunk.is_dir():
+            chunk = next(chunk.iterdir())
+        whole = chunk.read_bytes()
+        chunk.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(VolumeError, match=r"damaged chunk .*: section z00000; `petavoxel run rerun RUN"):
+            read_aligned(run, kind, box)
+        assert not cell.is_done("z00000")
+        assert draw()
+        assert chunk.read_bytes() == whole
+        assert np.array_equal(read_aligned(run, kind, box), drawn[kind])
+    with pytest.raises(VolumeError, match="leaves the volume"):
+        read_aligned(run, "image", box.grow((1, 0, 0)))
+    assert cell.is_done("z00000")
 
 
 def test_a_section_that_is_not_stitched_is_named(tmp_path: Path) -> None:

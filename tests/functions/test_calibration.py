@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions import segment
+from functions import agreeing, calibration, segment
+from functions.budget import BASE_MIB, geometry_of, needs
 from functions.calibration import Calibration, Sample, calibrate, mean_interval
 from functions.comparison import against_plan
 from functions.model.errors import TaskError
+from functions.model.parameters import SegmentParameters
 from functions.planning import Extent, Plan
 from functions.store.plans import PlannedFigure, StoredPlan, plan_path, read_plan, write_plan
 from functions.store.run import Run
@@ -60,6 +63,36 @@ def test_those_flooded_at_once_share_their_seconds(run: Run) -> None:
     crowded = Run(run.spec.model_copy(update={"parameters": parameters}))
     for sample in calibrate(crowded, 3, segmenter=ScrambledTruth()).samples:
         assert sample.seconds == pytest.approx(run.cell("segment").mark(sample.unit).seconds / 2, abs=1e-4)
+
+
+def test_what_is_warmed_up_is_what_is_measured_where_memory_has_room_for_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once are asked for: they would meet at one network, but one alone has a network of its own."""
+    warmed: list[SegmentParameters] = []
+    measured: list[SegmentParameters] = []
+
+    def fake(seen: list[SegmentParameters]) -> Callable[..., ScrambledTruth]:
+        def make(_: Path, parameters: SegmentParameters, **__: object) -> ScrambledTruth:
+            seen.append(parameters)
+            return ScrambledTruth()
+
+        return make
+
+    monkeypatch.setattr(calibration, "FfnSegmenter", fake(warmed))
+    monkeypatch.setattr(agreeing, "FfnSegmenter", fake(measured))
+    (need,) = [need for need in needs(geometry_of(run)) if need.step == "segment"]
+    p = run.parameters.segment.model_copy(update={"at_once": 2, "device": "cpu"})
+    gib = (BASE_MIB + 1.5 * need.mib) / 1024  # `need` is of one
+    parameters = run.parameters.model_copy(update={"segment": p})
+    tight = Run(run.spec.model_copy(update={"parameters": parameters, "memory_gib": gib}))
+    calibrate(Run(tight.spec.model_copy(update={"memory_gib": None})), 2)
+    assert [q.at_once for q in (*warmed, *measured)] == [2, 2, 2]
+    warmed.clear()
+    measured.clear()
+    calibration._warm_up(tight, segment.units(tight)[0], None)
+    agreeing.segmenter_of(tight, segment.units(tight)[0])
+    assert [q.at_once for q in warmed] == [q.at_once for q in measured] == [1]
 
 
 def test_too_few_or_too_many(run: Run) -> None:

@@ -221,7 +221,7 @@ def test_a_quarantine_that_the_full_disk_did_not_let_be_recorded_can_be_retried(
 def test_a_torn_file_holds_what_was_written_whole(cut: int, noise: bytes) -> None:
     lines = [b'{"do":"claim","owner":{}}\n']
     for unit in UNITS[:4]:
-        lines.append(b'{"do":"begin","unit":"%s","reached":""}\n' % unit.encode())
+        lines.append(b'{"do":"begin","unit":"%s","reached":"","company":1}\n' % unit.encode())
         done = {"do": "done", "unit": unit, "mark": mark(unit).to_json()}
         lines.append((__import__("json").dumps(done) + "\n").encode())
     text = b"".join(lines)[:cut]

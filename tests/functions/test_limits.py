@@ -95,7 +95,7 @@ def test_a_unit_beyond_its_cells_memory_is_not_marked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_linear_algebra_ends_where_memory_is_short(threads: int) -> None:
-    """OpenBLAS wants a buffer when it is first called; without one scipy's hangs, numpy's ends the process."""
+    """OpenBLAS wants a buffer at its first call; without one scipy's hangs, numpy's ends the process."""
     script = """
 import numpy as np
 from scipy.linalg import blas

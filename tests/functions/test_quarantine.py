@@ -11,6 +11,7 @@ from functions.plan import perform, require_done, unit_ids
 from functions.runtime import execute, segment_totals
 from functions.shown import read, read_tissue
 from functions.store.labels import grid_of, read_local
+from functions.store.marks import Attempt
 from functions.store.presence import myself
 from functions.store.run import Run
 from functions.tasks import FanOutName, PlanTask
@@ -77,6 +78,25 @@ def test_the_poison_one_is_reported_and_the_rest_is_labelled(tmp_path, segmenter
     assert (label_all(run) > 0).all()
 
 
+def test_a_retry_is_also_for_a_unit_that_was_about_to_be_put_aside(tmp_path, segmenter) -> None:
+    """Two attempts failed, and in the third its worker was ended: it is not in quarantine yet."""
+    run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL)
+    ledger = run.cell("segment").ledger
+    ledger.number(segment.units(run), size=4)
+    lot = ledger.numbering.lot_of(POISON)
+    claim = ledger.lot(lot).take_next(myself())
+    for _ in range(2):
+        claim.begin(POISON)
+        claim.fail(POISON, Attempt(worker="a", error="VolumeError: damaged chunk"))
+    claim.begin(POISON)
+    claim.release()
+    again = Run(run.spec.model_copy(update={"retry": "it is mended"}))
+    _, answers = segmented(again)
+    assert sum(a["computed"] for a in answers) == len(grid_of(run))
+    assert ledger.quarantined() == []
+    assert list(ledger.suspects()) == []
+
+
 def test_a_unit_that_later_steps_need_stops_them(tmp_path) -> None:
     run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL)
     steps: tuple[FanOutName, ...] = ("match", "segment")
@@ -92,6 +112,25 @@ def test_a_unit_that_later_steps_need_stops_them(tmp_path) -> None:
     require_done(run, "segment")
     with pytest.raises(UpstreamError, match="match: 1 units are not finished"):
         require_done(run, "match")
+
+
+def test_a_step_whose_units_were_put_aside_for_what_it_reads_says_how_to_try_them_again(
+    tmp_path, monkeypatch
+) -> None:
+    run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL)
+    unit = unit_ids(run, "segment")[0]
+    monkeypatch.setattr("functions.align_render.units", lambda _: ["z00003"])
+    with pytest.raises(
+        UpstreamError, match=r"align_render: 1 units .*z00003.*start the run at align_render$"
+    ):
+        perform(PlanTask(run=run.spec, step="segment", function_id="f"))
+    ledger = run.cell("segment").ledger
+    ledger.number([unit], size=1)
+    claim = ledger.lot(0).take_next(myself())
+    claim.begin(unit)
+    ledger.tell_quarantine(claim.standing(unit).given_up(unit))
+    with pytest.raises(UpstreamError, match=r"start the run at align_render, with --retry-quarantined"):
+        perform(PlanTask(run=run.spec, step="segment", function_id="f"))
 
 
 def test_a_subvolume_without_tissue_is_marked_at_once_and_costs_no_labels(tmp_path, monkeypatch) -> None:

@@ -15,13 +15,17 @@ from functions.worker import Account
 from tests.functions.worlds import ingested
 
 
-def plan_of(root: Path, *, shards: int, sections: int = 5, **sharing: object) -> PlanResult:
+def plan_of(
+    root: Path, *, shards: int, sections: int = 5, site_claims: bool = True, **sharing: object
+) -> PlanResult:
     run = ingested(root, tuple(range(sections)), parameters={"fan_out": sharing})
-    return plan.perform(PlanTask(run=run.spec, step="stitch", function_id="f", shards=shards))
+    spec = run.spec.model_copy(update={"claiming": site_claims})
+    return plan.perform(PlanTask(run=spec, step="stitch", function_id="f", shards=shards))
 
 
-def test_where_nothing_is_claimed_lots_are_dealt_round_robin(tmp_path: Path) -> None:
-    result = plan_of(tmp_path, shards=2, claiming=False)
+@pytest.mark.parametrize("who", ["run", "site"])
+def test_where_nothing_is_claimed_lots_are_dealt_round_robin(tmp_path: Path, who: str) -> None:
+    result = plan_of(tmp_path, shards=2, claiming=who != "run", site_claims=who != "site")
     assert read_manifest(Path(result.paths["manifest"])).dealt == ((0, 2, 4), (1, 3))
     assert [task.kwargs["task"]["shard"] for task in result.tasks] == [0, 1]
     assert {task.function_id for task in result.tasks} == {"f"}

@@ -411,5 +411,5 @@ def test_what_ends_its_process_is_not_read_ahead_and_held_against_the_unit_befor
     deaths = 0
     while die_or_end():
         deaths += 1
-    assert deaths == 3  # once beside the one before it, then twice alone
+    assert deaths == 4  # beside the one before it, beside the one behind it, then twice alone
     assert [found.unit for found in ledger_of(manifest).quarantined()] == ["u001"]

@@ -1,7 +1,8 @@
 """Imported by every Python process of a disturbed site before anything else: it lies on its PYTHONPATH.
 
-CHAOS_CLOCK    a file of one float64: seconds to add to `time.time`, changed while processes run
-CHAOS_POISON   a subvolume that kills whoever segments it (SIGKILL, as the kernel does when memory is out)
+CHAOS_CLOCK      a file of one float64: seconds to add to `time.time`, changed while processes run
+CHAOS_SEGMENTED  a file that gets a line, subvolume and process, whenever one was segmented to its end
+CHAOS_POISON     a subvolume that kills whoever segments it (SIGKILL, as the kernel does when memory is out)
 """
 
 import importlib.abc
@@ -23,11 +24,12 @@ def jump_with(path):
     time.time_ns = lambda: real_ns() + int(struct.unpack("d", shared[:8])[0] * 1e9)
 
 
-class Poison(importlib.abc.MetaPathFinder):
-    """Puts a deadly subvolume before `functions.segment.compute`, when that is imported."""
+class Seam(importlib.abc.MetaPathFinder):
+    """Puts what is to be known, or done, before and behind `functions.segment.compute`, when that is
+    imported."""
 
-    def __init__(self, unit):
-        self.unit = unit
+    def __init__(self, poison, log):
+        self.poison, self.log = poison, log
 
     def find_spec(self, name, path, target=None):
         if name != "functions.segment":
@@ -40,12 +42,15 @@ class Poison(importlib.abc.MetaPathFinder):
             load(module)
             compute = module.compute
 
-            def poisoned(run, unit, **more):
-                if unit == self.unit:
+            def seen(run, unit, **more):
+                if unit == self.poison:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return compute(run, unit, **more)
+                report = compute(run, unit, **more)
+                with open(self.log, "a") as handle:
+                    handle.write(f"{unit} {os.getpid()}\n")
+                return report
 
-            module.compute = poisoned
+            module.compute = seen
 
         spec.loader.exec_module = exec_module
         return spec
@@ -53,5 +58,5 @@ class Poison(importlib.abc.MetaPathFinder):
 
 if "CHAOS_CLOCK" in os.environ:
     jump_with(os.environ["CHAOS_CLOCK"])
-if "CHAOS_POISON" in os.environ:
-    sys.meta_path.insert(0, Poison(os.environ["CHAOS_POISON"]))
+if "CHAOS_SEGMENTED" in os.environ:
+    sys.meta_path.insert(0, Seam(os.environ.get("CHAOS_POISON"), os.environ["CHAOS_SEGMENTED"]))
