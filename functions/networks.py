@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
 from functions.model.errors import ModelError
+from functions.model.geometry import ZYX
 from functions.model.parameters import SeedOrder, SegmentParameters
 from functions.model.workers import worker_number
 
@@ -97,6 +99,25 @@ def load(path: Path) -> Model:
             return _load(path, path.stat().st_mtime_ns)
     except (FileNotFoundError, CheckpointError) as error:
         raise ModelError(f"segment.model: {error}", remedy="give `demo` or the path of a model") from None
+
+
+def fov_of(path: Path) -> ZYX:
+    """The field of view of a file's network, from its header alone: planning does not load torch.
+
+    Raises:
+        ModelError: the file is missing or not a model.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            z, y, x = json.loads(file.metadata()["model"])["network"]["fov_zyx"]  # ffn.checkpoint.METADATA
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"segment.model: {path}: no header of a model ({error})",
+            remedy="give `demo` or the path of a model",
+        ) from None
+    return int(z), int(y), int(x)
 
 
 @lru_cache(maxsize=1)

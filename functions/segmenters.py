@@ -164,8 +164,11 @@ class FfnSegmenter:
         masks: Masks,
         settings: ResegmentationConfig,
         voxel_size_zyx_nm: tuple[float, float, float],
+        at_once: int | None = None,
     ) -> list[PairEvidence]:
         """Flood both objects at each decision point again, starting and moving where `masks` allows.
+
+        At most `at_once` pairs are in progress at a time; without it as many as a batch holds.
 
         Raises:
             VolumeError: the image cannot be flooded as it is.
@@ -173,6 +176,7 @@ class FfnSegmenter:
         from ffn.inference import InferenceError
         from ffn.resegmentation import resegment
 
+        batch = self._batch or 1
         try:
             return list(
                 resegment(
@@ -186,7 +190,7 @@ class FfnSegmenter:
                     mask=masks.starts,
                     device=self._device,
                     precision=self._parameters.precision,
-                    batch=self._batch or 1,
+                    batch=batch if at_once is None else min(batch, at_once),
                 )
             )
         except InferenceError as error:

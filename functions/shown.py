@@ -74,6 +74,17 @@ def _codes_in(codes: Codes, wanted: list[int]) -> Mask:
     return found
 
 
+def cut(shown: Shown, part: Box) -> Shown:
+    """A part of a box, placed from its corner."""
+    return Shown(
+        image=shown.image[part.slices],
+        tissue=shown.tissue[part.slices],
+        resin=shown.resin[part.slices],
+        artefact=shown.artefact[part.slices],
+        bridged=shown.bridged[part.slices],
+    )
+
+
 def permissions(shown: Shown, margins: Margins) -> Masks:
     """Where objects may start, move and be labelled, mirrored at the volume's faces as the image is."""
 

@@ -9,7 +9,7 @@ from typer_cli.output import table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from functions.budget import Need
+    from functions.needs import Need
     from functions.planning import Plan
     from typer_cli.planning import Measured
 
@@ -24,8 +24,8 @@ def needs_of(plan: Plan, measured: Measured | None) -> list[Need]:
     """
     from dataclasses import replace
 
-    from functions.budget import Geometry, geometry_of, needs
     from functions.model.parameters import Parameters
+    from functions.needs import Geometry, geometry_of, needs
 
     parameters = measured.run.parameters if measured else Parameters()
     if plan.tiling is not None:

@@ -13,12 +13,8 @@ from ffn.config import SeedConfig
 from ffn.seeds import find_interior, find_peaks
 from functions import match, relabel, segment, stitch
 from functions.budget import (
-    BASE_MIB,
-    Geometry,
-    geometry_of,
     has_room_for_two,
     joining_mib,
-    needs,
     relabel_voxels,
     require_room,
     tile_cache_bytes,
@@ -27,6 +23,7 @@ from functions.budget import (
 from functions.model.acquisition import Section
 from functions.model.errors import MemoryBudgetError
 from functions.model.parameters import Parameters
+from functions.needs import BASE_MIB, Geometry, geometry_of, needs
 from functions.registration.overlaps import Matches
 from functions.registration.relax import solve_stack
 from functions.registration.stack import StackPair, StackSection
@@ -221,6 +218,7 @@ def test_a_step_that_cannot_fit_is_refused_before_it_starts_with_numbers_and_a_r
 
 
 NOT_ESTIMATED = ("reconcile", "candidates", "resegment", "agglomerate", "publish")
+"""Reconcile takes what there is; publish next to nothing; of pairs: `test_pair_memory.py`."""
 
 
 def test_needs_grow_with_what_they_are_of() -> None:
