@@ -42,7 +42,7 @@ BASE_MIB = 300
 CACHE_SHARE = 0.25
 """Of the room, for tiles that are read again soon."""
 LEAST_WINDOW_PX = 256
-WINDOW_MIB, WINDOW_BYTES = 64, 104
+WINDOW_MIB, WINDOW_BYTES = 112, 48
 """Comparing two sections takes so much, and so many bytes for each pixel of a window."""
 RELABEL_MIB, PAINTED_BYTES, PIECE_BYTES = 16, 16, 8
 """Relabelling takes so much; for each voxel of the global labels, and of what a subvolume says about it."""

@@ -102,7 +102,12 @@ def load(path: Path) -> Model:
 
 
 def fov_of(path: Path) -> ZYX:
-    """The field of view of a file's network, from its header alone: planning does not load torch.
+    """The field of view of a file's network (see `shape_of`)."""
+    return shape_of(path)[1]
+
+
+def shape_of(path: Path) -> tuple[int, ZYX]:
+    """Features and field of view of a file's network, from its header alone: planning does not load torch.
 
     Raises:
         ModelError: the file is missing or not a model.
@@ -111,13 +116,14 @@ def fov_of(path: Path) -> ZYX:
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            z, y, x = json.loads(file.metadata()["model"])["network"]["fov_zyx"]  # ffn.checkpoint.METADATA
+            network = json.loads(file.metadata()["model"])["network"]  # ffn.checkpoint.METADATA
+            features, (z, y, x) = network["features"], network["fov_zyx"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"segment.model: {path}: no header of a model ({error})",
             remedy="give `demo` or the path of a model",
         ) from None
-    return int(z), int(y), int(x)
+    return int(features), (int(z), int(y), int(x))
 
 
 @lru_cache(maxsize=1)

@@ -53,6 +53,15 @@ def read_tissue(run: Run, box: Box) -> Mask:
     return Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).read(box).astype(bool)
 
 
+def has_tissue(run: Run, box: Box) -> bool:
+    """Whether there is any in a box; of a volume's mask as little is read as tells.
+
+    Raises:
+        VolumeError: the mask is missing.
+    """
+    return Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).holds(box)
+
+
 def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:
     """A box as the network is shown it, under the run's parameters."""
     avoided = [NAMES.index(name) for name in parameters.avoid]

@@ -49,6 +49,8 @@ EVIDENCE = np.dtype(
     ]
 )  # fmt: skip
 MAPPED = np.dtype([("id", "<u4"), ("object", "<u4")])
+APPLIED = 1 << 20
+"""Voxels that a mapping is applied to at a time."""
 _WHOLE = ("attempts", "moves", "voxels", "deleted_voxels")
 
 
@@ -59,13 +61,15 @@ class Mapping:
     records: Records
 
     def apply(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """Labels with every id replaced by its object."""
+        """Labels with every id replaced by its object; some at a time, since places take 8 bytes a voxel."""
         if not self.records.size:
             return labels
-        at = np.minimum(np.searchsorted(self.records["id"], labels), self.records.size - 1)
-        found: NDArray[np.uint32] = np.where(
-            self.records["id"][at] == labels, self.records["object"][at], labels
-        )
+        found = labels.copy(order="C")
+        flat = found.reshape(-1)  # a view
+        for start in range(0, flat.size, APPLIED):
+            part = flat[start : start + APPLIED]
+            at = np.minimum(np.searchsorted(self.records["id"], part), self.records.size - 1)
+            np.copyto(part, self.records["object"][at], where=self.records["id"][at] == part)
         return found
 
 

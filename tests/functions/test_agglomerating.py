@@ -317,3 +317,7 @@ def test_a_mapping_leaves_other_ids_alone() -> None:
     records = np.array([(5, 2), (9, 2)], MAPPED)
     labels = np.array([[0, 2, 5], [9, 10, 2**32 - 1]], np.uint32)
     assert Mapping(records).apply(labels).tolist() == [[0, 2, 2], [2, 10, 2**32 - 1]]
+    assert labels.tolist()[0] == [0, 2, 5]
+    many = np.resize(labels.T, (3, 1000, 1000))[:, :, ::-1]
+    wanted = np.where(np.isin(many, (5, 9)), 2, many)
+    assert np.array_equal(Mapping(records).apply(many), wanted)

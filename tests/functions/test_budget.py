@@ -188,7 +188,7 @@ def with_memory(run: Run, gib: float | None) -> Run:
 def test_pieces_follow_the_room_and_keys_do_not(tmp_path: Path) -> None:
     run = ingested(tmp_path, (0, 1, 2))
     small, large = with_memory(run, 0.5), with_memory(run, 64.0)
-    assert [window_px(r) for r in (run, large, small)] == [2048, 2048, 1152]
+    assert [window_px(r) for r in (run, large, small)] == [2048, 2048, 1408]
     assert [tile_cache_bytes(r) for r in (run, large)] == [CACHE_BYTES, CACHE_BYTES]
     assert tile_cache_bytes(small) == int(0.25 * (512 - BASE_MIB) * MIB)
     assert [joining_mib(r) for r in (run, large, small)] == [3072, 3072, int(0.8 * (512 - BASE_MIB))]

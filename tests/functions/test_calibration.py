@@ -62,6 +62,23 @@ def test_those_flooded_at_once_share_their_seconds(run: Run) -> None:
         assert sample.seconds == pytest.approx(run.cell("segment").mark(sample.unit).seconds / 2, abs=1e-4)
 
 
+def test_subvolumes_without_tissue_are_not_measured(tmp_path: Path) -> None:
+    tissue = np.ones(SHAPE, bool)
+    tissue[:, :, 32:] = tissue[:, 32:] = False
+    run = make_run(
+        tmp_path,
+        voronoi(SHAPE, 12, seed=3),
+        tissue=tissue,
+        segment={"subvolume_zyx_px": (16, 16, 16), "overlap_zyx_px": (0, 0, 0)},
+    )
+    found = calibrate(run, 4, segmenter=ScrambledTruth())
+    assert {sample.unit for sample in found.samples} == {
+        f"z00000_y{y:05d}_x{x:05d}" for y in (0, 16) for x in (0, 16)
+    }
+    with pytest.raises(TaskError, match="5 of the run's 9 cannot be measured, 4 have tissue"):
+        calibrate(run, 5, segmenter=ScrambledTruth())
+
+
 def test_too_few_or_too_many(run: Run) -> None:
     for count in (1, 5):
         with pytest.raises(TaskError, match=f"{count} of the run's 4"):

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from ffn.checkpoint import Model, save_model
-from ffn.config import InferenceConfig, NetworkConfig, Normalisation
-from ffn.network import FloodFillingNetwork
+from ffn.checkpoint import save_model
 from functions import agglomerate, candidates, resegment
 from functions.budget import counted_pairs, reflooding_pieces, require_room, search_planes
 from functions.model.errors import MemoryBudgetError, ModelError
@@ -35,6 +32,7 @@ from functions.store.limits import MIB, process_memory, within
 from functions.store.run import Run
 from functions.store.transforms import aligned_volume_ref
 from functions.store.volumes import Volume
+from tests.benchmarks.memory_data import bright_model
 from tests.functions.aligned_runs import make_run
 from tests.functions.test_budget import blocks, linux, need_of, require_near, taken_mib, with_memory
 from tests.functions.test_decisions import evidence
@@ -43,28 +41,9 @@ ON = {"sources": ["contact"], "contact_share": 0.0, "min_voxels": 100}
 FOV = 33
 
 
-def bright_model(fov: int = FOV) -> Model:
-    """A network of two features that floods what is bright."""
-    config = NetworkConfig(modules=1, features=2, fov_zyx=(fov, fov, fov), deltas_zyx=(fov // 4,) * 3)
-    network = FloodFillingNetwork(config)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.zero_()
-        centre = (1, 1, 1)
-        network.conv0_a.weight[0, 0][centre] = network.conv0_b.weight[0, 0][centre] = 1
-        network.conv0_a.weight[1, 0][centre], network.conv0_b.weight[1, 1][centre] = -1, 1
-        network.conv_lom.weight[0, :, 0, 0, 0] = torch.tensor([6.0, -6.0])
-    return Model(
-        network=network,
-        normalisation=Normalisation(mean=128, std=64),
-        voxel_size_zyx_nm=(10, 10, 10),
-        inference=InferenceConfig(),
-    )
-
-
 def labelled(root: Path, labels: np.ndarray, image: np.ndarray, *, fov: int = FOV, **groups: object) -> Run:
     """A run whose global labels are these, behind relabel."""
-    save_model(root / "bright.safetensors", bright_model(fov))
+    save_model(root / "bright.safetensors", bright_model((fov, fov, fov)))
     segment = {"model": str(root / "bright.safetensors"), "device": "cpu", **groups.pop("segment", {})}  # type: ignore[dict-item]
     candidates_group = {"block_zyx_px": labels.shape, **ON, **groups.pop("candidates", {})}  # type: ignore[dict-item]
     run = make_run(root, image, segment=segment, candidates=candidates_group, **groups)  # type: ignore[arg-type]
@@ -178,7 +157,7 @@ def test_what_a_pair_is_shown_does_not_depend_on_those_read_with_it(tmp_path: Pa
 
 def decided(root: Path, pairs: int, objects: int) -> Run:
     """A run whose pairs are flooded, all of it made up."""
-    save_model(root / "model.safetensors", bright_model(9))
+    save_model(root / "model.safetensors", bright_model((9, 9, 9)))
     run = make_run(root, np.zeros((8, 8, 8), np.uint8), candidates=ON, resegment={"pairs_per_unit": pairs})
     (block,) = candidates.units(run)
     random = np.random.default_rng(0)
