@@ -49,8 +49,6 @@ EVIDENCE = np.dtype(
     ]
 )  # fmt: skip
 MAPPED = np.dtype([("id", "<u4"), ("object", "<u4")])
-APPLIED = 1 << 20
-"""Voxels that a mapping is applied to at a time."""
 _WHOLE = ("attempts", "moves", "voxels", "deleted_voxels")
 
 
@@ -61,16 +59,12 @@ class Mapping:
     records: Records
 
     def apply(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """Labels with every id replaced by its object; some at a time, since places take 8 bytes a voxel."""
-        if not self.records.size:
-            return labels
-        found = labels.copy(order="C")
-        flat = found.reshape(-1)  # a view
-        for start in range(0, flat.size, APPLIED):
-            part = flat[start : start + APPLIED]
-            at = np.minimum(np.searchsorted(self.records["id"], part), self.records.size - 1)
-            np.copyto(part, self.records["object"][at], where=self.records["id"][at] == part)
-        return found
+        """The same labels (Z, Y, X), in which every id was replaced by its object: in place, plane by plane,
+        since there is no room for a shard's labels once more, nor for 8 bytes of each of its voxels."""
+        for plane in labels if self.records.size else ():
+            at = np.minimum(np.searchsorted(self.records["id"], plane), self.records.size - 1)
+            np.copyto(plane, self.records["object"][at], where=self.records["id"][at] == plane)
+        return labels
 
 
 def blocks_of(run: Run) -> Iterator[Box]:

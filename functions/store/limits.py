@@ -119,11 +119,17 @@ def _limit_data(memory_gib: float, subject: str, *, hard: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
-def _start_anew() -> None:
-    """Give freed memory back and let the peak begin anew, so that a unit answers for itself alone."""
+def give_back() -> None:
+    """Give freed memory back, which threads would keep from any other request: it counts as taken."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def _start_anew() -> None:
+    """Let the peak begin anew, so that a unit answers for itself alone."""
+    give_back()
+    if sys.platform.startswith("linux"):
         with suppress(OSError):
             CLEAR_REFS.write_text(RESET_PEAK)
 
