@@ -51,6 +51,7 @@ PARAMETERS = Parameters.model_validate(
             "block_zyx_px": [64, 256, 256],
         },
         "resegment": {"max_attempts": 1},
+        "finish": {"shard_zyx_px": [64, 256, 512]},
     }
 )
 """As few pairs of sections, patches and pairs of objects as will do: the time goes with them, memory does

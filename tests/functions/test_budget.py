@@ -122,7 +122,7 @@ def test_segment_match_and_relabel_take_what_is_said_of_them(tmp_path: Path) -> 
 
 @linux
 def test_a_shard_takes_what_is_said_of_it(tmp_path: Path) -> None:
-    shape = (64, 320, 320)
+    shape = (64, 448, 448)
     ids = blocks(shape).astype(np.uint32)
     count = iter(range(9))
 
