@@ -57,9 +57,9 @@ FLOOD_MIB, FLOOD_BYTES = 48, 40
 """A subvolume while its seeds are found: canvas, distances, and the network's own work."""
 MATCH_MIB, MATCH_BYTES = 14, 10
 """Comparing takes so much, and for each voxel of an overlap."""
-FINISH_MIB, FINISH_BYTES = 64, 2.6
-"""Writing a shard of labels takes so much, and for each of its bytes. Half of the former is what threads may
-write to and do not fill: the limit counts that (`functions.store.limits`)."""
+FINISH_MIB, FINISH_BYTES = 100, 2.2
+"""Writing a shard of labels takes so much, and for each of its bytes. Most of the former are stacks and buffers
+of the threads that pack chunks, filled or not: the limit counts them (`functions.store.limits`)."""
 LABEL_BYTES = 4
 
 
