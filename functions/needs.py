@@ -58,8 +58,8 @@ FLOOD_MIB, FLOOD_BYTES = 48, 40
 MATCH_MIB, MATCH_BYTES = 14, 10
 """Comparing takes so much, and for each voxel of an overlap."""
 FINISH_MIB, FINISH_BYTES = 100, 2.2
-"""Writing a shard of labels takes so much, and for each of its bytes. Most of the former are stacks and buffers
-of the threads that pack chunks, filled or not: the limit counts them (`functions.store.limits`)."""
+"""Writing a shard of labels takes so much, and for each of its bytes. Most of the former are stacks and
+buffers of the threads that pack chunks, filled or not: the limit counts them (`functions.store.limits`)."""
 LABEL_BYTES = 4
 
 
