@@ -71,12 +71,7 @@ def adapted_rand_error(
     Equals the first value of `skimage.metrics.adapted_rand_error` with "keep" and `ignore_truth=(0,)`, its
     default. NaN when no pair counts.
     """
-    joint = tabulate(segmentation, truth, treatment=treatment, ignore_truth=ignore_truth)
-    both = _pairs(joint.counts)
-    in_truth, in_segmentation = _pairs(joint.object_sizes), _pairs(joint.segment_sizes)
-    if in_truth + in_segmentation == 0:
-        return float("nan")
-    return 1.0 - both / (0.5 * in_truth + 0.5 * in_segmentation)
+    return tabulate(segmentation, truth, treatment=treatment, ignore_truth=ignore_truth).rand_error()
 
 
 def labelled_fraction(segmentation: Labels, *, foreground: NDArray[np.bool_] | None = None) -> float:
@@ -101,6 +96,31 @@ def fill_nearest(
     return filled
 
 
+def fill_planes(
+    labels: Labels, planes: slice, *, voxel_size_zyx_nm: tuple[float, float, float]
+) -> tuple[Labels, float]:
+    """Some planes of `labels` (Z, Y, X) as `fill_nearest` fills them, and how far the farthest fill is, nm.
+
+    Of a larger volume they are filled alike if so much of it lies above and below. Without any label nothing
+    is filled, and the distance is infinite.
+    """
+    part = labels[planes]
+    if not (part == 0).any():
+        return part, 0.0
+    if not labels.any():
+        return part, float("inf")
+    nearest = ndimage.distance_transform_edt(
+        labels == 0, sampling=voxel_size_zyx_nm, return_distances=False, return_indices=True
+    )
+    nearest = nearest[:, planes]
+    square = np.zeros(part.shape)
+    for axis, (place, size) in enumerate(zip(nearest, voxel_size_zyx_nm, strict=True)):
+        here = np.arange(part.shape[axis]) + (planes.start if axis == 0 else 0)
+        square += ((place - here.reshape([-1 if a == axis else 1 for a in range(3)])) * size) ** 2
+    filled: Labels = labels[tuple(nearest)]
+    return filled, float(square.max() ** 0.5)
+
+
 def expected_run_length(skeletons: Skeletons, segmentation: Labels, *, merge_threshold: int = 0) -> float:
     """The length in nm over which the segmentation follows the truth from a random point of a skeleton.
 
@@ -109,10 +129,15 @@ def expected_run_length(skeletons: Skeletons, segmentation: Labels, *, merge_thr
     make it a merger, and its edges count 0). ERL = sum over skeletons and segments of (counted length)^2,
     divided by the length of all skeletons; 0 for skeletons without length.
     """
+    segments = segmentation[tuple(skeletons.nodes_zyx.T)].astype(np.int64)
+    return run_length(skeletons, segments, merge_threshold=merge_threshold)
+
+
+def run_length(skeletons: Skeletons, segments: NDArray[np.int64], *, merge_threshold: int = 0) -> float:
+    """As `expected_run_length`, of the segments (N,) at the nodes."""
     total = skeletons.total_length_nm
     if total == 0:
         return 0.0
-    segments = segmentation[tuple(skeletons.nodes_zyx.T)].astype(np.int64)
     merged = _merged_nodes(skeletons.node_object, segments, merge_threshold)
     u, v = skeletons.edges.T
     correct = (segments[u] == segments[v]) & (segments[u] != 0) & ~merged[u]
@@ -141,6 +166,31 @@ class Contingency:
     @property
     def total(self) -> int:
         return int(self.counts.sum())
+
+    @classmethod
+    def of_pairs(cls, segments: Labels, objects: Labels, counts: NDArray[np.int64]) -> "Contingency":
+        """Of the labels of pairs that occur, each once and in ascending order, and their voxels."""
+        found, segment = np.unique(segments, return_inverse=True)
+        known, obj = np.unique(objects, return_inverse=True)
+        segment_sizes, object_sizes = np.zeros(len(found), np.int64), np.zeros(len(known), np.int64)
+        np.add.at(segment_sizes, segment, counts)
+        np.add.at(object_sizes, obj, counts)
+        return cls(
+            segments=found,
+            segment=segment,
+            object=obj,
+            counts=counts,
+            segment_sizes=segment_sizes,
+            object_sizes=object_sizes,
+        )
+
+    def rand_error(self) -> float:
+        """One minus the F-score of pairs of voxels that belong together; NaN when no pair counts."""
+        both = _pairs(self.counts)
+        in_truth, in_segmentation = _pairs(self.object_sizes), _pairs(self.segment_sizes)
+        if in_truth + in_segmentation == 0:
+            return float("nan")
+        return 1.0 - both / (0.5 * in_truth + 0.5 * in_segmentation)
 
     def voi(self) -> VariationOfInformation:
         """Variation of information; NaN when no voxel counts."""

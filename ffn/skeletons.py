@@ -1,5 +1,6 @@
 """Centre lines of objects, on which run lengths are measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,27 +53,51 @@ def skeletonise(
     ids = ids[ids > 0]
     compact = np.searchsorted(ids, labels).astype(np.int32) + 1
     compact[labels == 0] = 0
-    nodes, owners, edges, lengths = [], [], [], []
-    count = 0
+    found = []
     for number, box in enumerate(ndimage.find_objects(compact)):
-        mask = np.pad(compact[box] == number + 1, 1)
-        if np.count_nonzero(mask) < min_voxels:
-            continue
-        offset = np.array([s.start - 1 for s in box], np.int32)
-        points = np.argwhere(skeletonize(mask)).astype(np.int32)
-        pairs, weights = _spanning_forest(points, voxel_size_zyx_nm)
-        if min_branch_nm > 0:
-            points, pairs, weights = _prune(points, pairs, weights, min_branch_nm)
-        nodes.append(points + offset)
-        owners.append(np.full(len(points), ids[number], np.int64))
-        edges.append(pairs + count)
-        lengths.append(weights)
-        count += len(points)
+        mask = compact[box] == number + 1
+        if np.count_nonzero(mask) >= min_voxels:
+            one = skeleton_of(
+                mask,
+                int(ids[number]),
+                corner_zyx=np.array([part.start for part in box]),
+                voxel_size_zyx_nm=voxel_size_zyx_nm,
+                min_branch_nm=min_branch_nm,
+            )
+            found.append(one)
+    return join(found)
+
+
+def skeleton_of(
+    mask: NDArray[np.bool_],
+    owner: int,
+    *,
+    corner_zyx: NDArray[np.integer],
+    voxel_size_zyx_nm: tuple[float, float, float],
+    min_branch_nm: float = 0.0,
+) -> Skeletons:
+    """The skeleton of one object, whose `mask` (Z, Y, X) begins at `corner_zyx` of the volume."""
+    points = np.argwhere(skeletonize(np.pad(mask, 1))).astype(np.int32)
+    pairs, weights = _spanning_forest(points, voxel_size_zyx_nm)
+    if min_branch_nm > 0:
+        points, pairs, weights = _prune(points, pairs, weights, min_branch_nm)
     return Skeletons(
-        nodes_zyx=np.concatenate([np.zeros((0, 3), np.int32), *nodes]),
-        node_object=np.concatenate([np.zeros(0, np.int64), *owners]),
+        nodes_zyx=points + np.asarray(corner_zyx, np.int32) - 1,
+        node_object=np.full(len(points), owner, np.int64),
+        edges=pairs,
+        edge_length_nm=weights,
+    )
+
+
+def join(parts: Sequence[Skeletons]) -> Skeletons:
+    """Skeletons of several objects as one forest."""
+    first = np.cumsum([0, *(len(part.nodes_zyx) for part in parts)])
+    edges = [part.edges + start for part, start in zip(parts, first[:-1], strict=True)]
+    return Skeletons(
+        nodes_zyx=np.concatenate([np.zeros((0, 3), np.int32), *(part.nodes_zyx for part in parts)]),
+        node_object=np.concatenate([np.zeros(0, np.int64), *(part.node_object for part in parts)]),
         edges=np.concatenate([np.zeros((0, 2), np.int64), *edges]),
-        edge_length_nm=np.concatenate([np.zeros(0), *lengths]),
+        edge_length_nm=np.concatenate([np.zeros(0), *(part.edge_length_nm for part in parts)]),
     )
 
 

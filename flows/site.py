@@ -97,6 +97,8 @@ class Site(Document):
     """Memory that a unit of work may fill of its worker's; None: no limit. `--memory-gib` goes before it."""
     gpus_per_node: Annotated[int, Field(ge=1, le=1024)] | None = None
     """What `petavoxel plan --site` counts node-hours by."""
+    device_gib: Annotated[float, Field(gt=0, le=65536)] | None = None
+    """Memory of one GPU: what `petavoxel plan --site` fits subvolumes to."""
     shards: Annotated[int, Field(ge=1, le=200)] = 200
     """At most this many tasks a fan-out."""
     claiming: bool = True

@@ -1,98 +1,53 @@
-"""What a worker needs in memory, step by step, and what steps make of what they are given.
+"""What steps make of the memory that a worker is given.
 
 A worker begins with `BASE_MIB` (interpreter and libraries). The rest of `--memory-gib` is its *room*. Steps
 that can work in smaller pieces choose them by the room: results do not depend on it. The others need what
-their unit takes, which follows from its geometry; `needs` tells it before anything is started.
+their unit takes, which follows from its geometry (`functions.needs`).
 
-| step | its unit | pieces by the room |
-|---|---|---|
-| ingest | a tile | no: a tile is decoded whole |
-| stitch | a section, drawn in strips of 512 rows, tile by tile | tiles that are kept |
-| align_pairs | two sections, window by window | the window |
-| align_solve | all matches at once | no |
-| align_render | a section's row, in strips as stitch | tiles that are kept |
-| segment | a subvolume | no: its labels depend on it |
-| match | an overlap of two subvolumes | no |
-| reconcile | all tables, block by block | blocks |
-| relabel | a box, in parts of whole chunks | parts |
-| candidates, resegment, agglomerate | a block; a batch of pairs; all edges | no, and not estimated yet |
-| finish | one shard of the bundle at a time | no: shards are published |
-
-Bytes a voxel or pixel are measured, and rounded up: `tests/functions/test_budget.py` holds them to a factor
-of 2.5 above what is taken, on a loaded machine, too.
+| step | pieces by the room |
+|---|---|
+| stitch, align_render | tiles that are kept |
+| align_pairs | the window |
+| segment | how many subvolumes are in progress |
+| reconcile | blocks |
+| relabel | parts of a box |
+| candidates | planes that are grown at a time |
+| resegment | pairs that are read, and flooded, at once |
+| ingest, align_solve, match, agglomerate, finish | none |
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import ceil, prod
+from dataclasses import replace
 
-from functions.model.errors import MemoryBudgetError, PetavoxelError
+from functions.model.errors import MemoryBudgetError
 from functions.model.geometry import ZYX
-from functions.model.parameters import Parameters
+from functions.needs import (
+    BASE_MIB,
+    CACHE_SHARE,
+    FLOOD_BYTES,
+    LEAST_WINDOW_PX,
+    MIB,
+    RELABEL_MIB,
+    WINDOW_BYTES,
+    WINDOW_MIB,
+    Need,
+    geometry_of,
+    need_of,
+    relabel_bytes,
+)
 from functions.networks import count_at_once
-from functions.registration.blend import BLOCK_PX
-from functions.registration.evidence import LONGEST_PX
-from functions.store.run import IngestedSection, Run
+from functions.pair_memory import Reflooded, Searched
+from functions.store.run import Run
 from functions.store.tiles import CACHE_BYTES
-from functions.store.transforms import CHUNK_PX
-from functions.tasks import StepName
 
-MIB = 1 << 20
-BASE_MIB = 300
-"""Interpreter, numpy, zarr, scipy and torch for CPUs; measured 281."""
-CACHE_SHARE = 0.25
-"""Of the room, for tiles that are read again soon."""
 JOINING_MIB = 3072
 """Memory that joining a block may take where no budget is given."""
-LEAST_WINDOW_PX, WINDOW_STEP_PX = 256, 128
-WINDOW_MIB, WINDOW_BYTES = 64, 104
-"""Comparing two sections takes so much, and so many bytes for each pixel of a window."""
-RELABEL_MIB, PAINTED_BYTES, PIECE_BYTES = 16, 16, 8
-"""Relabelling takes so much; for each voxel of the global labels, and of what a subvolume says about it."""
-STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 72, 16, 2, 6
-"""Stitching takes so much; for each pixel of a tile; of a section; of one of an aligned stack."""
-STRIP_BYTES, BLOCK_BYTES = 6, 48
-"""For each pixel of a strip of 512 rows, and of the block of it that is drawn."""
-SOLVE_MIB, KNOT_BYTES, MATCHED_BYTES, SHOWN_BYTES = 48, 6000, 2900, 56
-"""For each knot of the elastic meshes, each matched patch, and each pixel of the reduced sections that the
-gate compares afterwards."""
-FLOOD_MIB, FLOOD_BYTES = 48, 40
-"""A subvolume while its seeds are found: canvas, distances, and the network's own work."""
+READ_VOXELS = 1 << 25
+"""At most so many are read at a time for pairs that are flooded again."""
+WINDOW_STEP_PX = 128
 BESIDE_BYTES = 16
 """Read ahead and written behind, for each voxel of a subvolume."""
-MATCH_MIB, MATCH_BYTES = 14, 10
-"""Comparing takes so much, and for each voxel of an overlap."""
-FINISH_MIB, FINISH_BYTES = 30, 2.6
-"""Writing a shard of labels takes so much, and for each of its bytes."""
-LABEL_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
-    """What decides how large units are. Without `tile_yx_px` nothing is said of tiles; `tile_bytes` are those
-    of one of its pixels."""
-
-    shape_zyx: ZYX
-    parameters: Parameters
-    aligned: bool = False
-    tile_yx_px: tuple[int, int] | None = None
-    tile_bytes: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """What the largest unit of a step takes besides `BASE_MIB`, for what, and what would make it smaller."""
-
-    step: StepName
-    mib: float
-    of: str
-    remedy: str
-
-    @property
-    def worker_gib(self) -> float:
-        """Memory of a worker that suffices."""
-        return (BASE_MIB + self.mib) / 1024
 
 
 def room_mib(run: Run) -> float | None:
@@ -119,9 +74,9 @@ def window_px(run: Run) -> int:
 def relabel_voxels(run: Run) -> float:
     """Voxels of the global labels that are put together at a time."""
     room = room_mib(run)
-    return (
-        float("inf") if room is None else max(0.0, room - RELABEL_MIB) * MIB / _relabel_bytes(run.parameters)
-    )
+    if room is None:
+        return float("inf")
+    return max(0.0, room - RELABEL_MIB) * MIB / relabel_bytes(run.parameters)
 
 
 def has_room_for_two(run: Run) -> bool:
@@ -129,7 +84,7 @@ def has_room_for_two(run: Run) -> bool:
     room = room_mib(run)
     if room is None:
         return True
-    need = next(need for need in needs(geometry_of(run)) if need.step == "segment")
+    need = _segment_need(run)
     return need.mib * (1 + BESIDE_BYTES / FLOOD_BYTES) <= room
 
 
@@ -142,7 +97,7 @@ def subvolumes_at_once(run: Run) -> int:
     wanted, room = count_at_once(run.parameters.segment), room_mib(run)
     if room is None:
         return wanted
-    need = next(need for need in needs(geometry_of(run)) if need.step == "segment")
+    need = _segment_need(run)
     return max(1, min(wanted, int(room * (run.parameters.segment.at_once or 1) / need.mib)))
 
 
@@ -152,35 +107,30 @@ def joining_mib(run: Run) -> int:
     return JOINING_MIB if room is None else min(JOINING_MIB, int(0.8 * room))
 
 
-def needs(geometry: Geometry) -> list[Need]:
-    """What each step takes at least, in the order of the flow."""
-    found = [] if geometry.tile_yx_px is None else _of_tiles(geometry, geometry.tile_yx_px)
-    return [*found, *_of_sections(geometry), *_of_subvolumes(geometry), _of_finish(geometry)]
+def search_planes(run: Run) -> int | None:
+    """Planes of a block of candidates that are grown at a time; None: all."""
+    room = room_mib(run)
+    if room is None:
+        return None
+    geometry = geometry_of(run)
+    block = Searched.of(geometry.shape_zyx, geometry.voxel_size_zyx_nm, run.parameters.candidates)
+    return block.planes(room)
 
 
-def geometry_of(run: Run) -> Geometry:
-    """The geometry of a run, as far as its steps have found it out.
+def reflooding_pieces(run: Run, fov_zyx: ZYX) -> tuple[int | None, int]:
+    """Pairs that are flooded at once (None: as many as the network takes), and voxels read at a time."""
+    room = room_mib(run)
+    if room is None:
+        return None, READ_VOXELS
+    pair = Reflooded.of(run.aligned.volume.shape_zyx, fov_zyx, run.parameters.segment)
+    pairs, voxels = pair.pieces(room)
+    return pairs, min(READ_VOXELS, voxels)
 
-    Raises:
-        PetavoxelError: ingest has not run.
-    """
-    acquisition = run.manifest.acquisition
-    tiles = [tile.shape_yx for entry in run.sections for tile in entry.section.tiles]
-    largest = max(tiles, key=prod, default=(1, 1))
-    try:
-        shape = run.aligned.volume.shape_zyx
-    except PetavoxelError:  # not solved yet: the largest section that the stage describes
-        nm = acquisition.voxel_size_zyx_nm[1:]
-        extents = [_extent_px(entry, nm) for entry in run.sections]
-        height, width = (max(extent) for extent in zip(*extents, strict=True))
-        shape = (run.sections[-1].section.z - run.sections[0].section.z + 1, height, width)
-    return Geometry(
-        shape_zyx=shape,
-        parameters=run.parameters,
-        aligned=acquisition.aligned,
-        tile_yx_px=largest,
-        tile_bytes=2 if acquisition.dtype == "uint16" else 1,
-    )
+
+def counted_pairs(run: Run) -> tuple[float, float]:
+    """Pairs that candidates have found, and the objects of their blocks, as their marks tell."""
+    figures = [mark.figures for mark in run.cell("candidates").marks()]
+    return sum(f["candidates"] for f in figures), sum(f["objects"] for f in figures)
 
 
 def require_room(run: Run, step: str) -> None:
@@ -192,7 +142,11 @@ def require_room(run: Run, step: str) -> None:
     gib = run.spec.memory_gib
     if gib is None:
         return
-    need = next((need for need in needs(geometry_of(run)) if need.step == step), None)
+    geometry = geometry_of(run)
+    if step == "agglomerate" and run.agglomerates:
+        pairs, objects = counted_pairs(run)
+        geometry = replace(geometry, pairs=pairs, objects=objects)
+    need = need_of(geometry, step)
     if need is not None and need.worker_gib > gib:
         raise MemoryBudgetError(
             f"{step}: {need.of} takes about {need.worker_gib:.2f} GiB of a worker, {gib:g} GiB are given",
@@ -200,119 +154,7 @@ def require_room(run: Run, step: str) -> None:
         )
 
 
-def _extent_px(entry: IngestedSection, pixel_yx_nm: tuple[float, float]) -> tuple[int, int]:
-    """Height and width of a section where the stage put its tiles."""
-    sides = []
-    for axis, nm in enumerate(pixel_yx_nm):
-        starts = [tile.stage_yx_nm[axis] / nm for tile in entry.section.tiles]
-        ends = [s + t.shape_yx[axis] for s, t in zip(starts, entry.section.tiles, strict=True)]
-        sides.append(ceil(max(ends) - min(starts)))
-    return sides[0], sides[1]
-
-
-def _strips_mib(shape_yx: tuple[int, int]) -> float:
-    rows, width = min(CHUNK_PX, shape_yx[0]), shape_yx[1]
-    return rows * (STRIP_BYTES * width + BLOCK_BYTES * min(width, BLOCK_PX)) / MIB
-
-
-def _of_tiles(geometry: Geometry, tile_yx_px: tuple[int, int]) -> list[Need]:
-    pixels, (_, height, width) = prod(tile_yx_px), geometry.shape_zyx
-    tile = f"a tile of {tile_yx_px[0]} x {tile_yx_px[1]} px"
-    section = f"a section of {height} x {width} px"
-    remedy = "have the microscope write smaller tiles"
-    strips = _strips_mib((height, width))
-    if geometry.aligned:
-        stitch = COPY_BYTES * height * width / MIB + strips / 4
-        remedy = "write sections as several tiles"
-    else:
-        stitch = STITCH_MIB + (TILE_BYTES * pixels + SECTION_BYTES * height * width) / MIB + strips
-        stitch /= 1 - CACHE_SHARE
-    return [
-        Need(step="ingest", mib=3 * geometry.tile_bytes * pixels / MIB, of=tile, remedy=remedy),
-        Need(step="stitch", mib=stitch, of=section, remedy=remedy),
-    ]
-
-
-def _of_sections(geometry: Geometry) -> list[Need]:
-    depth, height, width = geometry.shape_zyx
-    align = geometry.parameters.align
-    row = f"a section of {height} x {width} px"
-    render = Need(
-        step="align_render",
-        mib=(_strips_mib((height, width)) + TILE_BYTES / 4 * prod(geometry.tile_yx_px or (0, 0)) / MIB)
-        / (1 - CACHE_SHARE),
-        of=row,
-        remedy="image in more, smaller sections",
-    )
-    if geometry.aligned:
-        return [render]
-    window = min(LEAST_WINDOW_PX, align.window_px)
-    knots = depth * prod(n / align.mesh_spacing_px + 3 for n in (height, width))
-    shown = prod(min(n, LONGEST_PX) for n in (height, width))
-    matched = depth * height * width / align.stride_px**2 * (align.neighbours + len(align.far_neighbours) / 4)
-    solve = SOLVE_MIB + max(KNOT_BYTES * knots + MATCHED_BYTES * matched, SHOWN_BYTES * shown) / MIB
-    return [
-        Need(
-            step="align_pairs",
-            mib=WINDOW_MIB + WINDOW_BYTES * window**2 / MIB,
-            of=f"a window of {window} px",
-            remedy="a smaller align.patch_px",
-        ),
-        Need(
-            step="align_solve",
-            mib=solve,
-            of=f"the elastic meshes of {depth} sections",
-            remedy="larger align.mesh_spacing_px and align.stride_px",
-        ),
-        render,
-    ]
-
-
-def _of_subvolumes(geometry: Geometry) -> list[Need]:
-    segment, shape = geometry.parameters.segment, geometry.shape_zyx
-    size = [min(n, s) for n, s in zip(shape, segment.subvolume_zyx_px, strict=True)]
-    faces = [prod(size) // n * min(o, n) for n, o in zip(size, segment.overlap_zyx_px, strict=True)]
-    chunk = [min(n, c) for n, c in zip(shape, geometry.parameters.reconcile.chunk_zyx_px, strict=True)]
-    smaller = "smaller segment.subvolume_zyx_px"
-    subvolume = f"a subvolume of {' x '.join(map(str, size))}"
-    return [
-        Need(
-            step="segment",
-            mib=(segment.at_once or 1) * (FLOOD_MIB + FLOOD_BYTES * prod(size) / MIB),
-            of=subvolume if segment.at_once is None else f"{segment.at_once} x {subvolume}",
-            remedy=smaller if segment.at_once is None else f"{smaller} or segment.at_once",
-        ),
-        Need(
-            step="match",
-            mib=MATCH_MIB + MATCH_BYTES * max(faces) / MIB,
-            of=f"an overlap of {max(faces):,} voxels",
-            remedy=f"{smaller} or segment.overlap_zyx_px",
-        ),
-        Need(
-            step="relabel",
-            mib=RELABEL_MIB + _relabel_bytes(geometry.parameters) * prod(chunk) / MIB,
-            of=f"a chunk of {' x '.join(map(str, chunk))}",
-            remedy="smaller reconcile.chunk_zyx_px",
-        ),
-    ]
-
-
-def _relabel_bytes(parameters: Parameters) -> float:
-    """Of a voxel of the global labels, with all that the subvolumes that read it say."""
-    p = parameters.segment
-    axes = zip(p.subvolume_zyx_px, p.overlap_zyx_px, strict=True)
-    return PAINTED_BYTES + PIECE_BYTES * prod(
-        min(2.0, size / max(1, size - overlap)) for size, overlap in axes
-    )
-
-
-def _of_finish(geometry: Geometry) -> Need:
-    shard = [
-        min(n, s) for n, s in zip(geometry.shape_zyx, geometry.parameters.finish.shard_zyx_px, strict=True)
-    ]
-    return Need(
-        step="finish",
-        mib=FINISH_MIB + FINISH_BYTES * LABEL_BYTES * prod(shard) / MIB,
-        of=f"a shard of {' x '.join(map(str, shard))} labels",
-        remedy="smaller finish.shard_zyx_px",
-    )
+def _segment_need(run: Run) -> Need:
+    need = need_of(geometry_of(run), "segment")
+    assert need is not None
+    return need

@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from statistics import fmean, stdev
 
 import numpy as np
@@ -29,7 +29,7 @@ from functions import segment
 from functions.agreeing import parameters_of
 from functions.model.errors import TaskError
 from functions.segmenters import FfnSegmenter, Segmenter
-from functions.shown import read
+from functions.shown import has_tissue, read
 from functions.store.labels import grid_of, local_path
 from functions.store.run import Run
 
@@ -113,23 +113,28 @@ def calibrate(
 ) -> Calibration:
     """Segment `count` subvolumes of a run, chosen at random, those first that are not done yet.
 
-    As many at once as a worker floods; each then counts with its share of the seconds that it took.
+    Those without tissue are passed over: nothing is flooded in them, and they say nothing of a rate. As many
+    at once as a worker floods; each then counts with its share of the seconds that it took.
 
     Raises:
-        TaskError: the run has fewer subvolumes than that, or `count` is below 2.
+        TaskError: the run has fewer subvolumes with tissue than that, or `count` is below 2.
         PetavoxelError: the run has no aligned volume, or the network cannot be loaded.
     """
+    grid, cell = grid_of(run), run.cell("segment")
     units = segment.units(run)
-    if not 2 <= count <= len(units):
+    shuffled = random.Random(seed).sample(units, len(units))
+
+    def with_tissue(*, done: bool) -> Iterator[str]:
+        for unit in shuffled:
+            if cell.is_done(unit) == done and has_tissue(run, grid.get(unit).read):
+                yield unit
+
+    chosen = list(islice(chain(with_tissue(done=False), with_tissue(done=True)), max(count, 0)))
+    if not 2 <= count <= len(chosen):
         raise TaskError(
-            f"subvolumes: {count} of the run's {len(units)} cannot be measured",
+            f"subvolumes: {count} of the run's {len(units)} cannot be measured, {len(chosen)} have tissue",
             remedy="take at least 2 and at most all; smaller segment.subvolume_zyx_px give more",
         )
-    cell = run.cell("segment")
-    shuffled = random.Random(seed).sample(units, len(units))
-    ahead = list(islice((unit for unit in shuffled if not cell.is_done(unit)), count))
-    done = (unit for unit in shuffled if unit not in ahead)
-    chosen = [*ahead, *islice(done, count - len(ahead))]
     started = clock()
     _warm_up(run, chosen[0], segmenter)
     start_s = clock() - started

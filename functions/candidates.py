@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ffn.candidates import Contact, find_contacts
+from ffn.candidates import Contact, count_voxels, find_contacts, reach_zyx
 from functions.agglomeration.blocks import Hierarchy
+from functions.budget import search_planes
 from functions.model.geometry import Box
 from functions.model.parameters import CandidatesParameters
 from functions.store.aligned import read_aligned
@@ -38,18 +39,18 @@ def compute(run: Run, unit: str) -> UnitReport:
     core = block_of(run, unit)
     voxel_nm = run.aligned.volume.voxel_size_zyx_nm
     near_nm = p.near_px * min(voxel_nm)
-    z, y, x = (int(near_nm / size) + 1 for size in voxel_nm)
-    box = core.grow((z, y, x)).intersect(run.aligned.volume.box)
+    box = core.grow(reach_zyx(voxel_nm, near_nm)).intersect(run.aligned.volume.box)
     labels = np.asarray(Volume.open(run.work, labels_ref(run)).read(box), np.uint32)
     contacts = find_contacts(
         labels,
         voxel_size_zyx_nm=voxel_nm,
         max_distance_nm=near_nm,
-        image=read_aligned(run, "image", box),
+        image=np.asarray(read_aligned(run, "image", box), np.uint8),
         core=core.relative_to(box).slices,
         min_voxels=p.min_voxels,
+        planes=search_planes(run),
     )
-    ids, voxels = np.unique(labels, return_counts=True)
+    ids, voxels = count_voxels(labels)
     seen = dict(zip(ids.tolist(), voxels.tolist(), strict=True))
     refused = refused_overlaps(run, core) if "refused" in p.sources else {}
     taken = [
@@ -101,9 +102,10 @@ def refused_overlaps(run: Run, box: Box) -> dict[Pair, float]:
 
 def sizes_of(labels: NDArray[np.uint32]) -> NDArray[np.void]:
     """Voxels of each object, as records."""
-    ids, voxels = np.unique(labels[labels > 0], return_counts=True)
-    records = np.zeros(ids.size, SIZE)
-    records["id"], records["voxels"] = ids, voxels
+    ids, voxels = count_voxels(labels)
+    some = ids > 0
+    records = np.zeros(np.count_nonzero(some), SIZE)
+    records["id"], records["voxels"] = ids[some], voxels[some]
     return records
 
 

@@ -1,9 +1,11 @@
-"""What was planned for a run's segment step against what it took, from its plan and its marks."""
+"""What was planned for a run's segment step against what it took, and which of its subvolumes are skipped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from functions.planning import Skipped
+from functions.shown import has_tissue
 from functions.store.labels import grid_of
 from functions.store.plans import read_plan
 from functions.store.run import Run
@@ -67,3 +69,21 @@ def against_plan(run: Run) -> tuple[Compared, ...]:
         ),
     ]
     return tuple(rows)
+
+
+def skipped(run: Run) -> Skipped:
+    """Subvolumes without tissue, by the marks of those that are done and the mask of the others; and those of
+    the rest that are done or given up.
+
+    Raises:
+        PetavoxelError: the run has no aligned volume, or its mask or a mark is damaged.
+    """
+    cell = run.cell("segment")
+    done = {mark.unit: bool(mark.figures.get("empty")) for mark in cell.marks()}
+    given_up = {found.unit for found in cell.ledger.quarantined()} - done.keys()
+    open_ones = [s for s in grid_of(run) if s.id not in done and s.id not in given_up]
+    return Skipped(
+        empty=sum(done.values()) + sum(not has_tissue(run, s.read) for s in open_ones),
+        finished=len(done) - sum(done.values()),
+        quarantined=len(given_up),
+    )

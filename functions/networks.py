@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
 from functions.model.errors import ModelError
+from functions.model.geometry import ZYX
 from functions.model.parameters import SeedOrder, SegmentParameters
 from functions.model.workers import worker_number
 
@@ -99,6 +101,31 @@ def load(path: Path) -> Model:
             return _load(path, path.stat().st_mtime_ns)
     except (FileNotFoundError, CheckpointError) as error:
         raise ModelError(f"segment.model: {error}", remedy="give `demo` or the path of a model") from None
+
+
+def fov_of(path: Path) -> ZYX:
+    """The field of view of a file's network (see `shape_of`)."""
+    return shape_of(path)[1]
+
+
+def shape_of(path: Path) -> tuple[int, ZYX]:
+    """Features and field of view of a file's network, from its header alone: planning does not load torch.
+
+    Raises:
+        ModelError: the file is missing or not a model.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            network = json.loads(file.metadata()["model"])["network"]  # ffn.checkpoint.METADATA
+            features, (z, y, x) = network["features"], network["fov_zyx"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"segment.model: {path}: no header of a model ({error})",
+            remedy="give `demo` or the path of a model",
+        ) from None
+    return int(features), (int(z), int(y), int(x))
 
 
 @lru_cache(maxsize=1)

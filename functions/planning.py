@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functions.footprint import LOCAL_LABEL_BYTES, Footprint
 from functions.model.geometry import ZYX
 from functions.model.quantities import Figure
+from functions.pair_cost import Pairing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +117,21 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Subvolumes of a run that need no flooding: `empty` have no tissue; of the others some are `finished`
+    already, and some in `quarantine`."""
+
+    empty: int
+    finished: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A request to plan: `rate` in voxels per GPU and hour, overlap either by tiling or by its factor.
 
     `rate_low` and `rate_high`: the interval of a measured rate; figures that depend on it then have one, too.
+    `skipped`: what is known of the run whose volume it is. `pairing`: agglomeration is on, and costs that.
     """
 
     extent: Extent
@@ -131,6 +143,8 @@ class Plan:
     rate_low: float | None = None
     rate_high: float | None = None
     local_label_bytes: float = LOCAL_LABEL_BYTES
+    skipped: Skipped | None = None
+    pairing: Pairing | None = None
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
@@ -159,6 +173,16 @@ class Plan:
         return max(1.0, self.extent.voxels * self.factor / self.subvolume_voxels)
 
     @property
+    def flooded(self) -> float:
+        """Subvolumes that hold tissue, as far as that is known."""
+        return self.subvolumes - (self.skipped.empty if self.skipped else 0)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of segment: of all subvolumes that hold tissue."""
+        return self.extent.voxels / self.rate * self.factor * self.flooded / self.subvolumes
+
+    @property
     def subvolume_voxels(self) -> float:
         """Voxels of one subvolume."""
         if self.tiling is not None and self.extent.shape_zyx is not None:
@@ -171,7 +195,7 @@ class Plan:
         neighbours = self.tiling.neighbours(shape) if self.tiling and shape else 3 * self.subvolumes
         footprint = Footprint(
             voxels=self.extent.voxels,
-            computed=self.extent.voxels * self.factor,
+            computed=self.extent.voxels * self.factor * self.flooded / self.subvolumes,
             subvolumes=self.subvolumes,
             neighbours=neighbours,
             local_label_bytes=self.local_label_bytes,
@@ -179,15 +203,14 @@ class Plan:
         return (
             Figure(name="voxels", value=self.extent.voxels, unit="voxels", formula=self.extent.formula),
             *self._tiling_figures(),
+            *self._skipped_figures(),
             *(self._with_interval(figure) for figure in self._time_figures()),
             *footprint.figures(),
         )
 
     def _time_figures(self) -> list[Figure]:
         """What the rate decides."""
-        plain = self.extent.voxels / self.rate
-        work = plain * self.factor
-        nodes = work / self.gpus_per_node
+        plain, work = self.extent.voxels / self.rate, self.gpu_hours
         rows = [
             Figure(
                 name="gpu_hours_without_overlap",
@@ -195,13 +218,35 @@ class Plan:
                 unit="GPU-h",
                 formula=f"voxels / ({self.rate:.3g} voxels per GPU-hour)",
             ),
-            _figure("gpu_hours", work, "GPU-h", "GPU-hours without overlap * overlap factor"),
-            _figure("node_hours", nodes, "node-h", f"GPU-hours / {self.gpus_per_node} GPUs of a node"),
+            _figure(
+                "gpu_hours",
+                work,
+                "GPU-h",
+                "GPU-hours without overlap * overlap factor"
+                + (" * (subvolumes - empty) / subvolumes" if self.skipped else ""),
+            ),
         ]
+        if self.skipped:
+            left = self.flooded - self.skipped.finished - self.skipped.quarantined
+            rows.append(
+                _figure(
+                    "gpu_hours_left",
+                    work * left / max(self.flooded, 1),
+                    "GPU-h",
+                    "GPU-hours * those neither empty, finished nor quarantined / those not empty",
+                )
+            )
+        told = "GPU-hours"
+        if self.pairing is not None:
+            pairs = self.pairing.figures(self.extent.voxels, self.rate)
+            rows += pairs
+            work, told = work + pairs[-1].value, "(GPU-hours + those of pairs)"
+        per_node = f"{told} / {self.gpus_per_node} GPUs of a node"
+        rows.append(_figure("node_hours", work / self.gpus_per_node, "node-h", per_node))
         if self.gpus:
             first = self.gpus[0]
             rows.append(
-                _figure("wall_hours", work / first, "h", f"GPU-hours / {first:,} GPUs, none of them idle")
+                _figure("wall_hours", work / first, "h", f"{told} / {first:,} GPUs, none of them idle")
             )
         for gpus in self.gpus:
             rows += [
@@ -211,12 +256,22 @@ class Plan:
                     "h",
                     f"GPU-hours without overlap / {gpus:,}",
                 ),
-                _figure(f"hours_on_{gpus}_gpus", work / gpus, "h", f"GPU-hours / {gpus:,}"),
+                _figure(f"hours_on_{gpus}_gpus", work / gpus, "h", f"{told} / {gpus:,}"),
             ]
         return rows
 
+    def _skipped_figures(self) -> list[Figure]:
+        if self.skipped is None:
+            return []
+        told = (
+            ("empty", self.skipped.empty, "without tissue by the run's mask: nothing is flooded"),
+            ("finished", self.skipped.finished, "of the others, those that the run has done already"),
+            ("quarantined", self.skipped.quarantined, "given up: they count as empty until tried again"),
+        )
+        return [_figure(f"{name}_subvolumes", count, "subvolumes", formula) for name, count, formula in told]
+
     def _with_interval(self, figure: Figure) -> Figure:
-        if self.rate_low is None or self.rate_high is None:
+        if self.rate_low is None or self.rate_high is None or figure.name in ("pairs", "moves_of_pairs"):
             return figure
         return replace(
             figure,

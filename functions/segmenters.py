@@ -178,14 +178,18 @@ class FfnSegmenter:
         masks: Masks,
         settings: ResegmentationConfig,
         voxel_size_zyx_nm: tuple[float, float, float],
+        at_once: int | None = None,
     ) -> list[PairEvidence]:
         """Flood both objects at each decision point again, starting and moving where `masks` allows.
+
+        At most `at_once` pairs are in progress at a time; without it as many as a batch holds.
 
         Raises:
             VolumeError: the image cannot be flooded as it is.
         """
         from ffn.resegmentation import resegment
 
+        batch = self._batch or 1
         with _images_refused():
             return list(
                 resegment(
@@ -196,7 +200,7 @@ class FfnSegmenter:
                     settings=settings,
                     voxel_size_zyx_nm=voxel_size_zyx_nm,
                     mask=masks.starts,
-                    batch=self._batch or 1,
+                    batch=batch if at_once is None else min(batch, at_once),
                 )
             )
 

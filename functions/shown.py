@@ -20,6 +20,8 @@ from functions.model.parameters import SegmentParameters
 from functions.store.aligned import read_aligned
 from functions.store.artefacts import Codes
 from functions.store.run import Run
+from functions.store.transforms import aligned_volume_ref
+from functions.store.volumes import Volume
 
 Value = TypeVar("Value", bound=np.generic)
 Image = NDArray[np.uint8]
@@ -52,6 +54,15 @@ def read_tissue(run: Run, box: Box) -> Mask:
     return read_aligned(run, "mask", box).astype(bool)
 
 
+def has_tissue(run: Run, box: Box) -> bool:
+    """Whether there is any in a box; of a volume's mask as little is read as tells.
+
+    Raises:
+        VolumeError: the mask is missing.
+    """
+    return Volume.open(run.work, aligned_volume_ref(run.aligned, "mask")).holds(box)
+
+
 def shown_to(parameters: SegmentParameters, image: Image, tissue: Mask, codes: Codes) -> Shown:
     """A box as the network is shown it, under the run's parameters."""
     avoided = [NAMES.index(name) for name in parameters.avoid]
@@ -71,6 +82,17 @@ def _codes_in(codes: Codes, wanted: list[int]) -> Mask:
     table[wanted] = True
     found: Mask = table[codes]
     return found
+
+
+def cut(shown: Shown, part: Box) -> Shown:
+    """A part of a box, placed from its corner."""
+    return Shown(
+        image=shown.image[part.slices],
+        tissue=shown.tissue[part.slices],
+        resin=shown.resin[part.slices],
+        artefact=shown.artefact[part.slices],
+        bridged=shown.bridged[part.slices],
+    )
 
 
 def permissions(shown: Shown, margins: Margins) -> Masks:

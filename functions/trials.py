@@ -18,10 +18,12 @@ from ffn.checkpoint import Model
 from ffn.gate import Comparison, GateThresholds, gate
 from ffn.inference import Counters, InferenceError, Progress, segment
 from ffn.quantise import EMULATED
-from functions.evaluation import Evaluation, evaluate
-from functions.model.errors import ModelError, VolumeError
+from functions.evaluation import Evaluation
+from functions.evaluation_parts import evaluate_parts
+from functions.model.errors import MemoryBudgetError, ModelError, VolumeError
 from functions.model.geometry import ZYX, Box
 from functions.model.parameters import Precision, SegmentParameters
+from functions.needs import FLOOD_BYTES, FLOOD_MIB, MIB
 from functions.networks import choose, config_of, load
 from functions.store.label_files import read_image, read_labels
 from functions.store.verdicts import GateVerdict, write_verdict
@@ -29,6 +31,7 @@ from functions.store.verdicts import GateVerdict, write_verdict
 Grey = NDArray[np.integer]
 Labels = NDArray[np.integer]
 
+LABEL_BYTES = 4
 GATE_PHANTOM_SEED = 301
 GATE_SHAPE_ZYX = (48, 160, 160)
 """The calibration box when none is given: tissue that no network was trained on."""
@@ -119,6 +122,7 @@ def evaluate_model(
     voxel_size_zyx_nm: tuple[float, float, float] | None = None,
     rim_zyx_px: ZYX = (0, 0, 0),
     background_counts: bool = True,
+    room_mib: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ModelEvaluation:
     """Segment a box alone and compare it with its truth; in any precision, since nothing is kept of it.
@@ -126,15 +130,26 @@ def evaluate_model(
     Args:
         parameters: device, precision, mode and what else changes the model's settings; not its path.
         voxel_size_zyx_nm: of the box; by default the model's.
+        room_mib: memory beside interpreter and libraries: a box that cannot be flooded in it is refused, and
+            labels are compared slab by slab.
 
     Raises:
         ModelError: not a model, or no such device.
+        MemoryBudgetError: the box does not fit.
         VolumeError: the box has no truth, cannot be segmented, or the rim leaves nothing of it.
     """
     if trial.truth is None:
         raise VolumeError(f"{trial.name}: has no truth", remedy="give the true labels: --truth FILE")
+    flooded_mib = FLOOD_MIB + FLOOD_BYTES * trial.image.size / MIB
+    if room_mib is not None and flooded_mib > room_mib:
+        raise MemoryBudgetError(
+            f"{trial.name}: flooding {trial.image.size:,} voxels takes {flooded_mib:.0f} MiB, there are"
+            f" {room_mib:.0f}",
+            remedy="give more (--memory-gib), or a smaller --box",
+        )
     model, p = load(path), parameters or SegmentParameters()
     device = choose(p.device)
+    held_mib = (trial.image.nbytes + trial.truth.nbytes + LABEL_BYTES * trial.image.size) / MIB
     try:
         found = segment(
             trial.image,
@@ -147,12 +162,13 @@ def evaluate_model(
     except InferenceError as error:
         raise VolumeError(f"{trial.name}: {error}", remedy="give another box") from None
     return ModelEvaluation(
-        evaluation=evaluate(
+        evaluation=evaluate_parts(
             found.labels,
             trial.truth,
             voxel_size_zyx_nm=voxel_size_zyx_nm or model.voxel_size_zyx_nm,
             rim_zyx_px=rim_zyx_px,
             background_counts=background_counts,
+            room_mib=None if room_mib is None else room_mib - held_mib,
         ),
         counters=found.counters,
         device=device.type,

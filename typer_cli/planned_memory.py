@@ -9,12 +9,17 @@ from typer_cli.output import table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from functions.budget import Need
+    from functions.needs import Need
     from functions.planning import Plan
     from typer_cli.planning import Measured
 
 LARGE = 1 << 20
 """Side of a volume of which only the voxels are known: no unit is cut short by it."""
+OF_BLOCKS = ("segment", "match", "relabel", "candidates", "resegment", "agglomerate", "finish")
+"""Steps whose units do not depend on the volume's shape."""
+SOURCES = ("refused", "contact")
+FOV_ZYX = (33, 33, 33)
+"""Where no run names a network: FIB-25's."""
 
 
 def needs_of(plan: Plan, measured: Measured | None) -> list[Need]:
@@ -24,10 +29,13 @@ def needs_of(plan: Plan, measured: Measured | None) -> list[Need]:
     """
     from dataclasses import replace
 
-    from functions.budget import Geometry, geometry_of, needs
     from functions.model.parameters import Parameters
+    from functions.needs import Geometry, geometry_of, needs
 
     parameters = measured.run.parameters if measured else Parameters()
+    sources = (parameters.candidates.sources or SOURCES) if plan.pairing else ()
+    candidates = parameters.candidates.model_copy(update={"sources": sources})
+    parameters = parameters.model_copy(update={"candidates": candidates})
     if plan.tiling is not None:
         cut = {"subvolume_zyx_px": plan.tiling.size_zyx, "overlap_zyx_px": plan.tiling.overlap_zyx}
         segment = parameters.segment.model_copy(update=cut)
@@ -38,8 +46,13 @@ def needs_of(plan: Plan, measured: Measured | None) -> list[Need]:
         own = geometry_of(measured.run)
         geometry = replace(own, parameters=parameters, shape_zyx=shape or own.shape_zyx)
         shape = geometry.shape_zyx
+    if plan.pairing:
+        pairs, objects = (
+            plan.extent.voxels * n for n in (plan.pairing.pairs_per_voxel, plan.pairing.objects_per_voxel)
+        )
+        geometry = replace(geometry, pairs=pairs, objects=objects, fov_zyx=geometry.fov_zyx or FOV_ZYX)
     found = needs(geometry)
-    return found if shape else [n for n in found if n.step in ("segment", "match", "relabel", "finish")]
+    return found if shape else [n for n in found if n.step in OF_BLOCKS]
 
 
 def document(needed: list[Need], memory_gib: float) -> dict[str, Any]:

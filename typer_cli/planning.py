@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from functions.calibration import Calibration
+    from functions.pair_cost import Pairing
     from functions.planning import Allocation, Extent, Plan, Tiling
     from functions.store.run import Run
 
@@ -69,8 +70,11 @@ def request_of(
     rate: str | None,
     gpus: tuple[int, ...],
     gpus_per_node: int,
+    agglomerate: bool | None = None,
 ) -> Plan:
     """The plan asked for. That of a run's own volume is kept beside the run, whatever is shown.
+
+    `agglomerate`: whether pairs of objects are flooded again; None: as the run's parameters say.
 
     Raises:
         TaskError: the rate does not parse.
@@ -79,7 +83,12 @@ def request_of(
     from functions.planning import Plan
 
     voxels_per_hour = parse_rate(rate or DEFAULT_RATE)
+    pairing = pairing_of(measured, agglomerate)
+    skipped = None
     if measured is not None:
+        from functions.comparison import skipped as skipped_of
+
+        found = skipped_of(measured.run)
         own_extent, own_tiling = of_run(measured.run)
         own = Plan(
             extent=own_extent,
@@ -87,7 +96,10 @@ def request_of(
             gpus=(measured.gpus,),
             gpus_per_node=gpus_per_node,
             tiling=own_tiling,
+            skipped=found,
+            pairing=pairing,
         )
+        skipped = found if extent is None and (tiling or overlap_factor) is None else None
         store(_calibrated(own, measured.calibration), measured)
         extent = extent or own_extent
         tiling = tiling if tiling or overlap_factor else own_tiling
@@ -99,8 +111,21 @@ def request_of(
         gpus_per_node=gpus_per_node,
         tiling=tiling,
         overlap_factor=overlap_factor or 1.0,
+        skipped=skipped,
+        pairing=pairing,
     )
     return _calibrated(plan, measured.calibration if measured else None)
+
+
+def pairing_of(measured: Measured | None, agglomerate: bool | None) -> Pairing | None:
+    """What agglomeration costs, by a run's marks as far as there are any; None where it is off."""
+    from functions.pair_cost import Pairing
+    from functions.pair_cost import measured as measured_on
+
+    on = agglomerate if agglomerate is not None else measured is not None and measured.run.agglomerates
+    if not on:
+        return None
+    return Pairing() if measured is None else measured_on(measured.run)
 
 
 def _calibrated(plan: Plan, calibration: Calibration | None) -> Plan:

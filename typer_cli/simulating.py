@@ -30,11 +30,13 @@ class GivenMachine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """All results of a simulation of a `part`-th of the whole; `planned_hours` is the plan's figure."""
+    """All results of a simulation of a `part`-th of the whole; `planned_hours` is the plan's figure, and what
+    pairs take behind it, which is not simulated, `pairs_hours` (None: agglomeration is off)."""
 
     given: GivenMachine
     part: int
     planned_hours: float
+    pairs_hours: float | None
     claiming: Outcome
     static: Outcome
     sweep: Sweep
@@ -45,6 +47,7 @@ class Simulated:
         return {
             "simulated_part": 1 / self.part,
             "planned_wall_hours": self.planned_hours,
+            "wall_hours_of_pairs": self.pairs_hours,
             "claiming": self.claiming.to_json(),
             "static": self.static.to_json(),
             "breaks_first": {"resource": self.sweep.breaks, "gpus": self.sweep.at},
@@ -103,18 +106,20 @@ def simulated(plan: Plan, given: GivenMachine) -> Simulated:
     from functions.simulation.sweep import limits, parts_of, simulate, sweep
 
     work = Work(
-        subvolumes=math.ceil(plan.subvolumes),
+        subvolumes=max(1, math.ceil(plan.flooded)),
         voxels=plan.subvolume_voxels,
         seconds=plan.subvolume_voxels / plan.rate * 3600,
         gpus=plan.gpus[0],
     )
     machine = given.machine
+    pairs = next((figure for figure in plan.figures() if figure.name == "gpu_hours_of_pairs"), None)
     try:
         claiming, static = simulate(work, machine)
         return Simulated(
             given=given,
             part=parts_of(work, machine),
-            planned_hours=plan.extent.voxels * plan.factor / plan.rate / work.gpus,
+            planned_hours=plan.gpu_hours / work.gpus,
+            pairs_hours=None if pairs is None else pairs.value / work.gpus,
             claiming=claiming,
             static=static,
             sweep=sweep(work, machine),
@@ -157,6 +162,9 @@ def _draw_outcomes(screen: Console, simulated: Simulated) -> None:
         ("nodes failed", f"{claiming.failures:,}", f"{static.failures:,}"),
         ("waits most for", claiming.waits_for, static.waits_for),
     ]
+    if simulated.pairs_hours is not None:
+        hours = f"{simulated.pairs_hours:.2f}"
+        rows.append(("hours of pairs behind it, not simulated", hours, hours))
     title = f"Simulated: {claiming.gpus:,} GPUs, {claiming.subvolumes:,} subvolumes{part}"
     columns = ("share of all GPU-time", "claiming", "static shards")
     screen.print(table(*columns, title=title, rows=rows, numbers=columns[1:]))

@@ -258,7 +258,7 @@ class CandidatesParameters(Document):
     bright_grey: float = -0.9
     """Bright is no darker than so many standard deviations below what is labelled; a membrane is darker."""
     block_zyx_px: tuple[Size, Size, Size] = (128, 512, 512)
-    """One unit of the search; about 60 bytes of memory a voxel."""
+    """One unit of the search; its memory goes with it (`petavoxel plan --memory-gib`)."""
 
 
 class ResegmentParameters(Document):

@@ -48,13 +48,18 @@ def holds_whole_chunks(box: Box, shape_zyx: ZYX, chunk_zyx: ZYX) -> bool:
     return all(start % size == 0 and (stop % size == 0 or stop == n) for start, stop, n, size in axes)
 
 
+def chunk_path(folder: Path, corner_zyx: ZYX, chunk_zyx: ZYX) -> Path:
+    """The file of the chunk in which a voxel lies."""
+    return folder.joinpath("c", *(str(c // n) for c, n in zip(corner_zyx, chunk_zyx, strict=True)))
+
+
 def write_chunks(folder: Path, compressor: Zstd, box: Box, data: AnyArray, chunk_zyx: ZYX) -> None:
     """Write a box that holds whole chunks of the array in `folder`; `data` is of the array's type."""
     corners = [range(0, n, size) for n, size in zip(box.shape_zyx, chunk_zyx, strict=True)]
     for corner in product(*corners):
         part = data[tuple(slice(c, c + size) for c, size in zip(corner, chunk_zyx, strict=True))]
-        index = [(o + c) // n for o, c, n in zip(box.offset_zyx, corner, chunk_zyx, strict=True)]
-        path = folder.joinpath("c", *map(str, index))
+        z, y, x = (o + c for o, c in zip(box.offset_zyx, corner, strict=True))
+        path = chunk_path(folder, (z, y, x), chunk_zyx)
         if not part.any():
             path.unlink(missing_ok=True)
             continue

@@ -11,33 +11,62 @@ from numpy.typing import NDArray
 from functions.model.artefacts import NAMES, UNSEEN
 from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX, Box
-from functions.store.label_files import read_labels
+from functions.store.label_files import LabelBox, open_labels
 
 FOLDERS = ("volume.zarr/labels/artefacts", "labels/artefacts")
 """Where a published volume keeps its codes."""
+NONZERO = {1: "nonzero"}
+"""Of an array without codes, what is not 0 under one name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """`values` (Z, Y, X), from `path`; voxels of the values in `names` are left out."""
+    """Voxels of `values` (Z, Y, X) that are left out: those of the values in `names`; of
+    `NONZERO` all that are not 0. They are read as they are asked for."""
 
-    path: Path
-    values: NDArray[np.integer]
+    values: LabelBox
     names: dict[int, str]
 
     @property
-    def excluded(self) -> NDArray[np.bool_]:
-        """Which voxels (Z, Y, X) are left out."""
-        return np.isin(self.values, list(self.names))
+    def path(self) -> Path:
+        """Where they are from."""
+        return self.values.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the box."""
+        return self.values.shape
+
+    def __getitem__(self, box: tuple[slice, slice, slice], /) -> NDArray[np.bool_]:
+        """Which voxels of a box (Z, Y, X) are left out.
+
+        Raises:
+            VolumeError: it has codes that do not exist.
+        """
+        return np.isin(self._codes(box), list(self.names))
 
     def shares(self, *, rim_zyx_px: ZYX = (0, 0, 0)) -> dict[str, float]:
         """Which share of the voxels inside the rim each code takes."""
-        inner = tuple(slice(r, n - r) for r, n in zip(rim_zyx_px, self.values.shape, strict=True))
-        values = self.values[inner]
-        return {
-            name: round(int(np.count_nonzero(values == value)) / max(values.size, 1), 4)
-            for value, name in self.names.items()
-        }
+        planes, *sides = (slice(r, n - r) for r, n in zip(rim_zyx_px, self.shape, strict=True))
+        counts, size = dict.fromkeys(self.names, 0), 0
+        for z in range(planes.start, planes.stop):
+            plane = self._codes((slice(z, z + 1), sides[0], sides[1]))
+            size += plane.size
+            for value in counts:
+                counts[value] += int(np.count_nonzero(plane == value))
+        return {name: round(counts[value] / max(size, 1), 4) for value, name in self.names.items()}
+
+    def _codes(self, box: tuple[slice, slice, slice]) -> NDArray[np.integer]:
+        values: NDArray[np.integer] = self.values[box]
+        if self.names == NONZERO:
+            marked: NDArray[np.uint8] = (values != 0).astype(np.uint8)
+            return marked
+        if values.size and not 0 <= int(values.min()) <= int(values.max()) < len(NAMES):
+            raise VolumeError(
+                f"{self.path}: codes from {values.min()} to {values.max()}, known are 0 to {len(NAMES) - 1}",
+                remedy="take the artefacts of a volume of this version, or an array in which 0 counts",
+            )
+        return values
 
 
 def published_artefacts(path: Path) -> Path | None:
@@ -53,16 +82,9 @@ def read_exclusion(path: Path, *, box: Box | None = None) -> Exclusion:
     `nonzero`.
 
     Raises:
-        VolumeError: no such array, not of integers, too large, or of codes that do not exist.
+        VolumeError: no such array, or not of integers.
     """
     folder = published_artefacts(path) or path
     if folder == path and (folder.stem != "artefacts" or not folder.is_dir()):
-        marked = read_labels(path, box=box) != 0
-        return Exclusion(path=path, values=marked.astype(np.uint8), names={1: "nonzero"})
-    codes = read_labels(folder, box=box)
-    if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < len(NAMES):
-        raise VolumeError(
-            f"{folder}: codes from {codes.min()} to {codes.max()}, known are 0 to {len(NAMES) - 1}",
-            remedy="take the artefacts of a volume of this version, or an array in which 0 counts",
-        )
-    return Exclusion(path=folder, values=codes, names={code: NAMES[code] for code in UNSEEN})
+        return Exclusion(values=open_labels(path, box=box), names=NONZERO)
+    return Exclusion(values=open_labels(folder, box=box), names={code: NAMES[code] for code in UNSEEN})

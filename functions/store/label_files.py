@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +55,64 @@ def read_image(path: Path, *, box: Box | None = None) -> Labels:
     return _read(path, IMAGE_NAMES, box, inner=IMAGE_FOLDERS)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelBox:
+    """Labels (Z, Y, X) of a box of a file or folder, read as they are asked for and as they are stored."""
+
+    path: Path
+    array: Any
+    box: Box
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the box."""
+        return self.box.shape_zyx
+
+    def __getitem__(self, part: tuple[slice, slice, slice], /) -> Labels:
+        axes = zip(part, self.box.offset_zyx, self.box.shape_zyx, strict=True)
+        ranges = [(offset, slice(*s.indices(n))) for s, offset, n in axes]
+        with _named(self.path):
+            return np.asarray(self.array[tuple(slice(o + s.start, o + s.stop) for o, s in ranges)])
+
+
+def open_labels(path: Path, *, box: Box | None = None) -> LabelBox:
+    """As `read_labels`, but nothing is read yet, however large it is. An .npz is unpacked into memory.
+
+    Raises:
+        VolumeError: not such a file, not three axes of integers, or the box leaves it.
+    """
+    return _boxed(path, LABEL_NAMES, box, inner=LABEL_FOLDERS)
+
+
 def _read(path: Path, names: tuple[str, ...], box: Box | None, *, inner: tuple[str, ...]) -> Labels:
-    try:
+    found = _boxed(path, names, box, inner=inner)
+    if found.box.voxels > MOST_VOXELS:
+        with _named(path):
+            raise ValueError(f"{found.box.voxels} voxels, at most {MOST_VOXELS} are read at once; give a box")
+    return found[:, :, :]
+
+
+def _boxed(path: Path, names: tuple[str, ...], box: Box | None, *, inner: tuple[str, ...]) -> LabelBox:
+    with _named(path):
         array = _open(path, names, inner)
         if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"{array.ndim} axes of {array.dtype}, expected three of integers")
-        z, y, x = array.shape
-        whole = Box(offset_zyx=(0, 0, 0), shape_zyx=(z, y, x))
-        taken = box or whole
-        if not whole.contains(taken):
-            raise VolumeError(
-                f"{path}: box {taken.offset_zyx} to {taken.end_zyx} leaves the shape {whole.shape_zyx}",
-                remedy="give a box inside it",
-            )
-        if taken.voxels > MOST_VOXELS:
-            raise ValueError(f"{taken.voxels} voxels, at most {MOST_VOXELS} are read at once; give a box")
-        values: Labels = np.asarray(array[taken.slices])
+    z, y, x = array.shape
+    whole = Box(offset_zyx=(0, 0, 0), shape_zyx=(z, y, x))
+    taken = box or whole
+    if not whole.contains(taken):
+        raise VolumeError(
+            f"{path}: box {taken.offset_zyx} to {taken.end_zyx} leaves the shape {whole.shape_zyx}",
+            remedy="give a box inside it",
+        )
+    return LabelBox(path=path, array=array, box=taken)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What goes wrong with a file, with its name."""
+    try:
+        yield
     except VolumeError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
@@ -75,7 +120,6 @@ def _read(path: Path, names: tuple[str, ...], box: Box | None, *, inner: tuple[s
             f"{path}: {error}",
             remedy="give images and labels as .npy, .npz, zarr array or published volume",
         ) from None
-    return values
 
 
 def _open(path: Path, names: tuple[str, ...], inner: tuple[str, ...]) -> Any:

@@ -137,11 +137,17 @@ def _have_blas_buffers() -> None:
     blas.dtrsv(blas.dgemm(1.0, square, square), square[0])
 
 
-def _start_anew() -> None:
-    """Give freed memory back and let the peak begin anew, so that a unit answers for itself alone."""
+def give_back() -> None:
+    """Give freed memory back, which threads would keep from any other request: it counts as taken."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def _start_anew() -> None:
+    """Let the peak begin anew, so that a unit answers for itself alone."""
+    give_back()
+    if sys.platform.startswith("linux"):
         with suppress(OSError):
             CLEAR_REFS.write_text(RESET_PEAK)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from functions.model.geometry import ZYX, Box
 from functions.store.counted import store_at
+from functions.store.limits import give_back
 from functions.store.traffic import note_read, note_written
 
 Pooling = Literal["mean", "mode", "max"]
@@ -151,6 +152,7 @@ def write_levels(
             array[box.slices] = data
             note_written(raw=data.nbytes)
             del data  # or it would be held while the next shard is read
+            give_back()  # the buffers in which threads have packed chunks
         source, source_shape = _reader(array), level.shape_zyx
 
 

@@ -13,9 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from functions.model.errors import VolumeError
-from functions.model.geometry import Box
+from functions.model.geometry import Box, cut_box
 from functions.model.volume import VolumeRef
-from functions.store.chunks import holds_whole_chunks, write_chunks, zstd_of
+from functions.store.chunks import chunk_path, holds_whole_chunks, write_chunks, zstd_of
 from functions.store.counted import store_at
 from functions.store.files import atomic_path
 from functions.store.limits import is_out_of_memory
@@ -90,6 +90,26 @@ class Volume:
             ) from None
         note_read(raw=data.nbytes)
         return data
+
+    def holds(self, box: Box) -> bool:
+        """Whether anything in a box is not 0: chunks that are no file are not looked into, nor any behind the
+        first that says so.
+
+        Raises:
+            VolumeError: the box leaves the volume, or a chunk is damaged.
+        """
+        self._check(box)
+        size = self.ref.chunk_zyx
+        first = [o // n * n for o, n in zip(box.offset_zyx, size, strict=True)]
+        z, y, x = (end - start for end, start in zip(box.end_zyx, first, strict=True))
+        for cell in cut_box((z, y, x), size):
+            z, y, x = (o + start for o, start in zip(cell.offset_zyx, first, strict=True))
+            if self._zstd and not chunk_path(self._folder, (z, y, x), size).exists():
+                continue
+            part = Box(offset_zyx=(z, y, x), shape_zyx=cell.shape_zyx).intersect(box)
+            if self.read(part).any():
+                return True
+        return False
 
     def write(self, box: Box, data: AnyArray) -> None:
         """Write a box of whole chunks; at the volume's end they may be cut off.

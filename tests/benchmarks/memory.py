@@ -5,8 +5,9 @@
 
 An aligned stack goes through every step; an acquisition of tiles until its volume is drawn, since what
 follows knows no tiles. Each step runs in a process of its own, as a worker of a site does: planned and
-carried out by the functions that the flow calls, with the run's `memory_gib` enforced. Only the network is
-replaced (`memory_data.Blobs`): it would take days.
+carried out by the functions that the flow calls, with the run's `memory_gib` enforced. Only networks are
+replaced, since they would take days: segment labels what is bright (`memory_data.Blobs`), and pairs are
+flooded again by a network of two features that sees no more than that (`memory_data.bright_model`).
 
 `peak_mib`: the largest resident set that the kernel saw (VmHWM), interpreter and libraries with it, over all
 units and the process itself. `within`: it stayed below the budget. Needs about five times the volumes' size
@@ -30,20 +31,31 @@ from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 
+from ffn.checkpoint import save_model
 from functions.model.parameters import Parameters
 from functions.tasks import FAN_OUTS, STEPS, RunSpec, StepName
-from tests.benchmarks.memory_data import Blobs, Scene
+from tests.benchmarks.memory_data import Blobs, Scene, bright_model
 
 GIB = 1 << 30
 SIDE, TILE_PX = 4096, 1024
+FOV_ZYX = (17, 33, 33)
 REGISTRATION: tuple[StepName, ...] = STEPS[: STEPS.index("segment")]
 PARAMETERS = Parameters.model_validate(
     {
         "align": {"neighbours": 1, "far_neighbours": [], "stride_px": 128},
-        "segment": {"subvolume_zyx_px": [64, 256, 256], "overlap_zyx_px": [4, 16, 16]},
+        "segment": {"subvolume_zyx_px": [64, 256, 256], "overlap_zyx_px": [4, 16, 16], "device": "cpu"},
+        "candidates": {
+            "sources": ["refused", "contact"],
+            "contact_share": 0.9,
+            "large_voxels": 1_000_000,
+            "block_zyx_px": [64, 256, 256],
+        },
+        "resegment": {"max_attempts": 1},
+        "finish": {"shard_zyx_px": [64, 256, 512]},
     }
 )
-"""As few pairs and patches as register the sections: the time goes with them, memory does not."""
+"""As few pairs of sections, patches and pairs of objects as will do: the time goes with them, memory does
+not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +77,12 @@ def measure(
     """Write a scene and take it through some steps; what was found, with every step's peak."""
     started = time.perf_counter()
     scene.write(folder / "raw")
+    save_model(folder / "bright.safetensors", bright_model(FOV_ZYX))
+    segment = PARAMETERS.segment.model_copy(update={"model": str(folder / "bright.safetensors")})
     spec = RunSpec(
         work=str(folder / "work"),
         acquisition=str(folder / "raw"),
-        parameters=PARAMETERS,
+        parameters=PARAMETERS.model_copy(update={"segment": segment}),
         memory_gib=memory_gib,
     )
     made_s = time.perf_counter() - started

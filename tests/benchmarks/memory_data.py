@@ -1,4 +1,4 @@
-"""Acquisitions of any size for `tests.benchmarks.memory`, and a segmenter that needs no network.
+"""Acquisitions of any size for `tests.benchmarks.memory`, and what takes the place of a network there.
 
 Grey values are few, so that what is written compresses as tissue does and a volume of gigabytes needs not
 many times that on the disk.
@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ffn.checkpoint import Model
+from ffn.config import InferenceConfig, NetworkConfig, Normalisation, Triple
 from ffn.masks import Masks
+from ffn.network import FloodFillingNetwork
 from functions.segmenters import Flooded
 from functions.store.files import write_json
 from functions.store.images import write_tile
@@ -23,6 +27,7 @@ GREY_STEP = 24
 MARGIN_PX = 16
 """Sections lie at most so far beside each other."""
 OVERLAP_PX = 128
+BRIGHT = 110
 VOXEL_NM = (40.0, 8.0, 8.0)
 FIELDS = ("section", "row", "column", "path", "stage_y_nm", "stage_x_nm", "height_px", "width_px")
 
@@ -98,6 +103,27 @@ def texture(shape_yx: tuple[int, int]) -> NDArray[np.uint8]:
     return (np.clip(grey, 20, 235) // GREY_STEP * GREY_STEP).astype(np.uint8)
 
 
+def bright_model(fov_zyx: Triple) -> Model:
+    """A network that floods what is brighter than `BRIGHT`, in moves of a quarter of its field of view."""
+    z, y, x = fov_zyx
+    network = FloodFillingNetwork(
+        NetworkConfig(modules=1, features=2, fov_zyx=fov_zyx, deltas_zyx=(z // 4, y // 4, x // 4))
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        centre = (1, 1, 1)
+        network.conv0_a.weight[0, 0][centre], network.conv0_a.weight[1, 0][centre] = 1, -1
+        network.conv0_b.weight[0, 0][centre] = network.conv0_b.weight[1, 1][centre] = 1
+        network.conv_lom.weight[0, :, 0, 0, 0] = torch.tensor([6.0, -6.0])
+    return Model(
+        network=network,
+        normalisation=Normalisation(mean=BRIGHT, std=64),
+        voxel_size_zyx_nm=VOXEL_NM,
+        inference=InferenceConfig(),
+    )
+
+
 class Blobs:
     """Labels the connected bright parts of an image: a stand-in where a network would take hours."""
 
@@ -105,7 +131,7 @@ class Blobs:
 
     def __call__(self, image: NDArray[np.uint8], masks: Masks) -> Flooded:
         """Connected voxels above a grey value that `masks` lets be labelled."""
-        bright = image > 110
+        bright = image > BRIGHT
         if masks.labels is not None:
             bright &= masks.labels
         labels = np.empty(image.shape, np.int32)

@@ -35,4 +35,7 @@ def test_every_step_stays_within_its_budget(tmp_path: Path, tile_px: int | None)
     steps = STEPS if tile_px is None else STEPS[: STEPS.index("segment")]
     found = measure(scene, tmp_path, memory_gib=BUDGET_GIB, steps=steps)
     assert found["within"], found
-    assert [step["step"] for step in found["steps"]] == list(steps)  # type: ignore[union-attr]
+    units = {step["step"]: step["units"] for step in found["steps"]}  # type: ignore[union-attr]
+    assert list(units) == list(steps)
+    idle = {step for step, count in units.items() if count == 0}  # pairs of objects are flooded, too
+    assert idle == ({"align_pairs"} if tile_px is None else set()), units

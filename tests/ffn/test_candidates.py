@@ -169,3 +169,44 @@ def test_the_faces_of_a_core_are_those_of_its_own_voxels() -> None:
     ]
     assert [c.faces for c in whole] == [sum(c.faces for c in found) for found in zip(*halves, strict=True)]
     assert all(np.isnan(c.grey) for c in whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([UNIT, (40.0, 8.0, 8.0), (3.3, 1.7, 1.1)]),
+    near=st.sampled_from([0.0, 1.0, 2.5, 6.0]),
+    planes=st.integers(1, 7),
+)
+def test_contacts_do_not_depend_on_how_many_planes_are_grown_at_a_time(
+    seed: int, size: tuple[float, float, float], near: float, planes: int
+) -> None:
+    """Ties between segments as near as each other included: sparse labels on a lattice have many."""
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(3, 16, 3))
+    labels = (random.integers(1, 9, shape) * (random.random(shape) < random.choice([0.02, 0.1, 0.6]))).astype(
+        np.uint64
+    )
+    image = random.integers(0, 256, shape).astype(np.uint8)
+    core = (slice(1, shape[0] - 1), slice(0, shape[1]), slice(0, shape[2] - 1))
+
+    def found(**how: int) -> list[object]:
+        return [
+            *find_contacts(
+                labels,
+                voxel_size_zyx_nm=size,
+                max_distance_nm=near * min(size),
+                image=image,
+                core=core,
+                min_voxels=2,
+                **how,
+            )
+        ]
+
+    assert repr(found(planes=planes)) == repr(found())
+
+
+def test_an_image_of_fractions_is_refused() -> None:
+    labels = bars(2)
+    with pytest.raises(CandidateError, match="image: expected integers, found float64"):
+        find_contacts(labels, voxel_size_zyx_nm=UNIT, max_distance_nm=1.0, image=labels.astype(float))

@@ -251,7 +251,7 @@ def test_off_by_default_and_then_nothing_is_looked_for(tmp_path: Path) -> None:
     run = labelled(tmp_path, candidates={})
     assert candidates.units(run) == resegment.units(run) == []
     assert agglomerate.perform(run).units == 0
-    assert read_mapping(run).apply(np.array([5], np.uint32)).tolist() == [5]
+    assert read_mapping(run).apply(np.array([[5]], np.uint32)).tolist() == [[5]]
     assert not (run.work / "candidates").exists()
     for step in ("candidates", "resegment", "agglomerate"):
         assert (reusable(run, step).units, reusable(run, step).reusable) == (0, 0)
@@ -332,3 +332,6 @@ def test_a_mapping_leaves_other_ids_alone() -> None:
     records = np.array([(5, 2), (9, 2)], MAPPED)
     labels = np.array([[0, 2, 5], [9, 10, 2**32 - 1]], np.uint32)
     assert Mapping(records).apply(labels).tolist() == [[0, 2, 2], [2, 10, 2**32 - 1]]
+    many = np.resize(np.array([5, 9, 2, 0, 7], np.uint32), (3, 50, 60))[:, :, ::-1]
+    wanted = np.where(np.isin(many, (5, 9)), 2, many)
+    assert np.array_equal(Mapping(records).apply(many), wanted)

@@ -13,12 +13,8 @@ from ffn.config import SeedConfig
 from ffn.seeds import find_interior, find_peaks
 from functions import match, relabel, segment, stitch
 from functions.budget import (
-    BASE_MIB,
-    Geometry,
-    geometry_of,
     has_room_for_two,
     joining_mib,
-    needs,
     relabel_voxels,
     require_room,
     tile_cache_bytes,
@@ -27,6 +23,7 @@ from functions.budget import (
 from functions.model.acquisition import Section
 from functions.model.errors import MemoryBudgetError
 from functions.model.parameters import Parameters
+from functions.needs import BASE_MIB, FINISH_MIB, Geometry, geometry_of, needs
 from functions.registration.overlaps import Matches
 from functions.registration.relax import solve_stack
 from functions.registration.stack import StackPair, StackSection
@@ -125,7 +122,7 @@ def test_segment_match_and_relabel_take_what_is_said_of_them(tmp_path: Path) -> 
 
 @linux
 def test_a_shard_takes_what_is_said_of_it(tmp_path: Path) -> None:
-    shape = (64, 320, 320)
+    shape = (64, 448, 448)
     ids = blocks(shape).astype(np.uint32)
     count = iter(range(9))
 
@@ -141,7 +138,7 @@ def test_a_shard_takes_what_is_said_of_it(tmp_path: Path) -> None:
         )
 
     geometry = of(shape, finish={"shard_zyx_px": shape})
-    require_near(need_of(geometry, "finish"), taken_mib(write))
+    require_near(need_of(geometry, "finish") - FINISH_MIB, taken_mib(write))  # this process has its threads
 
 
 @linux
@@ -191,7 +188,7 @@ def with_memory(run: Run, gib: float | None) -> Run:
 def test_pieces_follow_the_room_and_keys_do_not(tmp_path: Path) -> None:
     run = ingested(tmp_path, (0, 1, 2))
     small, large = with_memory(run, 0.5), with_memory(run, 64.0)
-    assert [window_px(r) for r in (run, large, small)] == [2048, 2048, 1152]
+    assert [window_px(r) for r in (run, large, small)] == [2048, 2048, 1408]
     assert [tile_cache_bytes(r) for r in (run, large)] == [CACHE_BYTES, CACHE_BYTES]
     assert tile_cache_bytes(small) == int(0.25 * (512 - BASE_MIB) * MIB)
     assert [joining_mib(r) for r in (run, large, small)] == [3072, 3072, int(0.8 * (512 - BASE_MIB))]
@@ -221,6 +218,7 @@ def test_a_step_that_cannot_fit_is_refused_before_it_starts_with_numbers_and_a_r
 
 
 NOT_ESTIMATED = ("reconcile", "candidates", "resegment", "agglomerate", "publish")
+"""Reconcile takes what there is; publish next to nothing; of pairs: `test_pair_memory.py`."""
 
 
 def test_needs_grow_with_what_they_are_of() -> None:

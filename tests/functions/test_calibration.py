@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions import agreeing, calibration, segment
-from functions.budget import BASE_MIB, geometry_of, needs
 from functions.calibration import Calibration, Sample, calibrate, mean_interval
 from functions.comparison import against_plan
 from functions.model.errors import TaskError
 from functions.model.parameters import SegmentParameters
+from functions.needs import BASE_MIB, geometry_of, needs
 from functions.planning import Extent, Plan
 from functions.store.plans import PlannedFigure, StoredPlan, plan_path, read_plan, write_plan
 from functions.store.run import Run
@@ -93,6 +93,23 @@ def test_what_is_warmed_up_is_what_is_measured_where_memory_has_room_for_one(
     calibration._warm_up(tight, segment.units(tight)[0], None)
     agreeing.segmenter_of(tight, segment.units(tight)[0])
     assert [q.at_once for q in warmed] == [q.at_once for q in measured] == [1]
+
+
+def test_subvolumes_without_tissue_are_not_measured(tmp_path: Path) -> None:
+    tissue = np.ones(SHAPE, bool)
+    tissue[:, :, 32:] = tissue[:, 32:] = False
+    run = make_run(
+        tmp_path,
+        voronoi(SHAPE, 12, seed=3),
+        tissue=tissue,
+        segment={"subvolume_zyx_px": (16, 16, 16), "overlap_zyx_px": (0, 0, 0)},
+    )
+    found = calibrate(run, 4, segmenter=ScrambledTruth())
+    assert {sample.unit for sample in found.samples} == {
+        f"z00000_y{y:05d}_x{x:05d}" for y in (0, 16) for x in (0, 16)
+    }
+    with pytest.raises(TaskError, match="5 of the run's 9 cannot be measured, 4 have tissue"):
+        calibrate(run, 5, segmenter=ScrambledTruth())
 
 
 def test_too_few_or_too_many(run: Run) -> None:

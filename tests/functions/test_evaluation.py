@@ -1,17 +1,22 @@
 """Evaluation: every figure says how unlabelled voxels were treated."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from functions.evaluation import evaluate, evaluate_volumes
-from functions.model.errors import VolumeError
+from functions.evaluation_parts import OBJECT_BYTES, SLAB_BYTES, evaluate_parts
+from functions.model.errors import MemoryBudgetError, VolumeError
 from functions.model.geometry import Box
 from functions.model.volume import VolumeRef
 from functions.store.volumes import Volume
 from tests.functions.aligned_runs import voronoi
+from tests.functions.test_budget import blocks, linux, require_near, taken_mib
 
 NM = (10.0, 10.0, 10.0)
 HALVES = np.repeat([[[1, 1, 1, 1, 2, 2, 2, 2]]], 8, axis=1).repeat(8, axis=0)
@@ -176,3 +181,105 @@ def test_a_mask_must_fit_and_leave_something() -> None:
         evaluate(HALVES, HALVES, voxel_size_zyx_nm=NM, excluded=np.zeros((4, 8, 8), bool))
     with pytest.raises(VolumeError, match="no voxel to compare"):
         evaluate(HALVES, HALVES, voxel_size_zyx_nm=NM, excluded=np.ones(HALVES.shape, bool))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([NM, (40.0, 8.0, 8.0), (7.0, 13.0, 3.0)]),
+    planes=st.integers(2, 15),
+    skeletons=st.sampled_from([None, 30]),
+    background=st.booleans(),
+    masked=st.booleans(),
+    rim=st.sampled_from([(0, 0, 0), (1, 0, 2), (2, 1, 0)]),
+)
+def test_slab_by_slab_everything_is_equal_to_the_last_bit(
+    seed: int,
+    size: tuple[float, float, float],
+    planes: int,
+    skeletons: int | None,
+    background: bool,
+    masked: bool,
+    rim: tuple[int, int, int],
+) -> None:
+    """With gaps of all sizes, ties between labels as near as each other, and slabs of a plane and more."""
+    random = np.random.default_rng(seed)
+    shape = tuple(random.integers(6, 18, 3))
+    truth = voronoi(shape, 6, seed=seed % 1000).astype(np.int64) - 1
+    seen = voronoi(shape, 7, seed=seed % 999 + 1).astype(np.uint64) + np.uint64(2**63)
+    seen[random.random(shape) < random.choice([0.2, 0.6, 0.95])] = 0
+    seen[random.integers(0, shape[0]) :][: random.integers(0, 6)] = 0
+    excluded = random.random(shape) < 0.1 if masked else None
+    how = {
+        "voxel_size_zyx_nm": size,
+        "rim_zyx_px": rim,
+        "background_counts": background,
+        "min_skeleton_voxels": skeletons,
+        "merge_threshold_nodes": 1,
+        "excluded": excluded,
+    }
+    small = np.unique(seen, return_inverse=True)[1].reshape(shape) + int(seen.min() != 0)
+    whole = evaluate(small, truth, **how)  # type: ignore[arg-type]
+    assert repr(evaluate_parts(seen, truth, **how)) == repr(whole)  # type: ignore[arg-type]
+    room = planes * SLAB_BYTES * shape[1] * shape[2] / 2**20 + 1e-9
+    given = max(room, 0.06)
+    try:
+        parts = evaluate_parts(seen, truth, **how, room_mib=given)  # type: ignore[arg-type]
+    except MemoryBudgetError:  # as the next test says
+        event("does not fit")
+        return
+    event("slabs" if given * 2**20 < SLAB_BYTES * np.prod(shape) else "whole")
+    assert repr(parts) == repr(whole)
+
+
+class Read:
+    """An array that tells how many voxels were read at once, at most."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape, self.most = values, values.shape, 0
+
+    def __getitem__(self, box: tuple[slice, slice, slice], /) -> np.ndarray:
+        part = self.values[box]
+        self.most = max(self.most, part.size)
+        return part
+
+
+def test_no_more_is_read_at_once_than_there_is_room_for() -> None:
+    truth = voronoi((40, 24, 24), 5, seed=3).astype(np.uint32)
+    seen = np.where(np.indices(truth.shape)[0] % 5 == 0, 0, truth).astype(np.uint32)
+    room = 12 * SLAB_BYTES * 24 * 24 / 2**20
+    sources = Read(seen), Read(truth)
+    parts = evaluate_parts(*sources, voxel_size_zyx_nm=NM, min_skeleton_voxels=None, room_mib=room)
+    assert repr(parts) == repr(evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None))
+    assert sources[0].most == 12 * 24 * 24
+    assert sources[1].most <= 12 * 24 * 24
+    seen[5:25] = 0
+    with pytest.raises(
+        MemoryBudgetError, match=r"unlabelled voxels lie \d+ planes or more .* and 12 planes of"
+    ):
+        evaluate_parts(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None, room_mib=room)
+    with pytest.raises(MemoryBudgetError, match=r"skeleton of true object \d takes .* --no-skeletons"):
+        evaluate_parts(truth, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1, room_mib=0.06)
+
+
+def test_parts_refuse_what_the_whole_refuses() -> None:
+    with pytest.raises(VolumeError, match=r"segmentation \(8, 8, 8\), truth \(7, 8, 8\): shapes differ"):
+        evaluate_parts(HALVES, HALVES[1:], voxel_size_zyx_nm=NM)
+    with pytest.raises(VolumeError, match="rim_zyx_px"):
+        evaluate_parts(HALVES, HALVES, voxel_size_zyx_nm=NM, rim_zyx_px=(4, 4, 4))
+    with pytest.raises(VolumeError, match="no voxel to compare"):
+        evaluate_parts(HALVES, HALVES, voxel_size_zyx_nm=NM, excluded=np.ones(HALVES.shape, bool))
+
+
+@linux
+def test_a_slab_takes_what_is_said_of_it() -> None:
+    """Ids of 64 bits, a third of the voxels without one, and skeletons of all objects."""
+    shape = (64, 192, 192)
+    truth = blocks(shape).astype(np.uint64)
+    seen = np.where(np.indices(shape, np.int16).min(axis=0) % 8 < 3, 0, truth)
+    for room in (40.0, 90.0):
+        compare = partial(evaluate_parts, seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
+        require_near(room, taken_mib(partial(compare, room_mib=room)))
+    solid = np.ones((48, 192, 192), np.uint32)
+    alone = taken_mib(partial(evaluate_parts, solid, solid, voxel_size_zyx_nm=NM, min_skeleton_voxels=1))
+    require_near(OBJECT_BYTES * solid.size / 2**20, alone)

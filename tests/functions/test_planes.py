@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 
 import numpy as np
 import pytest
@@ -12,10 +11,13 @@ from scipy import ndimage
 
 from functions.model.parameters import AlignParameters
 from functions.model.regions import LINE, Regions
+from functions.needs import MIB, WINDOW_BYTES, WINDOW_MIB
 from functions.registration.masks import reduce_mean
 from functions.registration.planes import Reduced, RegionMask, hold
 from functions.registration.sections import PairMatch, register_sections
+from functions.store.limits import process_memory, within
 from tests.functions.registration_scenes import scene
+from tests.functions.test_budget import linux, require_near
 
 Gray = NDArray[np.uint8]
 MOVED_YX = (9, 5)
@@ -55,28 +57,32 @@ def test_matches_do_not_depend_on_windows(parted: bool) -> None:
     assert np.median(np.linalg.norm(off, axis=1)) < 0.1
 
 
-def peak_mb(side: int, window_px: int) -> float:
-    """By how much a pair raises the most that a fresh process has held; its two sections are made before."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_raised_mb, (side, window_px))
+def taken_by_a_pair(side: int, window_px: int) -> float:
+    """MiB that comparing two sections takes in a fresh process, beyond the sections themselves."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_taken_by_a_pair, (side, window_px))
 
 
-def _raised_mb(side: int, window_px: int) -> float:
+def _taken_by_a_pair(side: int, window_px: int) -> float:
+    register(300, 256)  # what is loaded on first need
     a, b = two_sections(side)
     whole = np.ones(a.shape, dtype=np.bool_)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = register_sections(a, whole, b, whole, AlignParameters(window_px=window_px))
+    with within(None, subject="measured") as use:  # the peak begins anew: making the sections took more
+        before = process_memory()
+        found = register_sections(a, whole, b, whole, AlignParameters(window_px=window_px))
     assert found.good
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert before is not None
+    return use.peak_mib - before.resident / MIB
 
 
+@linux
 @pytest.mark.slow
 def test_memory_goes_with_the_window_and_not_with_the_section() -> None:
-    """Sections of 2048 px hold 16 windows of 512 px; compared as a whole they need some 400 MB."""
-    assert peak_mb(2048, 2048) > 250.0
-    assert peak_mb(2048, 512) < 100.0
-    assert peak_mb(3072, 512) < 100.0
+    """Sections of 2048 px hold 16 windows of 512 px, those of 4096 px 64."""
+    whole, parts, large = (taken_by_a_pair(*asked) for asked in ((2048, 2048), (2048, 512), (4096, 512)))
+    assert whole > 1.7 * max(parts, large)
+    for window_px, taken in ((2048, whole), (512, parts), (512, large)):
+        require_near(WINDOW_MIB + WINDOW_BYTES * window_px**2 / MIB, taken)
 
 
 class Strips:

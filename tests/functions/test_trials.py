@@ -8,7 +8,7 @@ import pytest
 
 from ffn.checkpoint import save_model
 from ffn.gate import GateThresholds
-from functions.model.errors import ModelError, VolumeError
+from functions.model.errors import MemoryBudgetError, ModelError, VolumeError
 from functions.model.geometry import Box
 from functions.model.parameters import SegmentParameters
 from functions.store.named import DEMO_MODEL
@@ -53,6 +53,17 @@ def test_the_parameters_of_a_run_apply(model: Path) -> None:
     assert fewer.counters.fovs < evaluate_model(model, slabs(), parameters=CPU).counters.fovs
     reduced = evaluate_model(model, slabs(), parameters=SegmentParameters(device="cpu", precision="int8"))
     assert reduced.precision == "int8"  # ungated: nothing is kept of it
+
+
+def test_a_box_that_cannot_be_flooded_in_the_memory_is_refused_and_figures_do_not_depend_on_it(
+    model: Path,
+) -> None:
+    with pytest.raises(MemoryBudgetError, match=r"slabs: flooding [\d,]+ voxels takes \d+ MiB, there are 20"):
+        evaluate_model(model, slabs(), parameters=CPU, room_mib=20.0)
+    found = [
+        evaluate_model(model, slabs(), parameters=CPU, room_mib=room).evaluation for room in (None, 80.0)
+    ]
+    assert found[0] == found[1]
 
 
 def test_a_box_without_truth_or_with_nonsense_is_refused(model: Path) -> None:

@@ -206,6 +206,19 @@ def test_evaluate(tmp_path: Path) -> None:
     assert half.document["voxels"] == 10 * 6 * 14
 
 
+def test_evaluate_in_little_memory_says_the_same(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    truth = np.repeat(random.integers(0, 5, (6, 8, 8)), 4, axis=0).astype(np.uint32)
+    np.savez(tmp_path / "truth.npz", truth=truth)
+    np.save(tmp_path / "seg.npy", np.where(random.random(truth.shape) < 0.3, 0, truth).astype(np.uint64))
+    words = ("volume", "evaluate", tmp_path / "seg.npy", tmp_path / "truth.npz", "--rim", "1", "-o", "json")
+    whole = petavoxel(*words)
+    assert whole.code == 0, whole.err
+    assert petavoxel(*words, "--memory-gib", "4").document == whole.document
+    without = petavoxel(*words, "--no-skeletons").document
+    assert (without["erl_um"], without["voi_sum_fill"]) == (None, whole.document["voi_sum_fill"])
+
+
 @pytest.mark.parametrize("box", ["0:12", "0:99,0:1,0:1"])
 def test_evaluate_names_the_file(tmp_path: Path, box: str) -> None:
     np.save(tmp_path / "seg.npy", np.zeros((4, 4, 4), np.uint8))

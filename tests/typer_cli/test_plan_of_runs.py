@@ -56,6 +56,24 @@ def test_a_runs_volume_at_a_given_rate() -> None:
 
 
 @pytest.mark.usefixtures("aligned")
+def test_a_run_tells_what_is_skipped_and_what_pairs_would_cost() -> None:
+    words = ("plan", "--run", "last", "--rate", "1MVx/h", "-o", "json")
+    own = petavoxel(*words).document
+    assert (own["empty_subvolumes"], own["quarantined_subvolumes"]) == (0, 0)
+    assert own["gpu_hours_left"] == pytest.approx(own["gpu_hours"] * (4 - own["finished_subvolumes"]) / 4)
+    assert "pairs" not in own
+    other = petavoxel(*words, "--volume", "1mm3", "--agglomerate", "--device-gib", "16").document
+    assert "empty_subvolumes" not in other  # nobody knows of another volume
+    assert other["gpu_hours_of_pairs"] > 0
+    assert other["node_hours"] == pytest.approx((other["gpu_hours"] + other["gpu_hours_of_pairs"]) / 4)
+    figures = {figure["name"]: figure for figure in other["figures"]}
+    assert "FIB-25" in figures["pairs"]["formula"]
+    assert other["device"]["fits"] is True
+    batch = next(f for f in other["device"]["figures"] if f["name"] == "device_batch")
+    assert "* 16 features *" in batch["formula"]  # of the run's own network, read from its header
+
+
+@pytest.mark.usefixtures("aligned")
 def test_calibrate_then_set_plan_against_actual() -> None:
     done = petavoxel(
         "plan", "--run", "last", "--calibrate", "--subvolumes", "2", "--gpus", "8",
@@ -121,3 +139,40 @@ def test_memory_of_a_worker_is_planned() -> None:
     assert steps["segment"]["remedy"] == "smaller segment.subvolume_zyx_px"
     of_volume = petavoxel("plan", "--volume", "1mm3", "--memory-gib", "64", "-o", "json").document["memory"]
     assert [step["step"] for step in of_volume["steps"]] == ["segment", "match", "relabel", "finish"]
+    pairs = petavoxel(*words, "1024", "--agglomerate").document["memory"]["steps"]
+    told = {step["step"]: step for step in pairs}
+    assert list(told)[-4:] == ["candidates", "resegment", "agglomerate", "finish"]
+    assert told["agglomerate"]["unit"].endswith(" pairs of 1,752,046 objects")
+    assert told["candidates"]["unit"] == "a block of 128 x 512 x 512"
+
+
+def test_agglomeration_stands_beside_a_simulation() -> None:
+    words = ("plan", "--shape-zyx", "600", "--gpus", "2", "--simulate", "--agglomerate")
+    document = petavoxel(*words, "-o", "json").document
+    expected = document["gpu_hours_of_pairs"] / 2
+    assert document["simulation"]["wall_hours_of_pairs"] == pytest.approx(expected)
+    assert document["simulation"]["planned_wall_hours"] == pytest.approx(document["gpu_hours"] / 2)
+    assert "hours of pairs behind it, not simulated" in petavoxel(*words).out
+    off = petavoxel(*words[:-1], "-o", "json").document
+    assert off["simulation"]["wall_hours_of_pairs"] is None
+
+
+def test_the_largest_subvolume_of_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("plan", "--shape-zyx", "2000", "--subvolume", "512", "--overlap", "32", "-o", "json")
+    assert "device" not in petavoxel(*words).document
+    found = petavoxel(*words, "--device-gib", "40").document["device"]
+    assert found["largest_subvolume_zyx"] == [624, 624, 624]
+    assert (found["planned_voxels"], found["fits"]) == (512**3, True)
+    assert petavoxel(*words, "--device-gib", "16").document["device"]["fits"] is False
+    small = petavoxel(*words, "--device-gib", "40", "--network", "4,8,17").document["device"]
+    assert small["largest_subvolume_zyx"][0] >= 624
+
+    monkeypatch.setenv("PETAVOXEL_HOME", str(tmp_path))
+    place = '{ id = "6f3b1d1c-5f1e-5b43-9a6e-0d1f5d0c7a11", base_path = "/data" }'
+    profile = tmp_path / "large.toml"
+    profile.write_text(
+        f'name = "large"\ndevice_gib = 80\ninstrument = {place}\nscratch = {place}\npublication = {place}\n'
+        'compute = { endpoint_id = "6f3b1d1c-5f1e-5b43-9a6e-0d1f5d0c7a11" }\n'
+    )
+    of_site = petavoxel(*words, "--site", profile).document["device"]
+    assert (of_site["device_gib"], of_site["largest_subvolume_zyx"][0]) == (80.0, 792)

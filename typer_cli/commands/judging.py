@@ -139,6 +139,10 @@ def evaluate(
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="Numbers to compute in.")] = Precision.FP32,
     mode: Annotated[Mode, typer.Option(help="The model's own settings, or fewer moves.")] = Mode.MODEL,
+    memory_gib: Annotated[
+        float | None,
+        typer.Option(min=0.4, help="Memory that it may fill: a box that needs more is refused."),
+    ] = None,
     output: Output = Format.TEXT,
 ) -> None:
     """Segment a box with a network and compare it with the truth: VOI, Rand, run length, and the cost.
@@ -150,8 +154,10 @@ def evaluate(
     """
     from rich.console import Console
 
+    from functions.evaluation_parts import room_of
     from functions.model.errors import VolumeError
     from functions.model.parameters import SegmentParameters
+    from functions.store.limits import within
     from functions.trials import evaluate_model, read_trial
     from typer_cli.flooding import FloodProgress
 
@@ -171,17 +177,19 @@ def evaluate(
         show(document, output, lambda screen: draw_sweep(screen, sweep, document["file"]))
         return
     assert image is not None
-    found = evaluate_model(
-        model_path(model),
-        read_trial(image, truth, box=box_zyx(box, "--box")),
-        parameters=SegmentParameters.parse(
-            {"device": device, "precision": precision.value, "mode": mode.value}, source="options"
-        ),
-        voxel_size_zyx_nm=None if voxel_nm is None else sizes_nm(voxel_nm, "--voxel-nm"),
-        rim_zyx_px=voxels_zyx(rim, "--rim"),
-        background_counts=background,
-        progress=FloodProgress().on_progress,
-    )
+    with within(memory_gib, subject="model evaluate"):
+        found = evaluate_model(
+            model_path(model),
+            read_trial(image, truth, box=box_zyx(box, "--box")),
+            parameters=SegmentParameters.parse(
+                {"device": device, "precision": precision.value, "mode": mode.value}, source="options"
+            ),
+            voxel_size_zyx_nm=None if voxel_nm is None else sizes_nm(voxel_nm, "--voxel-nm"),
+            rim_zyx_px=voxels_zyx(rim, "--rim"),
+            background_counts=background,
+            room_mib=room_of(memory_gib),
+            progress=FloodProgress().on_progress,
+        )
     document = found.to_json()
 
     def render(screen: Console) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from typer_cli import planned_memory, planning, simulating
+from typer_cli import planned_device, planned_memory, planning, simulating
 from typer_cli.boundary import ExitCode
 from typer_cli.options import Format, Output
 from typer_cli.output import show
 
 if TYPE_CHECKING:
+    from functions.device_memory import OnDevice
     from functions.planning import Plan
     from typer_cli.planning import Measured
     from typer_cli.simulating import GivenMachine
@@ -59,6 +60,17 @@ def plan(
         float | None,
         typer.Option(min=0.4, help="Memory of a worker: does every step fit? Ends with 3 if not."),
     ] = None,
+    device_gib: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Memory of a GPU: the largest subvolume it holds; by default the site's."),
+    ] = None,
+    agglomerate: Annotated[
+        bool | None,
+        typer.Option(
+            "--agglomerate/--no-agglomerate",
+            help="Count pairs that are flooded again; by default as the run's parameters say.",
+        ),
+    ] = None,
     run: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +108,11 @@ def plan(
     ] = False,
     network: Annotated[
         str,
-        typer.Option(metavar="M,F,FOV", help="Modules, features, field of view.", rich_help_panel=TRAINING),
+        typer.Option(
+            metavar="M,F,FOV",
+            help="Modules, features, field of view; for a device, too.",
+            rich_help_panel=TRAINING,
+        ),
     ] = "12,32,33",
     batch_per_gpu: Annotated[int, typer.Option(min=1, help="Examples.", rich_help_panel=TRAINING)] = 4,
     tflops: Annotated[
@@ -159,15 +175,21 @@ def plan(
         rate=rate,
         gpus=tuple(gpus or ((measured.gpus,) if measured else REFERENCE_GPUS)),
         gpus_per_node=planning.gpus_of_node(site, gpus_per_node),
+        agglomerate=agglomerate,
     )
+    gib = planned_device.gib_of_device(site, device_gib)
+    device = None if gib is None else planned_device.on_device(gib, measured, network)
     given = simulating.machine_of(request, measured, sim_file, set_sim or []) if simulate else None
-    _show_volume(request, measured, given, output, granted=allocation_node_hours, memory_gib=memory_gib)
+    _show_volume(
+        request, measured, given, device, output, granted=allocation_node_hours, memory_gib=memory_gib
+    )
 
 
 def _show_volume(
     plan: Plan,
     measured: Measured | None,
     machine: GivenMachine | None,
+    device: OnDevice | None,
     output: Format,
     *,
     granted: float | None,
@@ -193,6 +215,9 @@ def _show_volume(
         document["memory"] = planned_memory.document(needed, memory_gib)
         drawings.append(partial(planned_memory.draw, needed=needed, memory_gib=memory_gib))
         enough = enough and planned_memory.fits(needed, memory_gib)
+    if device is not None:
+        document["device"] = planned_device.document(device, plan)
+        drawings.append(partial(planned_device.draw, device=device, plan=plan))
     if machine is not None:
         simulated = simulating.simulated(plan, machine)
         document["simulation"] = simulated.to_json()

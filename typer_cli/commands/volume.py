@@ -12,6 +12,8 @@ from typer_cli.numbers import box_zyx, sizes_nm, voxels_zyx
 from typer_cli.options import Format, Output, SiteName
 from typer_cli.output import console, print_json, show, table
 
+MIN_SKELETON_VOXELS = 1000
+"""Smaller true objects have no run length."""
 app = typer.Typer(help="Volumes: view, locate, render, evaluate, import.", no_args_is_help=True)
 BoxText = Annotated[
     str | None,
@@ -71,6 +73,13 @@ def evaluate(
             "where it is not 0. Without it SEGMENTATION's own artefacts, if it has any.",
         ),
     ] = None,
+    skeletons: Annotated[
+        bool, typer.Option("--skeletons/--no-skeletons", help="Whether run lengths are measured.")
+    ] = True,
+    memory_gib: Annotated[
+        float | None,
+        typer.Option(min=0.4, help="Memory that it may fill: volumes are then compared slab by slab."),
+    ] = None,
     output: Output = Format.TEXT,
 ) -> None:
     """VOI, adapted Rand and run length of a segmentation against ground truth.
@@ -79,26 +88,35 @@ def evaluate(
     (only voxels that both label), `fill` (0 becomes the nearest segment). What a mask leaves out is in no
     figure; `masked_fraction` and `mask` say how much it is, and why.
 
+    With --memory-gib volumes are compared slab by slab, with the same figures; an .npz is unpacked whole.
+
     Example: petavoxel volume evaluate seg.npz truth.npz --rim 16 --voxel-nm 10
     """
     from rich.console import Console
 
-    from functions.evaluation import evaluate as compare
+    from functions.evaluation_parts import evaluate_parts, require_whole, room_of
     from functions.store.exclusions import published_artefacts, read_exclusion
-    from functions.store.label_files import read_labels
+    from functions.store.label_files import open_labels
+    from functions.store.limits import within
 
     where = box_zyx(box, "--box")
     rim_zyx_px = voxels_zyx(rim, "--rim")
     source = published_artefacts(segmentation) if mask is None else None if mask == "none" else Path(mask)
     left_out = None if source is None else read_exclusion(source, box=where)
-    result = compare(
-        read_labels(segmentation, box=where),
-        read_labels(ground_truth, box=where),
-        voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
-        rim_zyx_px=rim_zyx_px,
-        background_counts=background,
-        excluded=None if left_out is None else left_out.excluded,
-    )
+    labels, truth = (open_labels(path, box=where) for path in (segmentation, ground_truth))
+    if memory_gib is None:
+        require_whole(truth.box.voxels, str(ground_truth))
+    with within(memory_gib, subject="volume evaluate"):
+        result = evaluate_parts(
+            labels,
+            truth,
+            voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
+            rim_zyx_px=rim_zyx_px,
+            background_counts=background,
+            min_skeleton_voxels=MIN_SKELETON_VOXELS if skeletons else None,
+            excluded=left_out,
+            room_mib=room_of(memory_gib),
+        )
     figures = result.to_json()
     codes = {} if left_out is None else left_out.shares(rim_zyx_px=rim_zyx_px)
     masked = None if left_out is None else {"path": str(left_out.path), "codes": codes}
