@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from functions import networks, segment
-from functions.budget import BASE_MIB, geometry_of, needs
 from functions.crew import Crew, crew_of
 from functions.model.errors import MemoryBudgetError, WorkerError
+from functions.needs import BASE_MIB, geometry_of, needs
 from functions.stopping import Stopping
 from functions.store.cells import UnitReport
 from functions.store.labels import grid_of, read_local
