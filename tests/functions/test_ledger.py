@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from functions.store.ledger import Ledger, read_names
 from functions.store.ledger_files import LedgerFiles
-from functions.store.lots import Claim, Owner, standings_of
+from functions.store.lots import Claim, Lot, Owner, standings_of
 from functions.store.marks import Attempt, Mark
 from functions.store.numbering import Numbering, lot_size
 from functions.store.presence import Heartbeat, Watch, beat_path, born, machine, myself
@@ -416,9 +416,19 @@ def test_an_owner_that_never_wrote_its_name_vanishes_too(tmp_path: Path) -> None
     now = [0.0]
     watch = Watch(tmp_path, lease_seconds=60, clock=lambda: now[0])
     assert not watch.vanished(None, claim="3.0")
-    now[0] += 61
+    now[0] += 0.4
+    assert not watch.vanished(None, claim="3.0")
+    now[0] += 0.2
     assert not watch.vanished(None, claim="4.0")
     assert watch.vanished(None, claim="3.0")
+
+
+def test_an_owner_that_was_slow_to_write_its_name_sees_that_it_was_overtaken(tmp_path: Path) -> None:
+    lot = Lot(folder=tmp_path, name="00000003", files=LedgerFiles())
+    slow = lot.take(0, owner("slow"))
+    fast = lot.take(1, owner("fast"))
+    assert slow is not None and slow.overtaken
+    assert fast is not None and not fast.overtaken
 
 
 def test_a_worker_beats_while_it_is_there_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from functions import align_render, finish, match, reconcile, relabel, segment
-from functions.budget import BASE_MIB
+from functions.needs import BASE_MIB
 from functions.model.geometry import Box
 from functions.relabel import parts_of
 from functions.store.run import Run
