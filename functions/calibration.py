@@ -31,6 +31,7 @@ from functions.model.errors import TaskError
 from functions.segmenters import FfnSegmenter, Segmenter
 from functions.shown import read
 from functions.store.labels import grid_of, local_path
+from functions.store.limits import within
 from functions.store.run import Run
 
 CONFIDENCE = 0.95
@@ -131,10 +132,10 @@ def calibrate(
     done = (unit for unit in shuffled if unit not in ahead)
     chosen = [*ahead, *islice(done, count - len(ahead))]
     started = clock()
-    _warm_up(run, chosen[0], segmenter)
-    start_s = clock() - started
     at_once = min(segment.at_once(run), count)
-    with ThreadPoolExecutor(at_once) as pool:
+    with within(run.spec.memory_gib, subject="a calibration"), ThreadPoolExecutor(at_once) as pool:
+        _warm_up(run, chosen[0], segmenter)
+        start_s = clock() - started
         samples = tuple(pool.map(lambda unit: _sample(run, unit, segmenter, at_once), chosen))
     return Calibration(samples=samples, start_s=start_s)
 

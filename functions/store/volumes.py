@@ -82,7 +82,9 @@ class Volume:
         except (RuntimeError, ValueError, OSError) as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
-            step = "reconcile" if self.ref.kind == "labels" else Path(self.ref.path).parts[0]  # which makes it
+            step = (
+                "reconcile" if self.ref.kind == "labels" else Path(self.ref.path).parts[0]
+            )  # which makes it
             raise VolumeError(
                 f"{self.ref.path}: box {box.id}: damaged chunk ({error})",
                 remedy=f"remove {self._folder.parent}, then `petavoxel run rerun RUN --start-at {step}"
