@@ -59,7 +59,7 @@ class Standing:
     at_most: int | None = None
     """... that may be from now on, since it was among those that ended a process; None: any number."""
     lost: int = 0
-    """Attempts that ended with their process, ever; or one of them is in progress."""
+    """Attempts that ended with their process, ever; or one of them is in progress, or was the last."""
     kept: int = 0
     """How often it was put away to be gone on with."""
     failures: list[Attempt] = field(default_factory=list)
@@ -90,7 +90,6 @@ class Standing:
             case "begin":
                 self._begin(reached=record["reached"], company=record["company"])
             case "done":
-                self._survived()
                 self.mark = Mark.model_validate(record["mark"])
             case "fail":
                 self._survived()
