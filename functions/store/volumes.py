@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from functions.model.errors import VolumeError
+from functions.model.errors import VolumeError, is_of_the_site
 from functions.model.geometry import Box
 from functions.model.volume import VolumeRef
 from functions.store.chunks import holds_whole_chunks, write_chunks, zstd_of
@@ -75,6 +75,7 @@ class Volume:
 
         Raises:
             VolumeError: the box leaves the volume, or a chunk is damaged.
+            OSError: the site does not let it be read now.
         """
         self._check(box)
         try:
@@ -82,6 +83,8 @@ class Volume:
         except (RuntimeError, ValueError, OSError) as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
+            if is_of_the_site(error):
+                raise
             step = (
                 "reconcile" if self.ref.kind == "labels" else Path(self.ref.path).parts[0]
             )  # which makes it
