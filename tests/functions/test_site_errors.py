@@ -15,6 +15,7 @@ import pytest
 
 from functions.blame import remedy_of
 from functions.store.equalities import OVERLAP, read_records, write_records
+from functions.store.images import read_tile, write_tile
 from functions.store.labels import grid_of, read_local
 from functions.store.progress import ProgressFile
 from functions.store.transforms import read_arrays, write_arrays
@@ -67,3 +68,9 @@ def test_what_cannot_be_opened_is_not_taken_for_damaged(tmp_path: Path) -> None:
     progress = ProgressFile(tmp_path / "progress.npz")
     progress.write({"labels": np.zeros(3)})
     refused(progress.read)
+
+
+def test_a_tile_that_cannot_be_opened_now_is_not_left_out(tmp_path: Path) -> None:
+    tile = tmp_path / "tile.tif"
+    write_tile(tile, np.zeros((8, 8), np.uint8))
+    refused(lambda: read_tile(tile))
