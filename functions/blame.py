@@ -6,24 +6,12 @@ would put all of them into quarantine.
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 
-from functions.model.errors import AcquisitionError, PetavoxelError, VolumeError
+from functions.model.errors import SITE_ERRORS, AcquisitionError, PetavoxelError, VolumeError
 from functions.store.marks import Attempt
 
-SITE_ERRORS = {
-    errno.ENOSPC: "make room on scratch",
-    errno.EDQUOT: "make room on scratch, or have the quota raised",
-    errno.EROFS: "have scratch mounted for writing",
-    errno.EACCES: "let the workers' account write to the work root",
-    errno.EPERM: "let the workers' account write to the work root",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "raise the node's limit of open files",
-    errno.ESTALE: "have scratch mounted anew on this node",
-    errno.ENOTCONN: "have scratch mounted anew on this node",
-}
 TRACEBACK_CHARACTERS = 8000
 ACCELERATOR_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """How libraries below torch say it."""

@@ -31,6 +31,7 @@ from functions.model.errors import TaskError
 from functions.segmenters import FfnSegmenter, Segmenter
 from functions.shown import has_tissue, read
 from functions.store.labels import grid_of, local_path
+from functions.store.limits import within
 from functions.store.run import Run
 
 CONFIDENCE = 0.95
@@ -136,10 +137,10 @@ def calibrate(
             remedy="take at least 2 and at most all; smaller segment.subvolume_zyx_px give more",
         )
     started = clock()
-    _warm_up(run, chosen[0], segmenter)
-    start_s = clock() - started
     at_once = min(segment.at_once(run), count)
-    with ThreadPoolExecutor(at_once) as pool:
+    with within(run.spec.memory_gib, subject="a calibration"), ThreadPoolExecutor(at_once) as pool:
+        _warm_up(run, chosen[0], segmenter)
+        start_s = clock() - started
         samples = tuple(pool.map(lambda unit: _sample(run, unit, segmenter, at_once), chosen))
     return Calibration(samples=samples, start_s=start_s)
 

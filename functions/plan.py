@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 
@@ -57,16 +58,17 @@ def perform(task: PlanTask) -> PlanResult:
         raise TaskError(f"{task.step}: cancelled", remedy="start the run again to go on")
     require_upstream(run, task.step)
     require_room(run, task.step)
-    ledger, census = numbered(run, task.step, shards=task.shards)
-    given_up = retried(run, ledger)
+    ledger = numbered(run, task.step, shards=task.shards)
+    if run.spec.retry is not None:
+        ledger.retry(run.spec.retry)
+    given_up, census = ledger.quarantined(), count_units(run, task.step)
     if given_up and not expendable(task.step):
         raise TaskError(f"{task.step}: {told(given_up[0]).subject}", remedy=RETRY)
-    open_units = census.open + (census.quarantined - len(given_up))
     manifest = ShardManifest(
         package=CODE_VERSION,
         run=task.run,
         step=task.step,
-        shards=max(1, min(task.shards, open_units)),
+        shards=max(1, min(task.shards, census.open)),
     )
     if not (run.spec.claiming and run.parameters.fan_out.claiming):
         manifest = manifest.model_copy(update={"dealt": dealt(ledger, manifest.shards)})
@@ -77,7 +79,7 @@ def perform(task: PlanTask) -> PlanResult:
         step="plan",
         status="look" if given_up else "ok",
         units=census.units,
-        reused=census.units - open_units,
+        reused=census.settled,
         figures={"settled": census.settled, "kept": census.kept, "lost": census.lost},
         paths={"manifest": str(path)},
         problems=tuple(told(found) for found in given_up[:MAX_PROBLEMS]),
@@ -119,8 +121,8 @@ def expendable(step: FanOutName) -> bool:
     return hasattr(import_module(f"functions.{step}"), "abandon")
 
 
-def numbered(run: Run, step: FanOutName, *, shards: int) -> tuple[Ledger, Census]:
-    """The ledger that a step's units are claimed in, and how they stand."""
+def numbered(run: Run, step: FanOutName, *, shards: int) -> Ledger:
+    """The ledger that a step's units are claimed in."""
     ledger = run.board(step).ledger
     if ledger.numbering is None:  # of millions the names alone take minutes
         if step in MADE_OF_IDS:
@@ -131,27 +133,21 @@ def numbered(run: Run, step: FanOutName, *, shards: int) -> tuple[Ledger, Census
         for unit in missing(run, step):
             if ledger.mark(unit) is not None:  # its cell was removed since: the board tells of it no longer
                 ledger.void(unit)
-    return ledger, count_units(run, step)
+    return ledger
 
 
 def count_units(run: Run, step: FanOutName) -> Census:
     """How the units of a step stand; of those that have cells of their own, also in which runs of before."""
     ledger = run.board(step).ledger
-    if ledger.numbering is not None and step not in OWN_CELLS:
-        return ledger.census()
+    found = Census(units=0, settled=0, quarantined=0, held=0, kept=0)
+    if ledger.numbering is not None:
+        found = ledger.census()
+        if step not in OWN_CELLS:
+            return found
     units = unit_ids(run, step)
     done = sum(run.cell(step, unit).is_done(unit) for unit in units)
     given_up = len(ledger.quarantined())
-    return Census(units=len(units), settled=done + given_up, quarantined=given_up, held=0, kept=0)
-
-
-def retried(run: Run, ledger: Ledger) -> list[Quarantined]:
-    """The units in quarantine, after those that the run asks for were let out of it; with them those on the
-    way there, whose last attempt was cut short."""
-    if run.spec.retry is not None:
-        for unit in [*(found.unit for found in ledger.quarantined()), *ledger.suspects()]:
-            ledger.void(unit, why=run.spec.retry)
-    return ledger.quarantined()
+    return replace(found, units=len(units), settled=done + given_up, quarantined=given_up)
 
 
 def told(found: Quarantined) -> Problem:

@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from functions.blame import SITE_ERRORS
 from functions.budget import require_room
 from functions.crew import crew_of
 from functions.loading import step_module
-from functions.model.errors import PetavoxelError, TaskError, UpstreamError
+from functions.model.errors import SITE_ERRORS, PetavoxelError, TaskError, UpstreamError
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, Mark
 from functions.store.limits import within

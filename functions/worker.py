@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from functions.blame import SITE_ERRORS, attempt_of, is_accelerator_full, remedy_of
+from functions.blame import attempt_of, is_accelerator_full, remedy_of
 from functions.budget import has_room_for_two
 from functions.claiming import Claims, dealt_claims
 from functions.company import Company
-from functions.model.errors import PetavoxelError, WorkerError
+from functions.model.errors import SITE_ERRORS, PetavoxelError, WorkerError
 from functions.overlap import Lane
 from functions.stopping import Stopping
 from functions.store.limits import within

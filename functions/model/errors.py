@@ -16,7 +16,21 @@ these exceptions are for what makes a step as a whole impossible. Every message 
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+
+SITE_ERRORS = {
+    errno.ENOSPC: "make room on scratch",
+    errno.EDQUOT: "make room on scratch, or have the quota raised",
+    errno.EROFS: "have scratch mounted for writing",
+    errno.EACCES: "let the workers' account write to the work root",
+    errno.EPERM: "let the workers' account write to the work root",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the node's limit of open files",
+    errno.ESTALE: "have scratch mounted anew on this node",
+    errno.ENOTCONN: "have scratch mounted anew on this node",
+}
+"""What the operating system says of a site whose files may all be whole, and what to do about it."""
 
 
 class PetavoxelError(Exception):
@@ -75,6 +89,11 @@ class WorkerError(PetavoxelError):
     """A worker, or the site it runs at, cannot compute any unit: a full disk, a node that is broken."""
 
     code = "worker"
+
+
+def is_of_the_site(error: Exception) -> bool:
+    """Whether a file could not be read for a reason that says nothing of its content."""
+    return isinstance(error, OSError) and error.errno in SITE_ERRORS
 
 
 def safe_join(root: Path, relative: str, *, field: str) -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import UpstreamError, VolumeError
+from functions.model.errors import UpstreamError, VolumeError, is_of_the_site
 from functions.model.geometry import ZYX
 from functions.model.subvolumes import Neighbours, Subvolume
 from functions.store.cells import Cell
@@ -106,6 +106,8 @@ def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
     except FileNotFoundError:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
     except (OSError, ValueError, EOFError) as error:
+        if is_of_the_site(error):
+            raise
         raise VolumeError(
             f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
         ) from None

@@ -3,6 +3,7 @@ refused with a reason."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from functions.model.errors import AcquisitionError
+from functions.model.errors import AcquisitionError, is_of_the_site
 from functions.store.files import atomic_path, sha256_file
 from functions.store.mrc import MrcError, MrcHeader, is_mrc, read_header, read_plane
 from functions.store.traffic import note_read
@@ -37,6 +38,8 @@ MAGIC: dict[bytes, str] = {
     b"MM\0+": "TIFF",
     b"BM": "BMP",
 }
+OF_A_TILE = (errno.EACCES, errno.EPERM)
+"""A site's errors that may be those of a single tile all the same."""
 END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 TAIL_BYTES = 4096
 GRAY_WEIGHTS = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, as Pillow's convert("L")
@@ -143,6 +146,8 @@ def _format(path: Path) -> str:
     except FileNotFoundError:
         raise TileReadError(path, "missing", "no such file") from None
     except OSError as error:
+        if is_of_the_site(error) and error.errno not in OF_A_TILE:
+            raise
         raise TileReadError(path, "missing", f"cannot be opened ({error.strerror})") from None
     if not head:
         raise TileReadError(path, "truncated", "the file is empty")
@@ -164,6 +169,8 @@ def _reading(path: Path) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TileReadError(path, "too_large", f"more than {MAX_TILE_PIXELS} pixels") from None
     except Exception as error:
+        if is_of_the_site(error):
+            raise
         text = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         reason: Reason = "truncated" if "truncated" in text.lower() else "damaged"
         raise TileReadError(path, reason, f"cannot be decoded ({text})") from None

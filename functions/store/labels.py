@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import UpstreamError, VolumeError
+from functions.model.errors import UpstreamError, VolumeError, is_of_the_site
 from functions.model.geometry import Box
 from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
@@ -184,6 +184,8 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if is_of_the_site(error):
+            raise
         raise VolumeError(
             f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
         ) from None

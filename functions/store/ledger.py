@@ -4,6 +4,7 @@
                   lots/00000/00000012.0     a thousand lots a folder (`functions.store.lots`)
                   units/3fa/<unit>.0        a unit that is claimed by itself, planned or not
                   quarantine/1c0/<unit>.json
+                  retries/<fingerprint>     units were tried again once more, for who asked by that name
 
 One listing of a folder tells how a thousand lots stand; files are opened only of those in progress. At ten
 million units there are 156,250 lots in 157 folders of at most 3,000 entries, and marks are read as lines of
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from functions.store.files import write_json
+from functions.store.files import fingerprint, write_json
 from functions.store.ledger_files import LedgerFiles
 from functions.store.lots import Lot, Standing, State
 from functions.store.marks import Mark, Quarantined
@@ -70,7 +71,7 @@ class Census:
     kept: int
     """How often units that are not done were put away to be gone on with."""
     lost: int = 0
-    """Processes that ended with one open unit in a row; of the unit with most, soon to be known for it."""
+    """Attempts at units that are not done which ended with their process, or are in progress."""
 
     @property
     def done(self) -> int:
@@ -164,6 +165,17 @@ class Ledger:
                 claim.release()
         self.quarantine_path(unit).unlink(missing_ok=True)
 
+    def retry(self, why: str) -> None:
+        """Have what was put aside, or is on its way there, tried again, once for each `why`: what is found
+        later was found in that trial."""
+        begun = self.path / "retries" / fingerprint(why)
+        if self.files.exists(begun):
+            return
+        for unit in [*(found.unit for found in self.quarantined()), *self.suspects()]:
+            self.void(unit, why=why)
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        self.files.note(begun)
+
     def void_all(self, *, numbering: bool = False) -> None:
         """Forget all records at once, and with `numbering` which units there are.
 
@@ -209,7 +221,7 @@ class Ledger:
                 marked = {unit for unit, s in standings.items() if s.mark} | loose.get(number, set())
                 settled += len(marked | (given_up & set(standings)))
                 kept += sum(standing.kept for standing in standings.values())
-                lost = max([lost, *(s.lost for u, s in standings.items() if u not in marked | given_up)])
+                lost += sum(s.lost for unit, s in standings.items() if unit not in marked | given_up)
         return Census(
             units=len(numbering),
             settled=settled,

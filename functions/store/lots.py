@@ -59,7 +59,7 @@ class Standing:
     at_most: int | None = None
     """... that may be from now on, since it was among those that ended a process; None: any number."""
     lost: int = 0
-    """Attempts that ended with their process, since it last got on; or one of them is in progress."""
+    """Attempts that ended with their process, ever; or one of them is in progress, or was the last."""
     kept: int = 0
     """How often it was put away to be gone on with."""
     failures: list[Attempt] = field(default_factory=list)
@@ -98,6 +98,7 @@ class Standing:
             case "drop":
                 self._survived()
             case "kept":
+                self._survived()
                 self._got_on()
                 self.kept += 1
             case "quarantine":
@@ -127,7 +128,7 @@ class Standing:
 
     def _got_on(self) -> None:
         """What was held against it counts no longer."""
-        self.tries, self.lost, self.company, self.at_most = 0, 0, 0, None
+        self.tries, self.company, self.at_most = 0, 0, None
 
     def given_up(self, unit: str) -> Quarantined:
         """What is told of a unit that is left alone."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import VolumeError
+from functions.model.errors import VolumeError, is_of_the_site
 from functions.store.cells import Cell
 from functions.store.files import atomic_path
 from functions.store.spread import spread
@@ -71,6 +71,8 @@ class ProgressFile:
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
+            if is_of_the_site(error):
+                raise
             raise VolumeError(f"{self.path}: damaged ({error})", remedy="remove it") from None
 
     def remove(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions.model.base import Document
-from functions.model.errors import VolumeError
+from functions.model.errors import VolumeError, is_of_the_site
 from functions.model.geometry import Box
 from functions.model.regions import Regions
 from functions.model.transform import CutSheet, SectionLayout, SectionTransform, Sheet, Warp
@@ -71,6 +71,8 @@ def read_arrays(path: Path, *names: str) -> tuple[NDArray[np.generic], ...]:
         note_read(stored=path.stat().st_size, raw=sum(array.nbytes for array in arrays))
         return arrays
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if is_of_the_site(error):
+            raise
         raise VolumeError(
             f"{path}: cannot be read ({error})", remedy="run the step that writes it again"
         ) from None

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from functions.model.errors import VolumeError
+from functions.model.errors import VolumeError, is_of_the_site
 from functions.model.geometry import Box, cut_box
 from functions.model.volume import VolumeRef
 from functions.store.chunks import chunk_path, holds_whole_chunks, write_chunks, zstd_of
@@ -75,6 +75,7 @@ class Volume:
 
         Raises:
             VolumeError: the box leaves the volume, or a chunk is damaged.
+            OSError: the site does not let it be read now.
         """
         self._check(box)
         try:
@@ -82,7 +83,11 @@ class Volume:
         except (RuntimeError, ValueError, OSError) as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
-            step, *_ = Path(self.ref.path).parts
+            if is_of_the_site(error):
+                raise
+            step = (
+                "reconcile" if self.ref.kind == "labels" else Path(self.ref.path).parts[0]
+            )  # which makes it
             raise VolumeError(
                 f"{self.ref.path}: box {box.id}: damaged chunk ({error})",
                 remedy=f"remove {self._folder.parent}, then `petavoxel run rerun RUN --start-at {step}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffn.masks import Masks
 from functions import agreeing, calibration, segment
 from functions.calibration import Calibration, Sample, calibrate, mean_interval
 from functions.comparison import against_plan
@@ -19,6 +23,7 @@ from functions.model.errors import TaskError
 from functions.model.parameters import SegmentParameters
 from functions.needs import BASE_MIB, geometry_of, needs
 from functions.planning import Extent, Plan
+from functions.segmenters import Flooded, Image
 from functions.store.plans import PlannedFigure, StoredPlan, plan_path, read_plan, write_plan
 from functions.store.run import Run
 from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi
@@ -63,6 +68,35 @@ def test_those_flooded_at_once_share_their_seconds(run: Run) -> None:
     crowded = Run(run.spec.model_copy(update={"parameters": parameters}))
     for sample in calibrate(crowded, 3, segmenter=ScrambledTruth()).samples:
         assert sample.seconds == pytest.approx(run.cell("segment").mark(sample.unit).seconds / 2, abs=1e-4)
+
+
+class Watched(ScrambledTruth):
+    """Notes the limit of its process's memory; each flood but the last ends when the next has begun."""
+
+    def __init__(self, floods: int) -> None:
+        self.limits: list[int] = []
+        self.begun = [threading.Event() for _ in range(floods + 1)]
+
+    def __call__(self, image: Image, masks: Masks) -> Flooded:
+        number = len(self.limits)
+        self.limits.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+        self.begun[number].set()
+        if 0 < number < len(self.begun) - 1:
+            assert self.begun[number + 1].wait(20)
+        return super().__call__(image, masks)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits need Linux")
+def test_all_that_are_measured_are_held_to_the_memory_of_a_worker(run: Run) -> None:
+    """Also those that are flooded when the first of those at once is done."""
+    segment_group = run.parameters.segment.model_copy(update={"at_once": 2})
+    parameters = run.parameters.model_copy(update={"segment": segment_group})
+    watched, before = Watched(4), resource.getrlimit(resource.RLIMIT_DATA)
+    held = Run(run.spec.model_copy(update={"parameters": parameters, "memory_gib": 64.0}))
+    calibrate(held, 4, segmenter=watched)
+    assert len(watched.limits) == 5
+    assert all(0 < limit < 2**37 for limit in watched.limits)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_what_is_warmed_up_is_what_is_measured_where_memory_has_room_for_one(

@@ -19,16 +19,19 @@ from functions.blame import is_accelerator_full
 from functions.company import Company
 from functions.crew import crew_of
 from functions.model.errors import WorkerError
+from functions.plan import perform
 from functions.runtime import Answer
 from functions.stopping import Stopping
 from functions.store.cells import UnitReport
 from functions.store.files import write_json
 from functions.store.lots import Standing
 from functions.store.marks import Attempt
+from functions.store.presence import myself
 from functions.store.run import Run
-from functions.tasks import ShardManifest
+from functions.tasks import PlanTask, ShardManifest
 from functions.worker import Worker
 from tests.functions.test_worker import ExpendableStep, FakeStep, ledger_of, names, planned, worker
+from tests.functions.worlds import ingested
 
 
 def test_units_that_ended_a_process_together_are_tried_in_ever_smaller_company() -> None:
@@ -49,6 +52,34 @@ def test_what_got_on_meanwhile_is_no_suspect() -> None:
     standing.take({"do": "begin", "unit": "u", "reached": "k2", "company": 32})
     standing.take({"do": "kept", "unit": "u"})
     assert not standing.suspect
+
+
+def test_each_process_that_ends_is_told_whichever_unit_was_in_it(tmp_path: Path) -> None:
+    """The flow plans again as long as that changes: also where another unit has ended more of them, and where
+    a unit got on in between."""
+    ledger, told = ledger_of(planned(tmp_path, 3)), []
+    for lot, reached, company in ((0, "", 4), (0, "", 2), (1, "", 4), (1, "", 2), (2, "", 4), (2, "k1", 4)):
+        claim = ledger.lot(lot).take_next(myself())
+        claim.begin(f"u{lot:03d}", reached=reached, company=company)  # and it is killed
+        claim.release()
+        told.append(ledger.census().lost)
+    assert told == [1, 2, 3, 4, 5, 6]
+    claim = ledger.lot(2).take_next(myself())
+    claim.begin("u002", reached="k1", company=2)
+    claim.keep("u002")
+    assert ledger.census().lost == 6
+
+
+def test_a_plan_tells_of_processes_that_sections_ended_too(tmp_path: Path) -> None:
+    """Sections have cells of their own; what ended with its process stands where they are claimed."""
+    run = ingested(tmp_path, (0, 1, 2))
+    task = PlanTask(run=run.spec, step="stitch", function_id="f")
+    told = [perform(task).figures["lost"]]
+    for _ in range(2):
+        claim = run.board("stitch").ledger.lot(0).take_next(myself())
+        claim.begin(run.sections[0].section.id)  # and it is killed
+        told.append(perform(task).figures["lost"])
+    assert told == [0, 1, 2]
 
 
 def test_an_error_of_its_own_counts_in_company_and_alone_and_a_fault_of_the_worker_does_not() -> None:
@@ -103,12 +134,13 @@ def test_a_unit_that_ends_its_process_is_put_aside_and_none_of_its_neighbours(tm
     write_json(path, manifest.to_json())
     command = [sys.executable, "-m", "tests.functions.crew_process", str(path), str(size), poison]
     deaths, ledger = 0, ledger_of(manifest)
-    lost = [ledger.census().lost]
+    told = [ledger.census()]
     while subprocess.run(command, check=False).returncode:
         deaths += 1
-        lost.append(ledger.census().lost)
+        told.append(ledger.census())
         assert deaths <= log2(size) + attempts
-    assert lost == list(range(len(lost)))  # each death tells something: the flow plans again
+    seen = [(census.settled, census.lost) for census in told]
+    assert seen == sorted(set(seen))  # each death tells something: the flow plans again
     assert ledger.census().lost == 0
     (found,) = ledger.quarantined()
     assert (found.unit, found.attempts, found.failures) == (poison, attempts, ())

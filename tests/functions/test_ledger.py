@@ -427,8 +427,10 @@ def test_an_owner_that_was_slow_to_write_its_name_sees_that_it_was_overtaken(tmp
     lot = Lot(folder=tmp_path, name="00000003", files=LedgerFiles())
     slow = lot.take(0, owner("slow"))
     fast = lot.take(1, owner("fast"))
-    assert slow is not None and slow.overtaken
-    assert fast is not None and not fast.overtaken
+    assert slow is not None
+    assert fast is not None
+    assert slow.overtaken
+    assert not fast.overtaken
 
 
 def test_a_worker_beats_while_it_is_there_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from functions import align_render, finish, match, reconcile, relabel, segment
-from functions.needs import BASE_MIB
 from functions.model.geometry import Box
+from functions.needs import BASE_MIB
 from functions.relabel import parts_of
 from functions.store.run import Run
 from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi

@@ -97,6 +97,43 @@ def test_a_retry_is_also_for_a_unit_that_was_about_to_be_put_aside(tmp_path, seg
     assert list(ledger.suspects()) == []
 
 
+def planned_again(run: Run) -> dict[str, float]:
+    """What the flow compares to see whether a round got any further."""
+    return perform(PlanTask(run=run.spec, step="segment", function_id="f")).figures
+
+
+def test_a_retry_is_for_what_was_found_before_it_and_not_for_what_its_own_rounds_find(tmp_path) -> None:
+    """Else each plan of the flow forgets what the round before it found out, and the flow takes it for
+    stuck."""
+    run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL, fan_out={"max_attempts": 2})
+    ledger = run.cell("segment").ledger
+    ledger.number(segment.units(run), size=1)
+    again = Run(run.spec.model_copy(update={"retry": "it is mended"}))
+    figures = [planned_again(again)]
+    for company in (2, 1):
+        claim = ledger.lot(0).take_next(myself())
+        claim.begin(segment.units(run)[0], company=company)  # and its process is killed
+        figures.append(planned_again(again))
+    assert [f["lost"] for f in figures] == [0, 1, 2]
+    standing = ledger.lot(0).standings()[segment.units(run)[0]]
+    assert (standing.tries, standing.at_most) == (1, 1)
+
+
+def test_a_plan_counts_what_it_lets_out_of_quarantine_as_open(tmp_path) -> None:
+    """Else a first round that computes as many looks as if it had got no further."""
+    run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL)
+    ledger, units = run.cell("segment").ledger, segment.units(run)
+    ledger.number(units, size=1)
+    claim = ledger.lot(0).take_next(myself())
+    claim.begin(units[0])
+    ledger.tell_quarantine(claim.standing(units[0]).given_up(units[0]))
+    claim.quarantine(units[0])
+    claim.finish()
+    assert planned_again(run)["settled"] == 1
+    again = Run(run.spec.model_copy(update={"retry": "it is mended"}))
+    assert planned_again(again)["settled"] == 0
+
+
 def test_a_unit_that_later_steps_need_stops_them(tmp_path) -> None:
     run = make_run(tmp_path, voronoi((10, 26, 26), 15, seed=2), segment=SMALL)
     steps: tuple[FanOutName, ...] = ("match", "segment")

@@ -1,6 +1,7 @@
 """Relabel, and with it the promise of the whole: a labelled volume cut up and joined is the same volume."""
 
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions import relabel
-from functions.model.errors import UpstreamError
+from functions.model.errors import UpstreamError, VolumeError
 from functions.model.geometry import Box, cut_box
 from functions.plan import perform as plan
 from functions.relabel import Piece, paint
@@ -144,3 +145,21 @@ def test_relabel_before_reconcile_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, voronoi((6, 8, 8), 3, seed=0))
     with pytest.raises(UpstreamError, match="start the run at reconcile"):
         relabel.units(run)
+
+
+def test_damaged_global_labels_are_written_again_as_their_message_says(tmp_path: Path) -> None:
+    """Removed with its cell is the array that reconcile prepares: relabel alone would not find it."""
+    run = make_run(tmp_path, voronoi((8, 20, 20), 9, seed=2), segment={"subvolume_zyx_px": (8, 20, 20)})
+    segment_all(run, ScrambledTruth())
+    labels, cell = label_all(run), run.cell("relabel").path
+    chunk = next(path for path in (cell / "labels.zarr/c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:9])
+    ref = prepared_labels(run)
+    with pytest.raises(VolumeError, match=f"remove {cell}, then .* --start-at reconcile "):
+        Volume.open(run.work, ref).read(ref.box)
+    shutil.rmtree(cell)
+    with pytest.raises(UpstreamError, match="start the run at reconcile"):
+        fan_out(run, "relabel", shards=1, order=random.Random(0))
+    execute("reconcile", {"run": run.spec.to_json()})
+    fan_out(run, "relabel", shards=1, order=random.Random(0))
+    assert np.array_equal(Volume.open(run.work, ref).read(ref.box), labels)
