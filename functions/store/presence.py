@@ -28,7 +28,7 @@ from functions.store.spread import spread
 
 BEATS_A_LEASE = 10
 UNNAMED_SHARE = 1 / 120
-"""Of a lease, for a claim without a name: it is written right after the claim is made. One who is that slow sees
+"""Of a lease, for a claim without a name: that is written right after the claim is made. Who is so slow sees
 that it was overtaken before it begins anything."""
 
 
