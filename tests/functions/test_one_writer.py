@@ -70,7 +70,7 @@ def test_in_parts_the_same_labels_are_written_and_each_chunk_once(
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
     whole, parts = relabelled(tmp_path / "whole"), relabelled(tmp_path / "parts", (BASE_MIB + 80) / 1024)
-    monkeypatch.setattr("functions.budget.PAINTED_BYTES", 64 * 2**20 / 700)  # 700 voxels fit
+    monkeypatch.setattr("functions.needs.PAINTED_BYTES", 64 * 2**20 / 700)  # 700 voxels fit
     figures = []
     for run in (whole, parts):
         units = relabel.units(run)
