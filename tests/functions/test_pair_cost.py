@@ -42,8 +42,8 @@ def test_pairs_cost_moves_and_moves_cost_what_segments_do() -> None:
 def test_assumptions_say_where_they_come_from_and_hours_have_the_rates_interval() -> None:
     plan = Plan(extent=EXTENT, rate=1e9, rate_low=5e8, rate_high=2e9, pairing=Pairing())
     found = {figure.name: figure for figure in plan.figures()}
-    assert "151 by the default limits of candidates on FIB-25" in found["pairs"].formula
-    assert found["pairs"].value == pytest.approx(1e9 * 151 / (173 * 250 * 250))
+    assert "181 by the default limits of candidates on FIB-25" in found["pairs"].formula
+    assert found["pairs"].value == pytest.approx(1e9 * 181 / (173 * 250 * 250))
     assert (found["pairs"].low, found["moves_of_pairs"].low) == (None, None)
     hours = found["gpu_hours_of_pairs"]
     assert (hours.low, hours.high) == (pytest.approx(hours.value / 2), pytest.approx(hours.value * 2))
