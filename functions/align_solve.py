@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from functions.budget import holds_equations
 from functions.model.errors import UpstreamError
+from functions.model.scratch import Held
 from functions.model.transform import SectionLayout, SectionTransform, Warp
 from functions.model.volume import VolumeRef
 from functions.registration.cuts import part_regions
@@ -15,11 +18,12 @@ from functions.registration.flow import MIN_INLIERS
 from functions.registration.frame import Frame, frame_of
 from functions.registration.overlaps import Matches
 from functions.registration.relax import solve_stack
-from functions.registration.stack import Stack, StackPair, StackSection
+from functions.registration.stack import Pair, Stack, StackPair, StackSection, StoredPair
 from functions.store.artefacts import load_artefacts
 from functions.store.cells import UnitReport, result_of_unit
 from functions.store.files import write_json
 from functions.store.run import AlignedVolume, Run
+from functions.store.scratch import Scratch
 from functions.store.transforms import (
     ALIGNED_KINDS,
     CHUNK_PX,
@@ -79,15 +83,18 @@ def _compute(run: Run) -> UnitReport:
     ]
     locked = load_locked(run)
     parameters = run.parameters.align
-    pairs = _pairs(run)
-    stack = solve_stack(
-        sections,
-        pairs,
-        spacing_px=float(parameters.mesh_spacing_px),
-        stiffness=parameters.stiffness,
-        trust_stage=parameters.trust_stage,
-        locked={} if locked is None else _locked_warps(layouts, locked),
-    )
+    held = holds_equations(run)
+    pairs = _pairs(run, held=held)
+    with Scratch(run.cell("align_solve").file("scratch")) as scratch:
+        stack = solve_stack(
+            sections,
+            pairs,
+            spacing_px=float(parameters.mesh_spacing_px),
+            stiffness=parameters.stiffness,
+            trust_stage=parameters.trust_stage,
+            locked={} if locked is None else _locked_warps(layouts, locked),
+            scratch=Held() if held else scratch,
+        )
     floor = None if locked is None else locked.frame.volume.shape_zyx[1:]
     frame = frame_of(sections, stack.warps, locked_shape_yx=floor)
     shift = np.concatenate([np.eye(2), -frame.corner_yx[:, None]], axis=1)
@@ -166,18 +173,27 @@ def _write(
     return _report(layouts, stack, problems)
 
 
-def _pairs(run: Run) -> list[StackPair]:
-    """Matches of the pairs that registered."""
+def _pairs(run: Run, *, held: bool) -> list[Pair]:
+    """The pairs that registered, their matches in memory or read whenever they are asked for."""
     index = {s.section.id: k for k, s in enumerate(run.sections)}
-    out = []
+    out: list[Pair] = []
     for unit, (a, b) in run.pairs.items():
-        path = run.cell("align_pairs", unit).file("match.npz")
-        arrays = read_arrays(path, "a_yx", "b_yx", "peak", "ratio")
-        a_yx, b_yx, peak, ratio = (x.astype(np.float64) for x in arrays)
-        if len(peak) >= MIN_INLIERS:
-            matches = Matches(a_yx=a_yx, b_yx=b_yx, peak=peak, ratio=ratio)
-            out.append(StackPair(a=index[a.section.id], b=index[b.section.id], matches=matches))
+        matches = _matches(run, unit)
+        ends = index[a.section.id], index[b.section.id]
+        if len(matches) < MIN_INLIERS:
+            continue
+        if held:
+            out.append(StackPair(a=ends[0], b=ends[1], matches=matches))
+        else:
+            out.append(StoredPair(a=ends[0], b=ends[1], read=partial(_matches, run, unit)))
     return out
+
+
+def _matches(run: Run, unit: str) -> Matches:
+    path = run.cell("align_pairs", unit).file("match.npz")
+    arrays = read_arrays(path, "a_yx", "b_yx", "peak", "ratio")
+    a_yx, b_yx, peak, ratio = (x.astype(np.float64) for x in arrays)
+    return Matches(a_yx=a_yx, b_yx=b_yx, peak=peak, ratio=ratio)
 
 
 def _identity(count: int) -> Stack:

@@ -8,12 +8,13 @@ their unit takes, which follows from its geometry (`functions.needs`).
 |---|---|
 | stitch, align_render | tiles that are kept |
 | align_pairs | the window |
+| align_solve | whether equations are held in memory, or in files |
 | segment | how many subvolumes are in progress |
 | reconcile | blocks |
 | relabel | parts of a box |
 | candidates | planes that are grown at a time |
 | resegment | pairs that are read, and flooded, at once |
-| ingest, align_solve, match, agglomerate, finish | none |
+| ingest, match, agglomerate, finish | none |
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from functions.needs import (
 )
 from functions.networks import count_at_once
 from functions.pair_memory import Reflooded, Searched
+from functions.solve_memory import Solved
 from functions.store.run import Run
 from functions.store.tiles import CACHE_BYTES
 
@@ -69,6 +71,12 @@ def window_px(run: Run) -> int:
         return wanted
     side = int(max(0.0, (room - WINDOW_MIB) * MIB / WINDOW_BYTES) ** 0.5)
     return min(wanted, max(LEAST_WINDOW_PX, side // WINDOW_STEP_PX * WINDOW_STEP_PX))
+
+
+def holds_equations(run: Run) -> bool:
+    """Whether the equations of a stack fit into memory while it is solved."""
+    room = room_mib(run)
+    return room is None or Solved.of(geometry_of(run).shape_zyx, run.parameters.align).mib(held=True) <= room
 
 
 def relabel_voxels(run: Run) -> float:

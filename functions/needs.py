@@ -5,7 +5,7 @@
 | ingest | a tile, decoded whole |
 | stitch | a section, drawn in strips of 512 rows, tile by tile |
 | align_pairs | two sections, in the smallest windows |
-| align_solve | all matches at once |
+| align_solve | some numbers of all knots and matches |
 | align_render | a section's row, in strips as stitch |
 | segment | a subvolume |
 | match | an overlap of two subvolumes |
@@ -32,6 +32,7 @@ from functions.networks import fov_of
 from functions.pair_memory import LEAST_PLANES, Reflooded, Searched, deciding_mib
 from functions.registration.blend import BLOCK_PX
 from functions.registration.evidence import LONGEST_PX
+from functions.solve_memory import Solved
 from functions.store.run import IngestedSection, Run
 from functions.store.transforms import CHUNK_PX
 from functions.tasks import StepName
@@ -50,9 +51,8 @@ STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 72, 16, 2, 6
 """Stitching takes so much; for each pixel of a tile; of a section; of one of an aligned stack."""
 STRIP_BYTES, BLOCK_BYTES = 6, 48
 """For each pixel of a strip of 512 rows, and of the block of it that is drawn."""
-SOLVE_MIB, KNOT_BYTES, MATCHED_BYTES, SHOWN_BYTES = 48, 6000, 2900, 56
-"""For each knot of the elastic meshes, each matched patch, and each pixel of the reduced sections that the
-gate compares afterwards."""
+COMPARE_MIB, SHOWN_BYTES = 48, 56
+"""The gate's comparison of sections after solving takes so much, and for each pixel of those it reduced."""
 FLOOD_MIB, FLOOD_BYTES = 48, 40
 """A subvolume while its seeds are found: canvas, distances, and the network's own work."""
 MATCH_MIB, MATCH_BYTES = 14, 10
@@ -186,10 +186,7 @@ def _of_sections(geometry: Geometry) -> list[Need]:
     if geometry.aligned:
         return [render]
     window = min(LEAST_WINDOW_PX, align.window_px)
-    knots = depth * prod(n / align.mesh_spacing_px + 3 for n in (height, width))
-    shown = prod(min(n, LONGEST_PX) for n in (height, width))
-    matched = depth * height * width / align.stride_px**2 * (align.neighbours + len(align.far_neighbours) / 4)
-    solve = SOLVE_MIB + max(KNOT_BYTES * knots + MATCHED_BYTES * matched, SHOWN_BYTES * shown) / MIB
+    compare = COMPARE_MIB + SHOWN_BYTES * prod(min(n, LONGEST_PX) for n in (height, width)) / MIB
     return [
         Need(
             step="align_pairs",
@@ -199,7 +196,7 @@ def _of_sections(geometry: Geometry) -> list[Need]:
         ),
         Need(
             step="align_solve",
-            mib=solve,
+            mib=max(Solved.of(geometry.shape_zyx, align).mib(), compare),
             of=f"the elastic meshes of {depth} sections",
             remedy="larger align.mesh_spacing_px and align.stride_px",
         ),

@@ -23,7 +23,6 @@ from functions.model.errors import MemoryBudgetError, UpstreamError
 from functions.store.cells import UnitReport, result_of_unit
 from functions.store.equalities import (
     RECONCILE_UNIT,
-    Scratch,
     candidate_path,
     forget_users,
     note_reader,
@@ -35,6 +34,7 @@ from functions.store.equalities import (
 from functions.store.files import write_json
 from functions.store.labels import grid_of, labels_ref
 from functions.store.run import Run
+from functions.store.scratch import Scratch
 from functions.store.volumes import Volume
 from functions.tasks import Problem, StepResult
 

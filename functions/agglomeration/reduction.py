@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from functions.agglomeration.blocks import SIDES, Block, Hierarchy
 from functions.agglomeration.hierarchy import Child, Nodes, Solved, assemble, labels_of, positions_of, solve
 from functions.agglomeration.tables import BlockTable, Exceptions, own_ids, require_countable, table
+from functions.model.scratch import Scratch
 
 Integers = NDArray[np.int64]
 
@@ -47,14 +48,6 @@ class Source(Protocol):
 
     def leaf(self, block: Block, hierarchy: Hierarchy) -> Leaf:
         """Those of one block of level 0."""
-
-
-class Scratch(Protocol):
-    """Where arrays are kept meanwhile, by name."""
-
-    def write(self, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> None: ...
-
-    def read(self, name: str, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

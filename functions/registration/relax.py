@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from functions.model.scratch import Held, Scratch
 from functions.model.transform import Sheet, Warp
 from functions.registration.blocks import AUTOMATIC, Layout
 from functions.registration.elastic import bend_sections
 from functions.registration.rigid import place_rigidly
-from functions.registration.stack import Stack, StackPair, StackSection
+from functions.registration.stack import Pair, Stack, StackSection
 
 Floats = NDArray[np.float64]
 NONE_LOCKED: Mapping[int, Warp] = {}
@@ -32,13 +33,14 @@ PAIR_CUT = 8.0
 
 def solve_stack(
     sections: Sequence[StackSection],
-    pairs: Sequence[StackPair],
+    pairs: Sequence[Pair],
     *,
     spacing_px: float,
     stiffness: float = 1.0,
     locked: Mapping[int, Warp] = NONE_LOCKED,
     trust_stage: bool = False,
     layout: Layout = AUTOMATIC,
+    scratch: Scratch | None = None,
 ) -> Stack:
     """Place all sections.
 
@@ -51,6 +53,7 @@ def solve_stack(
         trust_stage: let the stack lean as the stage positions say, not as the images do; without locked
             sections only, which lean as they lean.
         layout: blocks of sections that are solved at once; the result does not depend on it.
+        scratch: keeps the equations and their factors, which are large; None: memory.
     """
     count = len(sections)
     label = _groups(count, pairs, locked)
@@ -72,6 +75,7 @@ def solve_stack(
             stiffness=stiffness,
             locked=locked,
             layout=layout,
+            scratch=Held() if scratch is None else scratch,
         )
         if not locked:
             warps = _without_common_affine(sections, warps, rigid)
@@ -87,7 +91,7 @@ def solve_stack(
 
 
 def _contradicting(
-    pairs: Sequence[StackPair],
+    pairs: Sequence[Pair],
     rigid: Sequence[Floats],
     label: NDArray[np.int64],
     locked: Mapping[int, Warp],
@@ -109,7 +113,7 @@ def _contradicting(
     return () if parted else wrong
 
 
-def _groups(count: int, pairs: Sequence[StackPair], locked: Mapping[int, Warp]) -> NDArray[np.int64]:
+def _groups(count: int, pairs: Sequence[Pair], locked: Mapping[int, Warp]) -> NDArray[np.int64]:
     """Label (N,) of the group that pairs hold together; locked sections hold together by themselves."""
     frame = sorted(locked)
     ends = np.array([(p.a, p.b) for p in pairs] + list(pairwise(frame)), dtype=np.int64).reshape(-1, 2)

@@ -11,7 +11,7 @@ from scipy import sparse
 from functions.model.transform import Warp
 from functions.registration.overlaps import Matches
 from functions.registration.robust import solve_robust
-from functions.registration.stack import StackPair, StackSection
+from functions.registration.stack import Pair, StackSection
 
 Floats = NDArray[np.float64]
 Edge = tuple[int, int, float, float]
@@ -24,7 +24,7 @@ HOLD = 1e6
 
 def place_rigidly(
     sections: Sequence[StackSection],
-    pairs: Sequence[StackPair],
+    pairs: Sequence[Pair],
     label: NDArray[np.int64],
     locked: Mapping[int, Warp],
 ) -> list[Floats]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ from scipy.sparse import linalg
 
 Floats = NDArray[np.float64]
 Sparse = Any
-Solver = Callable[[Sparse, Floats, Floats | None], Floats]
-Push = Callable[[Floats, Floats], Floats]
+Solver = Callable[[Any, Floats, Floats | None], Floats]
 DENSE_LIMIT = 64
 DIRECT_LIMIT = 60_000
 MAX_ITERATIONS = 400
@@ -133,63 +132,116 @@ def solve_robust(
     floor_px: float = 0.15,
     rounds: int = 12,
     cut: float = 4.0,
-    group: NDArray[np.int64] | None = None,
     solver: Solver = solve,
-    start: Floats | None = None,
-    push: Push | None = None,
 ) -> Solution:
-    """Minimise sum w rho(|design x - target|) + x' prior x - 2 x' prior_right.
-
-    The loss goes from Huber (first half of the rounds: finds the basin) to Tukey's biweight (then: ignores
-    what is further off than `cut` robust standard deviations). The scale is the median residual, at least
-    `floor_px`.
+    """Minimise sum w rho(|design x - target|) + x' prior x - 2 x' prior_right (see `reweighted`).
 
     Args:
         design: sparse (M, P), shared by both axes.
         target: (M, K), K = 2 for y and x; the residual is the norm over K.
         weight: (M,) inverse variances.
         prior: sparse (P, P) that makes the system definite.
-        group: (M,) numbers of groups; one whose median residual is above that of all has that scale of its
-            own, and counts less by the square of it.
         solver: of the linear system of each round, from the unknowns of the round before.
-        start: unknowns (P, K) to begin with.
-        push: right side (P, K) that follows from the unknowns so far and the weighted squares (M,) of
-            their residuals.
     """
-    base = np.zeros((design.shape[1], target.shape[1])) if prior_right is None else prior_right
-    robust = np.ones(len(target))
-    residual = np.zeros(len(target))
-    unknowns = np.zeros_like(base) if start is None else start
-    transposed = design.T.tocsr()
-    scaled = transposed.copy()
+    right = np.zeros((design.shape[1], target.shape[1])) if prior_right is None else prior_right
+    equations = Measured(design, target, weight=weight, prior=prior, prior_right=right)
+    return reweighted(
+        equations, np.zeros_like(right), floor_px=floor_px, rounds=rounds, cut=cut, solver=solver
+    )
+
+
+class Equations(Protocol):
+    """M measurements that are linear in P unknowns, with what is known of these beforehand."""
+
+    @property
+    def count(self) -> int:
+        """M."""
+
+    def system(self, robust: Floats, unknowns: Floats, residual_px: Floats) -> tuple[Any, Floats]:
+        """Normal matrix (P, P) and right side (P, K) where measurements count `robust` (M,) times; what
+        depends on the unknowns follows those of the round before, and their residuals (M,)."""
+
+    def residual_px(self, unknowns: Floats) -> Floats:
+        """How far (M,) each measurement is off."""
+
+
+class Measured:
+    """Equations that are at hand as one sparse matrix (see `solve_robust`)."""
+
+    def __init__(
+        self, design: Sparse, target: Floats, *, weight: Floats, prior: Sparse, prior_right: Floats
+    ) -> None:
+        self._design, self._target, self._weight = design, target, weight
+        self._prior, self._prior_right = prior, prior_right
+        self._transposed = design.T.tocsr()
+        self._scaled = self._transposed.copy()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._target)
+
+    def system(self, robust: Floats, unknowns: Floats, residual_px: Floats) -> tuple[Sparse, Floats]:
+        """Normal matrix and right side."""
+        weight = self._weight * robust
+        np.multiply(self._transposed.data, weight[self._transposed.indices], out=self._scaled.data)
+        right = self._scaled @ self._target + self._prior_right
+        return self._scaled @ self._design + self._prior, right
+
+    def residual_px(self, unknowns: Floats) -> Floats:
+        """How far each measurement is off."""
+        return np.asarray(np.linalg.norm(self._design @ unknowns - self._target, axis=1))
+
+
+def reweighted(
+    equations: Equations,
+    unknowns: Floats,
+    *,
+    floor_px: float,
+    rounds: int,
+    cut: float,
+    solver: Solver,
+    sizes: NDArray[np.int64] | None = None,
+) -> Solution:
+    """Solve equations so that measurements that are far off count less, from unknowns (P, K) to begin with.
+
+    The loss goes from Huber (first half of the rounds: finds the basin) to Tukey's biweight (then: ignores
+    what is further off than `cut` robust standard deviations). The scale is the median residual, at least
+    `floor_px`.
+
+    Args:
+        solver: of the linear system of each round, from the unknowns of the round before.
+        sizes: of the groups that measurements come in, one after the other. One whose median residual is
+            above that of all has that scale of its own, and counts less by the square of it.
+    """
+    robust, residual = np.ones(equations.count), np.zeros(equations.count)
     for index in range(rounds):
-        w = weight * robust
-        np.multiply(transposed.data, w[transposed.indices], out=scaled.data)
-        right = scaled @ target + base
-        if push is not None:
-            right = right + push(unknowns, w * residual**2)
-        unknowns = solver(scaled @ design + prior, right, unknowns)
-        residual = np.linalg.norm(design @ unknowns - target, axis=1)
+        normal, right = equations.system(robust, unknowns, residual)
+        unknowns = solver(normal, right, unknowns)
+        residual = equations.residual_px(unknowns)
         if len(residual) == 0:
             break
         # the median of a Rayleigh distribution is 1.18 sigma
         alive = residual[robust > 0] if (robust > 0).any() else residual
         sigma = max(floor_px, float(np.median(alive)) / 1.1774)
-        scale, trust = np.full(len(target), sigma), np.ones(len(target))
-        if group is not None:
-            scale = np.maximum(sigma, _group_medians(residual, group) / 1.1774)
-            trust = np.maximum(MIN_GROUP_TRUST, (sigma / scale) ** 2)
-        if index < rounds // 2:
-            robust = trust / np.maximum(1.0, residual / (1.5 * scale))
-        else:
-            robust = trust * np.maximum(0.0, 1.0 - (residual / (cut * scale)) ** 2) ** 2
+        biweight = cut if index >= rounds // 2 else None
+        if sizes is None:
+            robust = _trust(residual, sigma, biweight)
+            continue
+        ends = np.cumsum(sizes)
+        for group in map(slice, ends - sizes, ends):
+            scale = max(sigma, _upper_median(residual[group]) / 1.1774)
+            trust = max(MIN_GROUP_TRUST, (sigma / scale) ** 2)
+            robust[group] = trust * _trust(residual[group], scale, biweight)
     return Solution(unknowns=unknowns, residual_px=residual, weight=robust)
 
 
-def _group_medians(residual: Floats, group: NDArray[np.int64]) -> Floats:
-    """Median of each measurement's group (M,)."""
-    order = np.lexsort((residual, group))
-    counts = np.bincount(group)
-    first = np.cumsum(counts) - counts
-    middle = residual[order[np.minimum(first + counts // 2, len(order) - 1)]]
-    return np.asarray(middle[group], dtype=np.float64)
+def _trust(residual: Floats, scale: float, cut: float | None) -> Floats:
+    """How much (M,) measurements count: by Huber's loss, or by Tukey's that ends at `cut` scales."""
+    if cut is None:
+        return 1.0 / np.maximum(1.0, residual / (1.5 * scale))
+    return np.asarray(np.maximum(0.0, 1.0 - (residual / (cut * scale)) ** 2) ** 2)
+
+
+def _upper_median(values: Floats) -> float:
+    return float(np.partition(values, len(values) // 2)[len(values) // 2])

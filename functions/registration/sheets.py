@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from functions.model.splines import spline_basis
 
 Sparse = Any
 Floats = NDArray[np.float64]
+FORMS_KEPT = 8
+"""Of so many shapes: most sheets are alike."""
 
 
 def basis_rows(
@@ -59,8 +62,10 @@ def _difference(n: int, order: int) -> Sparse:
     return sparse.diags(stencil, list(range(order + 1)), shape=(n - order, n), format="csr")
 
 
+@lru_cache(maxsize=FORMS_KEPT)
 def bending(shape: tuple[int, int]) -> Sparse:
-    """Quadratic form of the second differences (thin plate): 0 for affine coefficient grids."""
+    """Quadratic form of the second differences (thin plate): 0 for affine coefficient grids. Shared: not to
+    be changed."""
     out = None
     for order_y, order_x, factor in ((2, 0, 1.0), (0, 2, 1.0), (1, 1, 2.0)):
         d = sparse.kron(_difference(shape[0], order_y), _difference(shape[1], order_x), format="csr")
@@ -69,8 +74,9 @@ def bending(shape: tuple[int, int]) -> Sparse:
     return out
 
 
+@lru_cache(maxsize=FORMS_KEPT)
 def membrane(shape: tuple[int, int]) -> Sparse:
-    """Quadratic form of the first differences: 0 for a constant grid only."""
+    """Quadratic form of the first differences: 0 for a constant grid only. Shared: not to be changed."""
     out = None
     for order_y, order_x in ((1, 0), (0, 1)):
         d = sparse.kron(_difference(shape[0], order_y), _difference(shape[1], order_x), format="csr")

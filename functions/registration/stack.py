@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,23 @@ class StackPair:
     a: int
     b: int
     matches: Matches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPair:
+    """The same where not all matches fit into memory: they are read whenever they are asked for."""
+
+    a: int
+    b: int
+    read: Callable[[], Matches]
+
+    @property
+    def matches(self) -> Matches:
+        """Read now."""
+        return self.read()
+
+
+Pair = StackPair | StoredPair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

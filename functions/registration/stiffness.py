@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,12 +62,6 @@ class Prior:
         return tiles * tile + lens
 
 
-@lru_cache
-def _bending(knots: tuple[int, int]) -> Sparse:
-    """Shared: not to be changed."""
-    return bending(knots)
-
-
 def prior_of(freedom: Freedom, knots: tuple[int, int], *, tether_px: float, lens_weight: float) -> Prior:
     """The prior for sheets of so many knots (y, x).
 
@@ -76,7 +69,7 @@ def prior_of(freedom: Freedom, knots: tuple[int, int], *, tether_px: float, lens
         tether_px: how far a tile without matches may be pulled from its place.
         lens_weight: so many overlaps say already what the lens is; one says about as much as its prior.
     """
-    bent, still = _bending(knots) / freedom.bend_px**2, sparse.identity(knots[0] * knots[1])
+    bent, still = bending(knots) / freedom.bend_px**2, sparse.identity(knots[0] * knots[1])
     stretch = 1.0 / freedom.affine_px**2
     rigid = sparse.diags([1e-3 / max(tether_px, 1.0) ** 2, stretch, stretch])
     return Prior(

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +23,12 @@ from functions.model.geometry import ZYX
 from functions.model.subvolumes import Neighbours, Subvolume
 from functions.store.cells import Cell
 from functions.store.files import atomic_path, write_json
-from functions.store.labels import grid_of, read_arrays
+from functions.store.labels import grid_of
 from functions.store.run import Run
 from functions.store.spread import spread
 from functions.store.traffic import note_read, note_written
 from functions.tasks import StepName
 
-Array = NDArray[np.generic]
 Records = NDArray[np.void]
 
 RECONCILE_UNIT = "all"
@@ -112,38 +109,6 @@ def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
             f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
         ) from None
     return records
-
-
-@dataclass(frozen=True, slots=True)
-class Scratch:
-    """Arrays that the joining keeps meanwhile, in files of a folder that is emptied first and removed last.
-
-    They are not flushed to the disk: a joining that was interrupted begins anew.
-    """
-
-    path: Path
-
-    def __enter__(self) -> Scratch:
-        shutil.rmtree(self.path, ignore_errors=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def write(self, name: str, arrays: Mapping[str, Array]) -> None:
-        """Keep arrays under a name."""
-        path = self._file(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as handle:
-            np.savez(handle, allow_pickle=False, **arrays)
-
-    def read(self, name: str, names: tuple[str, ...]) -> dict[str, Array]:
-        """Some arrays of those kept under a name."""
-        return read_arrays(self._file(name), names)
-
-    def _file(self, name: str) -> Path:
-        group, _, last = name.rpartition("/")
-        return spread(self.path / group, f"{last}.npz")
 
 
 def write_leaf_zyx(run: Run, leaf_zyx: ZYX) -> None:

@@ -38,7 +38,7 @@ from functions.agglomeration.blocks import LARGEST_LEAF, Block, Hierarchy
 from functions.agglomeration.reduction import Leaf, Reduction
 from functions.agglomeration.tables import BlockTable
 from functions.joining import COLUMNS as TABLE
-from functions.store.equalities import Scratch
+from functions.store.scratch import Scratch
 from tests.benchmarks.reconcile_tubes import Tubes
 from tests.benchmarks.reconcile_volume import measure_volume
 

@@ -149,6 +149,22 @@ def test_order_of_units_and_reruns_do_not_matter(tmp_path: Path) -> None:
     assert align_solve.perform(run).reused == 1
 
 
+def test_transforms_do_not_depend_on_what_is_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections, _ = write_stack(tmp_path / "acq", [0, 1, 2])
+    transforms = []
+    for held in (True, False):
+        run = start(tmp_path / str(held), tmp_path / "acq", sections)
+        monkeypatch.setattr(align_solve, "holds_equations", lambda run, held=held: held)
+        align(run)
+        cell = run.cell("align_solve").path
+        transforms.append({p.name: p.read_bytes() for p in (cell / "transforms").iterdir()})
+        assert not (cell / "scratch").exists()
+    assert transforms[0] == transforms[1]
+    assert len(transforms[0]) >= 3
+
+
 def test_solving_needs_all_pairs(tmp_path: Path) -> None:
     sections, _ = write_stack(tmp_path / "acq", [0, 1])
     run = start(tmp_path / "work", tmp_path / "acq", sections)

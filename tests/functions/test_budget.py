@@ -14,6 +14,7 @@ from ffn.seeds import find_interior, find_peaks
 from functions import match, relabel, segment, stitch
 from functions.budget import (
     has_room_for_two,
+    holds_equations,
     joining_mib,
     relabel_voxels,
     require_room,
@@ -23,15 +24,18 @@ from functions.budget import (
 from functions.model.acquisition import Section
 from functions.model.errors import MemoryBudgetError
 from functions.model.parameters import Parameters
+from functions.model.scratch import Held
 from functions.needs import BASE_MIB, FINISH_MIB, Geometry, geometry_of, needs
 from functions.registration.overlaps import Matches
 from functions.registration.relax import solve_stack
 from functions.registration.stack import StackPair, StackSection
 from functions.runtime import StepFailed, execute
+from functions.solve_memory import Solved
 from functions.store.images import write_tile
 from functions.store.limits import MIB, process_memory, within
 from functions.store.pyramid import plan_levels, write_levels
 from functions.store.run import Run
+from functions.store.scratch import Scratch
 from functions.store.tiles import CACHE_BYTES
 from functions.tasks import STEPS
 from tests.functions.aligned_runs import ScrambledTruth, make_run
@@ -151,9 +155,13 @@ def test_a_section_of_an_aligned_stack_takes_what_is_said_of_it(tmp_path: Path) 
 
 
 @linux
-def test_solving_takes_what_is_said_of_it() -> None:
+@pytest.mark.parametrize(
+    ("sections", "side", "stride", "held"), [(8, 1536, 48, True), (24, 2400, 100, False)]
+)
+def test_solving_takes_what_is_said_of_it(
+    tmp_path: Path, sections: int, side: int, stride: int, held: bool
+) -> None:
     """Without the comparison of sections that the gate makes afterwards."""
-    sections, side, stride = 8, 1536, 48
     random = np.random.default_rng(0)
     axis = np.arange(32.0, side - 32.0, stride)
     patches = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -174,11 +182,15 @@ def test_solving_takes_what_is_said_of_it() -> None:
         StackSection(z=k, shape_yx=(side, side), stage_origin_yx_px=(0.0, 0.0), regions=None)
         for k in range(sections)
     ]
-    solve = partial(solve_stack, stack, pairs, spacing_px=80.0, stiffness=1.0, trust_stage=False, locked={})
+
+    def solve() -> None:
+        with Scratch(tmp_path / "scratch") as scratch:
+            solve_stack(stack, pairs, spacing_px=80.0, scratch=Held() if held else scratch)
+
     geometry = of((sections, side, side), align={"neighbours": 1, "far_neighbours": (), "stride_px": stride})
-    alone = sections * ((side / 80 + 3) ** 2 * 6000 + (side / stride) ** 2 * 2900) / MIB
-    require_near(48 + alone, taken_mib(solve))
-    assert need_of(geometry, "align_solve") >= 48 + alone
+    solved = Solved.of(geometry.shape_zyx, geometry.parameters.align)
+    require_near(solved.mib(held=held), taken_mib(solve))
+    assert need_of(geometry, "align_solve") >= solved.mib()
 
 
 def with_memory(run: Run, gib: float | None) -> Run:
@@ -191,6 +203,7 @@ def test_pieces_follow_the_room_and_keys_do_not(tmp_path: Path) -> None:
     assert [window_px(r) for r in (run, large, small)] == [2048, 2048, 1408]
     assert [tile_cache_bytes(r) for r in (run, large)] == [CACHE_BYTES, CACHE_BYTES]
     assert tile_cache_bytes(small) == int(0.25 * (512 - BASE_MIB) * MIB)
+    assert [holds_equations(r) for r in (run, large, small)] == [True, True, True]
     assert [joining_mib(r) for r in (run, large, small)] == [3072, 3072, int(0.8 * (512 - BASE_MIB))]
     assert relabel_voxels(small) < relabel_voxels(large) < relabel_voxels(run) == float("inf")
     for name in ("solve_key", "segment_key", "reconcile_key", "finish_key", "gate_key"):

@@ -16,9 +16,10 @@ from functions.joining import MatchedOverlaps, Tables
 from functions.model.errors import UpstreamError, VolumeError
 from functions.runtime import execute
 from functions.segment import Flooded
-from functions.store.equalities import CANDIDATE, Scratch, candidates_path, match_path, read_records
+from functions.store.equalities import CANDIDATE, candidates_path, match_path, read_records
 from functions.store.labels import grid_of, local_path, prepared_labels
 from functions.store.run import Run
+from functions.store.scratch import Scratch
 from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi
 from tests.functions.test_relabel import label_all
 
