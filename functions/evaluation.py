@@ -10,16 +10,13 @@ figure, and how many they are is a figure itself.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffn import metrics
 from functions.model.errors import VolumeError
-from functions.model.geometry import ZYX, Box
-from functions.model.volume import VolumeRef
-from functions.store.volumes import Volume
+from functions.model.geometry import ZYX
 
 Labels = NDArray[np.integer]
 Mask = NDArray[np.bool_]
@@ -143,44 +140,6 @@ def evaluate(
         rand_error_fill=rand(filled, "keep"),
         erl_um=None if run_length_nm is None else run_length_nm / 1000.0,
     )
-
-
-def evaluate_volumes(
-    work: Path,
-    segmentation: VolumeRef,
-    truth: VolumeRef,
-    *,
-    box: Box | None = None,
-    rim_zyx_px: ZYX = (0, 0, 0),
-    background_counts: bool = True,
-) -> Evaluation:
-    """Compare two volumes, or one box of them.
-
-    Raises:
-        VolumeError: an array is missing, shapes differ, or the box is too large for memory.
-    """
-    box = box or truth.box
-    if box.voxels > MOST_VOXELS:
-        raise VolumeError(
-            f"{truth.path}: {box.voxels} voxels are too many to compare at once",
-            remedy=f"evaluate a box of at most {MOST_VOXELS} voxels",
-        )
-    return evaluate(
-        _read(work, segmentation, box),
-        _read(work, truth, box),
-        voxel_size_zyx_nm=truth.voxel_size_zyx_nm,
-        rim_zyx_px=rim_zyx_px,
-        background_counts=background_counts,
-    )
-
-
-def _read(work: Path, ref: VolumeRef, box: Box) -> Labels:
-    """Labels that fit int64: ids of 64 bits are renumbered, 0 stays 0."""
-    labels: Labels = Volume.open(work, ref).read(box)  # type: ignore[assignment]
-    if ref.dtype != "uint64":
-        return labels
-    values, inverse = np.unique(labels, return_inverse=True)
-    return inverse.reshape(labels.shape) + int(values[0] != 0)
 
 
 def _count(labels: Labels) -> int:

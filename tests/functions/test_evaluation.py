@@ -1,6 +1,5 @@
 """Evaluation: every figure says how unlabelled voxels were treated."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from functions.evaluation import evaluate, evaluate_volumes
-from functions.evaluation_parts import OBJECT_BYTES, SLAB_BYTES, evaluate_parts
+from functions.evaluation import evaluate
+from functions.evaluation_parts import OBJECT_BYTES, SLAB_BYTES, evaluate_parts, require_whole
 from functions.model.errors import MemoryBudgetError, VolumeError
 from functions.model.geometry import Box
 from functions.model.volume import VolumeRef
+from functions.store.label_files import open_labels
 from functions.store.volumes import Volume
 from tests.functions.aligned_runs import voronoi
 from tests.functions.test_budget import blocks, linux, require_near, taken_mib
@@ -91,13 +91,20 @@ def test_volumes_are_compared_in_a_box(tmp_path: Path) -> None:
     Volume.create(tmp_path, ref).write(ref.box, truth.astype(np.uint32))
     Volume.create(tmp_path, wide).write(wide.box, truth.astype(np.uint64) + np.uint64(2**63))
     box = Box(offset_zyx=(0, 2, 2), shape_zyx=(8, 16, 16))
-    found = evaluate_volumes(tmp_path, wide, ref, box=box)
+    found = evaluate_parts(
+        *(open_labels(tmp_path / stored.path, box=box) for stored in (wide, ref)), voxel_size_zyx_nm=NM
+    )
+    inside = truth[box.slices]
+    assert repr(found) == repr(evaluate(inside, inside, voxel_size_zyx_nm=NM))
     assert found.voxels == box.voxels
-    assert replace(found, erl_um=None).voi_sum_fill == pytest.approx(0, abs=1e-9)
+    assert found.voi_sum_fill == pytest.approx(0, abs=1e-9)
     assert found.labelled_fraction == 1.0
-    vast = ref.model_copy(update={"shape_zyx": (4096, 4096, 4096)})
-    with pytest.raises(VolumeError, match="too many"):
-        evaluate_volumes(tmp_path, vast, vast)
+
+
+def test_what_is_too_large_is_refused_unless_it_is_read_in_parts() -> None:
+    require_whole(2**28, "truth.zarr")
+    with pytest.raises(VolumeError, match=r"truth\.zarr: 268435457 voxels are too many .* --memory-gib"):
+        require_whole(2**28 + 1, "truth.zarr")
 
 
 def crossed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
