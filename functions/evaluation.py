@@ -21,9 +21,6 @@ from functions.model.geometry import ZYX
 Labels = NDArray[np.integer]
 Mask = NDArray[np.bool_]
 
-MOST_VOXELS = 2**28
-"""Whole boxes are held in memory: about 50 bytes a voxel while unlabelled voxels are filled."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:

@@ -22,9 +22,10 @@ from scipy import ndimage
 from ffn import metrics
 from ffn.metrics import Contingency, Skeletons
 from ffn.skeletons import join, skeleton_of
-from functions.evaluation import MOST_VOXELS, Evaluation
+from functions.evaluation import Evaluation
 from functions.model.errors import MemoryBudgetError, VolumeError
 from functions.model.geometry import ZYX, Box
+from functions.model.volume import MOST_VOXELS
 from functions.needs import BASE_MIB
 
 Labels = NDArray[np.integer]
