@@ -146,7 +146,7 @@ def store(plan: Plan, measured: Measured) -> None:
     """Keep the plan beside the run, for `run show` to set it against what the run takes."""
     from datetime import UTC, datetime
 
-    from functions.store.plans import PlannedFigure, StoredPlan, write_plan
+    from functions.store.plans import StoredPlan, write_plan
 
     calibration = measured.calibration
     write_plan(
@@ -156,7 +156,7 @@ def store(plan: Plan, measured: Measured) -> None:
             rate=plan.rate,
             gpus=measured.gpus,
             samples=len(calibration.samples) if calibration else 0,
-            figures=tuple(PlannedFigure(**asdict(figure)) for figure in plan.figures()),
+            figures=plan.figures(),
         ),
     )
 
