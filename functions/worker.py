@@ -27,7 +27,7 @@ from functions.overlap import Lane
 from functions.stopping import Stopping
 from functions.store.limits import within
 from functions.store.lots import Claim
-from functions.store.marks import Mark, UnitReport
+from functions.store.marks import Mark, Quarantined, UnitReport
 from functions.store.measured import measured
 from functions.store.presence import Heartbeat, Watch, myself
 from functions.store.progress import Drained
@@ -65,7 +65,7 @@ class Account:
     voxels: float = 0.0
     seconds: float = 0.0
     kept: int = 0
-    quarantined: list[str] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
     crowded: tuple[int, int] | None = None
     """Units at once that an accelerator had no memory for, and those that it had."""
 
@@ -81,7 +81,7 @@ class Account:
         self.voxels = sum(other.voxels for other in others)
         self.seconds = sum(other.seconds for other in others) / max(len(others), 1)
         self.kept = sum(other.kept for other in others)
-        self.quarantined = [unit for other in others for unit in other.quarantined]
+        self.quarantined = [found for other in others for found in other.quarantined]
 
     @property
     def mean_seconds(self) -> float:
@@ -306,9 +306,10 @@ class Worker:
         """Leave a unit alone: what stands in for it first, then why, then the record."""
         if self._abandon is not None:
             self._abandon(self.run, unit)
-        self._ledger.tell_quarantine(claim.standing(unit).given_up(unit))
+        found = claim.standing(unit).given_up(unit, memory_gib=self.run.spec.memory_gib)
+        self._ledger.tell_quarantine(found)
         claim.quarantine(unit)
-        self.account.quarantined.append(unit)
+        self.account.quarantined.append(found)
 
     @staticmethod
     def _quietly(record: Callable[[], None]) -> None:
