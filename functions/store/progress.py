@@ -1,10 +1,12 @@
 """Units in progress: what a long unit has reached so far, beside its cell's results until it is done.
 
-<work>/segment/<key>/progress/3fa/<unit>.npz     written whole every few minutes, removed when done
+<work>/segment/<key>/progress/3fa/<unit>.npz          written whole every few minutes, removed when done
+                                 <unit>.npz.damaged   could not be read: the unit was begun anew
 """
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -68,6 +70,7 @@ class ProgressFile:
             KeyError,
             EOFError,
             AttributeError,
+            RuntimeError,  # compressed or encrypted in a way that zipfile does not know
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
@@ -75,8 +78,27 @@ class ProgressFile:
                 raise
             raise VolumeError(f"{self.path}: damaged ({error})", remedy="remove it") from None
 
+    def put_aside(self) -> None:
+        """Have a damaged file out of the way, so that the unit is begun anew: once. Who is put away each time
+        before it is done, and can never go on with that, would begin anew for ever.
+
+        Raises:
+            VolumeError: it is the second time.
+        """
+        if self._damaged.exists():
+            raise VolumeError(
+                f"{self.path}: damaged, like the one before it",
+                remedy=f"look at scratch, then remove it and {self._damaged.name}",
+            )
+        os.replace(self.path, self._damaged)
+
+    @property
+    def _damaged(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.damaged")
+
     def remove(self) -> None:
         """Forget what was reached, and what a killed process left of writing it."""
         self.path.unlink(missing_ok=True)
+        self._damaged.unlink(missing_ok=True)
         for left in self.path.parent.glob(f".{self.path.name}.*.partial"):
             left.unlink(missing_ok=True)
