@@ -94,7 +94,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    from functions.evaluation_parts import evaluate_parts, require_whole, room_of
+    from functions.evaluation import evaluate as evaluated
+    from functions.evaluation_parts import require_whole, room_of
     from functions.store.exclusions import published_artefacts, read_exclusion
     from functions.store.label_files import open_labels
     from functions.store.limits import within
@@ -107,7 +108,7 @@ def evaluate(
     if memory_gib is None:
         require_whole(truth.box.voxels, str(ground_truth))
     with within(memory_gib, subject="volume evaluate"):
-        result = evaluate_parts(
+        result = evaluated(
             labels,
             truth,
             voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
