@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import VolumeError, is_of_the_site
+from functions.model.errors import VolumeError
 from functions.store.cells import Cell
-from functions.store.files import atomic_path
+from functions.store.files import atomic_path, reading_arrays
 from functions.store.spread import spread
 
 Array = NDArray[np.generic]
@@ -59,24 +57,13 @@ class ProgressFile:
         Raises:
             VolumeError: the file is damaged.
         """
-        try:
-            with open(self.path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        with reading_arrays(self.path, remedy="remove it"):
+            try:
+                handle = open(self.path, "rb")  # noqa: SIM115 - closed below
+            except FileNotFoundError:
+                return None
+            with handle, np.load(handle, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except FileNotFoundError:
-            return None
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            AttributeError,
-            RuntimeError,  # compressed or encrypted in a way that zipfile does not know
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            if is_of_the_site(error):
-                raise
-            raise VolumeError(f"{self.path}: damaged ({error})", remedy="remove it") from None
 
     def put_aside(self) -> None:
         """Have a damaged file out of the way, so that the unit is begun anew: once. Who is put away each time
