@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,18 @@ def save_model(path: Path, model: Model) -> None:
         sha256=tensors_sha256(tensors),
     )
     about = json.dumps({**to_json(header), "provenance": dict(model.provenance)}, sort_keys=True)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={METADATA: about})
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write that becomes `path` when the block ends without error, and is gone otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(tensors, name, metadata={METADATA: about})
+        yield Path(name)
         Path(name).chmod(0o644)
         os.replace(name, path)
     finally:

@@ -5,10 +5,6 @@ safetensors      a model file of this package, written anew
 torch-export     the network as a program of torch (.pt2) for any batch size: image and logits in, logits out
 """
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ffn.checkpoint import Model, save_model, tensorflow_name
+from ffn.checkpoint import Model, save_model, tensorflow_name, whole_file
 from ffn.network import FloodFillingNetwork
 
 Format = Literal["npz-tensorflow", "safetensors", "torch-export"]
@@ -41,8 +37,7 @@ def export_model(model: Model, path: Path, *, to: Format) -> None:
     if to == "safetensors":
         save_model(path, model)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _whole(path) as partial, open(partial, "wb") as file:
+    with whole_file(path) as partial, open(partial, "wb") as file:
         if to == "npz-tensorflow":
             np.savez(file, allow_pickle=False, **_with_step(model))
         else:
@@ -60,15 +55,3 @@ def _program(network: FloodFillingNetwork) -> torch.export.ExportedProgram:
     example = torch.zeros(2, 2, *network.config.fov_zyx)
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)
     return torch.export.export(network.eval(), (example,), dynamic_shapes=({0: batch},))
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield Path(name)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

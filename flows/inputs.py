@@ -34,6 +34,8 @@ FileName = Annotated[str, Field(pattern=rf"^/({_PART}/)*{_PART}?$", max_length=1
 ALL_FILES = ("/",)
 OWN_FILES = "files:own"
 """Tag of a run that moves named files, not the whole folder."""
+OWN_MEMORY = "memory:own"
+"""Tag of a run that was given the memory of a worker, instead of taking its site's."""
 MAX_FILES_BYTES = 100_000
 """Of the names of a run's files: half of what a flow's state may hold."""
 IMAGE_PATTERNS = ("*.tif", "*.tiff", "*.bmp", "*.png", "*.jpg", "*.jpeg", "*.mrc", "*.st")
@@ -288,6 +290,7 @@ def tags_of(request: RunRequest, acquisition_id: str) -> tuple[str, ...]:
         *([f"sections:{sections[0]}-{sections[1]}"] if sections else []),
         f"stage:{request.start_at}-{request.stop_after}",
         *([OWN_FILES] if request.files != ALL_FILES else []),
+        *([OWN_MEMORY] if request.memory_gib is not None else []),
         *([f"parent:{request.parent}"] if request.parent else []),
         *request.tags,
     )
@@ -299,16 +302,17 @@ def parent_of(tags: tuple[str, ...]) -> str | None:
 
 
 def request_of(document: dict[str, Any], site: Site, *, tags: tuple[str, ...]) -> RunRequest:
-    """What was asked for, from the input and the tags of the run that came of it."""
+    """What was asked for, from the input and the tags of the run that came of it: what it took from its site,
+    a rerun takes from the one that carries it out."""
     facts = FlowInput.parse(document["input"], source="run input")
-    common = ("acquisition:", "sections:", "stage:", "files:", "parent:")
+    common = ("acquisition:", "sections:", "stage:", "files:", "memory:", "parent:")
     documents = [site.instrument.file_path(way.source) for way in facts.documents]
     return RunRequest(
         source=str(site.instrument.file_path(facts.source.path)),
         start_at=facts.start_at,
         stop_after=facts.stop_after,
         parameters=facts.run.parameters,
-        memory_gib=facts.run.memory_gib,
+        memory_gib=facts.run.memory_gib if OWN_MEMORY in tags else None,
         on_gate_fail=facts.on_gate_fail,
         label=facts.label,
         parent=parent_of(tags),

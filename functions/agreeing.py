@@ -20,7 +20,7 @@ from functions.budget import subvolumes_at_once
 from functions.model.errors import VolumeError
 from functions.model.geometry import ZYX
 from functions.model.parameters import SegmentParameters
-from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter, not_kept
+from functions.segmenters import FfnSegmenter, Flooded, Image, Segmenter, not_kept, unusable
 from functions.store.progress import ProgressFile
 from functions.store.run import Run
 from functions.tasks import Problem
@@ -114,17 +114,33 @@ class AgreeingSegmenter:
         return first.look_at(voxel_size_zyx_nm) if isinstance(first, FfnSegmenter) else []
 
     def _flood(self, number: int, image: Image, masks: Masks) -> Flooded:
-        kept = self.kept[number]
+        kept, problems = self.kept[number], list[Problem]()
         try:
-            arrays = kept.read()
-        except VolumeError:  # damaged: it is only a short cut
-            arrays = None
-        if arrays is not None and arrays["labels"].shape == image.shape:
-            counts = dict(zip(COUNTS, arrays["counts"].tolist(), strict=True))
-            return Flooded(labels=arrays["labels"].astype(np.uint32), **counts)
+            done = _done(kept, image.shape)
+        except VolumeError as error:  # it is only a short cut
+            kept.put_aside()
+            done, problems = None, [unusable(str(error))]
+        if done is not None:
+            return done
         found = self.segmenters[number](image, masks)
+        found = replace(found, problems=(*problems, *found.problems))
         try:
             kept.write({"labels": found.labels, "counts": np.array([getattr(found, n) for n in COUNTS])})
         except OSError as error:  # scratch is full: go on, as within a segmentation
             return replace(found, problems=(*found.problems, not_kept(error)))
         return found
+
+
+def _done(kept: ProgressFile, shape_zyx: tuple[int, ...]) -> Flooded | None:
+    """A segmentation that an earlier process ended; None where there is none.
+
+    Raises:
+        VolumeError: the file is damaged.
+    """
+    arrays = kept.read()
+    if arrays is None:
+        return None
+    labels, counts = arrays.get("labels"), arrays.get("counts")
+    if labels is None or labels.shape != shape_zyx or counts is None or counts.shape != (len(COUNTS),):
+        raise VolumeError(f"{kept.path}: damaged (no labels {shape_zyx} with counts)", remedy="remove it")
+    return Flooded(labels=labels.astype(np.uint32), **dict(zip(COUNTS, counts.tolist(), strict=True)))

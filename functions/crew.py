@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
 
 from functions.company import Company
 from functions.stopping import Stopping
@@ -18,14 +17,21 @@ from functions.store.limits import within
 from functions.store.marks import Mark
 from functions.store.run import Run
 from functions.tasks import ShardManifest
-from functions.worker import Account, Worker
+from functions.worker import Account, StepModule, Worker
 
 
 class Crew:
     """Workers that share one shard; from outside, one worker."""
 
     def __init__(
-        self, manifest: ShardManifest, shard: int, module: Any, *, stopping: Stopping, run: Run, size: int
+        self,
+        manifest: ShardManifest,
+        shard: int,
+        module: StepModule,
+        *,
+        stopping: Stopping,
+        run: Run,
+        size: int,
     ) -> None:
         self._stopping, self._memory_gib = stopping, run.spec.memory_gib
         self._size, self._company = size, Company(size)
@@ -95,7 +101,7 @@ class Crew:
 
 
 def crew_of(
-    manifest: ShardManifest, shard: int, module: Any, *, stopping: Stopping, run: Run
+    manifest: ShardManifest, shard: int, module: StepModule, *, stopping: Stopping, run: Run
 ) -> Worker | Crew:
     """Who works on a shard: one worker, or as many as the step has units at once in a process."""
     size = module.at_once(run) if hasattr(module, "at_once") else 1

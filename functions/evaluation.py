@@ -10,22 +10,13 @@ figure, and how many they are is a figure itself.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ffn import metrics
+from functions.evaluation_parts import Source, Volumes, count_pairs, skeletons_of
 from functions.model.errors import VolumeError
-from functions.model.geometry import ZYX, Box
-from functions.model.volume import VolumeRef
-from functions.store.volumes import Volume
-
-Labels = NDArray[np.integer]
-Mask = NDArray[np.bool_]
-
-MOST_VOXELS = 2**28
-"""Whole boxes are held in memory: about 50 bytes a voxel while unlabelled voxels are filled."""
+from functions.model.geometry import ZYX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +55,18 @@ class Evaluation:
 
 
 def evaluate(
-    segmentation: Labels,
-    truth: Labels,
+    segmentation: Source,
+    truth: Source,
     *,
     voxel_size_zyx_nm: tuple[float, float, float],
     rim_zyx_px: ZYX = (0, 0, 0),
     background_counts: bool = True,
     min_skeleton_voxels: int | None = 1000,
     merge_threshold_nodes: int = 0,
-    excluded: Mask | None = None,
+    excluded: Source | None = None,
+    room_mib: float | None = None,
 ) -> Evaluation:
-    """Compare label arrays (Z, Y, X) of one shape; 0 = unlabelled, in the truth background.
+    """Compare labels (Z, Y, X) of one shape; 0 = unlabelled, in the truth background.
 
     Args:
         rim_zyx_px: voxels left out at each face. Filling sees them: it happens before the rim is cut.
@@ -83,105 +75,62 @@ def evaluate(
         min_skeleton_voxels: true objects from this size on get a skeleton for `erl_um`; None skips it.
         merge_threshold_nodes: skeleton nodes of a second object that a segment may hold before it counts as a
             merger in `erl_um`. At 0, the definition, one node on the wrong side of a membrane costs both.
-        excluded: voxels that do not count (Z, Y, X): their labels fill nothing either; nodes of a skeleton in
-            them, and edges to them, are not scored, so that an object followed across them keeps its run.
+        excluded: voxels that do not count: their labels fill nothing either; nodes of a skeleton in them, and
+            edges to them, are not scored, so that an object followed across them keeps its run.
+        room_mib: how much may be held at a time; the figures do not depend on it. None: all.
 
     Raises:
         VolumeError: the shapes differ, or rim and mask leave nothing.
+        MemoryBudgetError: what is far from any label, or the box of a true object, does not fit.
     """
-    if excluded is not None and excluded.shape != truth.shape:
-        raise VolumeError(
-            f"mask {excluded.shape}, truth {truth.shape}: shapes differ",
-            remedy="give a mask of the same voxels, or --mask none",
-        )
-    if segmentation.shape != truth.shape:
-        raise VolumeError(
-            f"segmentation {segmentation.shape}, truth {truth.shape}: shapes differ",
-            remedy="crop them to one box",
-        )
-    if excluded is not None:
-        segmentation = np.where(excluded, 0, segmentation)
-    inner = tuple(slice(r, n - r) for r, n in zip(rim_zyx_px, truth.shape, strict=True))
-    filled = metrics.fill_nearest(segmentation, voxel_size_zyx_nm=voxel_size_zyx_nm)[inner]
-    segmentation, truth = segmentation[inner], truth[inner]
-    if truth.size == 0:
-        raise VolumeError(f"rim_zyx_px: {rim_zyx_px} leaves no voxel", remedy="take a smaller rim")
-    counted = np.ones(truth.shape, np.bool_) if excluded is None else ~excluded[inner]
-    if not counted.any():
-        raise VolumeError("mask: it leaves no voxel to compare", remedy="give another mask, or --mask none")
-    ignored = () if background_counts else (0,)
-    run_length_nm = None
-    if min_skeleton_voxels is not None:
-        skeletons = metrics.skeletonise(
-            truth, voxel_size_zyx_nm=voxel_size_zyx_nm, min_voxels=min_skeleton_voxels
-        )
-        seen = skeletons.restrict(counted[tuple(skeletons.nodes_zyx.T)])
-        run_length_nm = metrics.expected_run_length(seen, segmentation, merge_threshold=merge_threshold_nodes)
-    segmentation, filled, truth = segmentation[counted], filled[counted], truth[counted]
-
-    def voi(labels: Labels, treatment: metrics.Treatment) -> metrics.VariationOfInformation:
-        return metrics.variation_of_information(labels, truth, treatment=treatment, ignore_truth=ignored)
-
-    def rand(labels: Labels, treatment: metrics.Treatment) -> float:
-        return metrics.adapted_rand_error(labels, truth, treatment=treatment, ignore_truth=ignored)
-
-    keep, labelled, fill = voi(segmentation, "keep"), voi(segmentation, "labelled"), voi(filled, "keep")
-    return Evaluation(
-        voxels=truth.size,
-        masked_fraction=1.0 - truth.size / counted.size,
-        objects=_count(segmentation),
-        true_objects=_count(truth),
-        labelled_fraction=metrics.labelled_fraction(segmentation, foreground=truth > 0),
-        voi_split_keep=keep.split,
-        voi_merge_keep=keep.merge,
-        voi_split_labelled=labelled.split,
-        voi_merge_labelled=labelled.merge,
-        voi_split_fill=fill.split,
-        voi_merge_fill=fill.merge,
-        rand_error_keep=rand(segmentation, "keep"),
-        rand_error_labelled=rand(segmentation, "labelled"),
-        rand_error_fill=rand(filled, "keep"),
-        erl_um=None if run_length_nm is None else run_length_nm / 1000.0,
-    )
-
-
-def evaluate_volumes(
-    work: Path,
-    segmentation: VolumeRef,
-    truth: VolumeRef,
-    *,
-    box: Box | None = None,
-    rim_zyx_px: ZYX = (0, 0, 0),
-    background_counts: bool = True,
-) -> Evaluation:
-    """Compare two volumes, or one box of them.
-
-    Raises:
-        VolumeError: an array is missing, shapes differ, or the box is too large for memory.
-    """
-    box = box or truth.box
-    if box.voxels > MOST_VOXELS:
-        raise VolumeError(
-            f"{truth.path}: {box.voxels} voxels are too many to compare at once",
-            remedy=f"evaluate a box of at most {MOST_VOXELS} voxels",
-        )
-    return evaluate(
-        _read(work, segmentation, box),
-        _read(work, truth, box),
-        voxel_size_zyx_nm=truth.voxel_size_zyx_nm,
+    for name, other in (("segmentation", segmentation), ("mask", excluded)):
+        if other is not None and tuple(other.shape) != tuple(truth.shape):
+            raise VolumeError(
+                f"{name} {tuple(other.shape)}, truth {tuple(truth.shape)}: shapes differ",
+                remedy="crop them to one box, or give --mask none"
+                if name == "mask"
+                else "crop them to one box",
+            )
+    volumes = Volumes(
+        segmentation=segmentation,
+        truth=truth,
+        excluded=excluded,
+        voxel_size_zyx_nm=voxel_size_zyx_nm,
         rim_zyx_px=rim_zyx_px,
-        background_counts=background_counts,
+        room_mib=room_mib,
     )
-
-
-def _read(work: Path, ref: VolumeRef, box: Box) -> Labels:
-    """Labels that fit int64: ids of 64 bits are renumbered, 0 stays 0."""
-    labels: Labels = Volume.open(work, ref).read(box)  # type: ignore[assignment]
-    if ref.dtype != "uint64":
-        return labels
-    values, inverse = np.unique(labels, return_inverse=True)
-    return inverse.reshape(labels.shape) + int(values[0] != 0)
-
-
-def _count(labels: Labels) -> int:
-    return int(np.count_nonzero(np.unique(labels)))
+    seen, filled, objects = count_pairs(volumes)
+    total = int(seen.voxels.sum())
+    if not total:
+        raise VolumeError("mask: it leaves no voxel to compare", remedy="give another mask, or --mask none")
+    length_nm = None
+    if min_skeleton_voxels is not None:
+        skeletons, segments = skeletons_of(volumes, objects, min_voxels=min_skeleton_voxels)
+        length_nm = metrics.run_length(skeletons, segments, merge_threshold=merge_threshold_nodes)
+    counted = seen.second > 0
+    in_truth = int(seen.voxels[counted].sum())
+    labelled_there = int(seen.voxels[counted & (seen.first > 0)].sum())
+    kept = seen if background_counts else seen.where(counted)
+    tables = {
+        "keep": kept.contingency,
+        "labelled": seen.where(counted & (seen.first > 0)).contingency,
+        "fill": (filled if background_counts else filled.where(filled.second > 0)).contingency,
+    }
+    voi = {name: table.voi() for name, table in tables.items()}
+    return Evaluation(
+        voxels=total,
+        masked_fraction=1.0 - total / volumes.inner.voxels,
+        objects=int(np.count_nonzero(np.unique(seen.first))),
+        true_objects=int(np.count_nonzero(np.unique(seen.second))),
+        labelled_fraction=labelled_there / in_truth if in_truth else float("nan"),
+        voi_split_keep=voi["keep"].split,
+        voi_merge_keep=voi["keep"].merge,
+        voi_split_labelled=voi["labelled"].split,
+        voi_merge_labelled=voi["labelled"].merge,
+        voi_split_fill=voi["fill"].split,
+        voi_merge_fill=voi["fill"].merge,
+        rand_error_keep=tables["keep"].rand_error(),
+        rand_error_labelled=tables["labelled"].rand_error(),
+        rand_error_fill=tables["fill"].rand_error(),
+        erl_um=None if length_nm is None else length_nm / 1000.0,
+    )

@@ -1,4 +1,4 @@
-"""The figures of `functions.evaluation`, of volumes that need not fit memory: slab by slab, to the last bit.
+"""What `functions.evaluation` counts, of volumes that need not fit memory: slab by slab, to the last bit.
 
     slab of planes -> voxels of each pair (segment, object), as it is and filled -> summed -> VOI, Rand
 
@@ -22,9 +22,9 @@ from scipy import ndimage
 from ffn import metrics
 from ffn.metrics import Contingency, Skeletons
 from ffn.skeletons import join, skeleton_of
-from functions.evaluation import MOST_VOXELS, Evaluation
 from functions.model.errors import MemoryBudgetError, VolumeError
 from functions.model.geometry import ZYX, Box
+from functions.model.volume import MOST_VOXELS
 from functions.needs import BASE_MIB
 
 Labels = NDArray[np.integer]
@@ -173,77 +173,6 @@ class Volumes:
             first = last
 
 
-def evaluate_parts(
-    segmentation: Source,
-    truth: Source,
-    *,
-    voxel_size_zyx_nm: tuple[float, float, float],
-    rim_zyx_px: ZYX = (0, 0, 0),
-    background_counts: bool = True,
-    min_skeleton_voxels: int | None = 1000,
-    merge_threshold_nodes: int = 0,
-    excluded: Source | None = None,
-    room_mib: float | None = None,
-) -> Evaluation:
-    """What `functions.evaluation.evaluate` finds, and equal to it, in so much memory.
-
-    Raises:
-        VolumeError: the shapes differ, or rim and mask leave nothing.
-        MemoryBudgetError: what is far from any label, or the box of a true object, does not fit.
-    """
-    for name, other in (("segmentation", segmentation), ("mask", excluded)):
-        if other is not None and tuple(other.shape) != tuple(truth.shape):
-            raise VolumeError(
-                f"{name} {tuple(other.shape)}, truth {tuple(truth.shape)}: shapes differ",
-                remedy="crop them to one box, or give --mask none"
-                if name == "mask"
-                else "crop them to one box",
-            )
-    volumes = Volumes(
-        segmentation=segmentation,
-        truth=truth,
-        excluded=excluded,
-        voxel_size_zyx_nm=voxel_size_zyx_nm,
-        rim_zyx_px=rim_zyx_px,
-        room_mib=room_mib,
-    )
-    seen, filled, objects = _count(volumes)
-    total = int(seen.voxels.sum())
-    if not total:
-        raise VolumeError("mask: it leaves no voxel to compare", remedy="give another mask, or --mask none")
-    length_nm = None
-    if min_skeleton_voxels is not None:
-        skeletons, segments = _skeletons(volumes, objects, min_voxels=min_skeleton_voxels)
-        length_nm = metrics.run_length(skeletons, segments, merge_threshold=merge_threshold_nodes)
-    counted = seen.second > 0
-    in_truth = int(seen.voxels[counted].sum())
-    labelled_there = int(seen.voxels[counted & (seen.first > 0)].sum())
-    kept = seen if background_counts else seen.where(counted)
-    tables = {
-        "keep": kept.contingency,
-        "labelled": seen.where(counted & (seen.first > 0)).contingency,
-        "fill": (filled if background_counts else filled.where(filled.second > 0)).contingency,
-    }
-    voi = {name: table.voi() for name, table in tables.items()}
-    return Evaluation(
-        voxels=total,
-        masked_fraction=1.0 - total / volumes.inner.voxels,
-        objects=int(np.count_nonzero(np.unique(seen.first))),
-        true_objects=int(np.count_nonzero(np.unique(seen.second))),
-        labelled_fraction=labelled_there / in_truth if in_truth else float("nan"),
-        voi_split_keep=voi["keep"].split,
-        voi_merge_keep=voi["keep"].merge,
-        voi_split_labelled=voi["labelled"].split,
-        voi_merge_labelled=voi["labelled"].merge,
-        voi_split_fill=voi["fill"].split,
-        voi_merge_fill=voi["fill"].merge,
-        rand_error_keep=tables["keep"].rand_error(),
-        rand_error_labelled=tables["labelled"].rand_error(),
-        rand_error_fill=tables["fill"].rand_error(),
-        erl_um=None if length_nm is None else length_nm / 1000.0,
-    )
-
-
 @dataclass(slots=True)
 class TrueObject:
     """Where an object of the truth lies, and how large it is; in the whole volume."""
@@ -253,7 +182,7 @@ class TrueObject:
     voxels: int
 
 
-def _count(volumes: Volumes) -> tuple[PairCounts, PairCounts, dict[int, TrueObject]]:
+def count_pairs(volumes: Volumes) -> tuple[PairCounts, PairCounts, dict[int, TrueObject]]:
     """Voxels of each pair as it is and filled, and the true objects, of all that is inside the rim."""
     seen, filled, objects = PairCounts(), PairCounts(), dict[int, TrueObject]()
     rows, columns = volumes.inner.slices[1:]
@@ -282,7 +211,7 @@ def _note(objects: dict[int, TrueObject], truth: Labels, corner_zyx: ZYX) -> Non
             known.voxels += count
 
 
-def _skeletons(
+def skeletons_of(
     volumes: Volumes, objects: dict[int, TrueObject], *, min_voxels: int
 ) -> tuple[Skeletons, NDArray[np.int64]]:
     """Skeletons of the true objects without what is excluded, and the segments at their nodes, renumbered."""

@@ -38,7 +38,6 @@ UPSTREAM: dict[FanOutName, tuple[StepName, ...]] = {
     "candidates": ("relabel",),
     "resegment": ("candidates",),
 }
-RETRY = "look at what it says there, then `petavoxel run rerun RUN --retry-quarantined`"
 
 
 def perform(task: PlanTask) -> PlanResult:
@@ -63,7 +62,7 @@ def perform(task: PlanTask) -> PlanResult:
         ledger.retry(run.spec.retry)
     given_up, census = ledger.quarantined(), count_units(run, task.step)
     if given_up and not expendable(task.step):
-        raise TaskError(f"{task.step}: {told(given_up[0]).subject}", remedy=RETRY)
+        raise TaskError(f"{task.step}: {told(given_up[0]).subject}", remedy=given_up[0].remedy)
     manifest = ShardManifest(
         package=CODE_VERSION,
         run=task.run,
@@ -155,7 +154,7 @@ def told(found: Quarantined) -> Problem:
     return Problem(
         code="quarantined",
         subject=f"{found.unit}: {found.reason}"[:200],
-        remedy="rerun with --retry-quarantined",
+        remedy=found.remedy,
     )
 
 

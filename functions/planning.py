@@ -131,7 +131,8 @@ class Plan:
     """A request to plan: `rate` in voxels per GPU and hour, overlap either by tiling or by its factor.
 
     `rate_low` and `rate_high`: the interval of a measured rate; figures that depend on it then have one, too.
-    `skipped`: what is known of the run whose volume it is. `pairing`: agglomeration is on, and costs that.
+    `skipped`: what is known of the run whose volume it is; without it, `occupied` is the share of subvolumes
+    that hold tissue. `pairing`: agglomeration is on, and costs that.
     """
 
     extent: Extent
@@ -144,6 +145,7 @@ class Plan:
     rate_high: float | None = None
     local_label_bytes: float = LOCAL_LABEL_BYTES
     skipped: Skipped | None = None
+    occupied: float = 1.0
     pairing: Pairing | None = None
 
     def __post_init__(self) -> None:
@@ -151,6 +153,8 @@ class Plan:
             raise ValueError(f"rate: {self.rate} must be positive")
         if self.overlap_factor < 1:
             raise ValueError(f"overlap_factor: {self.overlap_factor} must be at least 1")
+        if not 0 < self.occupied <= 1:
+            raise ValueError(f"occupied: {self.occupied} must be above 0 and at most 1")
         if any(n < 1 for n in self.gpus):
             raise ValueError(f"gpus: {self.gpus} must be positive")
         if self.gpus_per_node < 1:
@@ -175,7 +179,7 @@ class Plan:
     @property
     def flooded(self) -> float:
         """Subvolumes that hold tissue, as far as that is known."""
-        return self.subvolumes - (self.skipped.empty if self.skipped else 0)
+        return self.subvolumes - self.skipped.empty if self.skipped else self.subvolumes * self.occupied
 
     @property
     def gpu_hours(self) -> float:
@@ -223,7 +227,7 @@ class Plan:
                 work,
                 "GPU-h",
                 "GPU-hours without overlap * overlap factor"
-                + (" * (subvolumes - empty) / subvolumes" if self.skipped else ""),
+                + (" * (subvolumes - empty) / subvolumes" if self.skipped or self.occupied < 1 else ""),
             ),
         ]
         if self.skipped:
@@ -262,7 +266,8 @@ class Plan:
 
     def _skipped_figures(self) -> list[Figure]:
         if self.skipped is None:
-            return []
+            empty, share = self.subvolumes - self.flooded, f"{1 - self.occupied:.3g} of them, as given"
+            return [_figure("empty_subvolumes", empty, "subvolumes", share)] if empty else []
         told = (
             ("empty", self.skipped.empty, "without tissue by the run's mask: nothing is flooded"),
             ("finished", self.skipped.finished, "of the others, those that the run has done already"),

@@ -37,7 +37,6 @@ from functions.tasks import (
 )
 from functions.worker import Account
 
-RETRY = "rerun with --retry-quarantined when it is mended"
 SINGLE_STEPS = tuple(step for step in STEPS if step not in FAN_OUTS)
 
 
@@ -147,7 +146,8 @@ class Answer:
             self._statuses.add("look")
         given_up = account.quarantined
         if given_up:
-            problem = Problem(code="quarantined", subject=given_up[0], remedy=RETRY)
+            first = given_up[0]
+            problem = Problem(code="quarantined", subject=first.unit, remedy=first.remedy)
             self._problems.insert(0, _shortened(problem))
             self._statuses.add("look" if expendable else "failed")
         worst = max(self._statuses, key=("ok", "look", "failed").index, default="ok")

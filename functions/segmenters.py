@@ -143,7 +143,7 @@ class FfnSegmenter:
             try:
                 result = self._segment(image, masks, resume, problems)
             except SnapshotError as error:
-                problems.append(_unusable(str(error)))
+                problems.append(unusable(str(error)))
                 result = self._segment(image, masks, None, problems)
         counters = result.counters
         return Flooded(
@@ -271,11 +271,14 @@ class FfnSegmenter:
         """How far an earlier process got; nothing when that cannot be read."""
         from ffn.inference import Snapshot, SnapshotError
 
+        if self._progress is None:
+            return None
         try:
-            arrays = None if self._progress is None else self._progress.read()
+            arrays = self._progress.read()
             return None if arrays is None else Snapshot.from_arrays(arrays)
         except (VolumeError, SnapshotError) as error:
-            problems.append(_unusable(str(error)))
+            self._progress.put_aside()
+            problems.append(unusable(str(error)))
             return None
 
     def _check_precision(self, path: Path) -> tuple[Problem, ...]:
@@ -317,7 +320,8 @@ def not_kept(error: OSError) -> Problem:
     return Problem(code="progress_not_kept", subject=str(error), remedy="make room on scratch")
 
 
-def _unusable(why: str) -> Problem:
+def unusable(why: str) -> Problem:
+    """What is told of a subvolume whose progress could not be gone on with."""
     return Problem(
         code="progress_unusable", subject=why, remedy="nothing to do: the subvolume was begun anew"
     )

@@ -18,8 +18,7 @@ from ffn.checkpoint import Model
 from ffn.gate import Comparison, GateThresholds, gate
 from ffn.inference import Counters, InferenceError, Progress, segment
 from ffn.quantise import EMULATED
-from functions.evaluation import Evaluation
-from functions.evaluation_parts import evaluate_parts
+from functions.evaluation import Evaluation, evaluate
 from functions.model.errors import MemoryBudgetError, ModelError, VolumeError
 from functions.model.geometry import ZYX, Box
 from functions.model.parameters import Precision, SegmentParameters
@@ -162,7 +161,7 @@ def evaluate_model(
     except InferenceError as error:
         raise VolumeError(f"{trial.name}: {error}", remedy="give another box") from None
     return ModelEvaluation(
-        evaluation=evaluate_parts(
+        evaluation=evaluate(
             found.labels,
             trial.truth,
             voxel_size_zyx_nm=voxel_size_zyx_nm or model.voxel_size_zyx_nm,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from functions.blame import attempt_of, is_accelerator_full, remedy_of
 from functions.budget import has_room_for_two
@@ -27,7 +27,7 @@ from functions.overlap import Lane
 from functions.stopping import Stopping
 from functions.store.limits import within
 from functions.store.lots import Claim
-from functions.store.marks import Mark, UnitReport
+from functions.store.marks import Mark, Quarantined, UnitReport
 from functions.store.measured import measured
 from functions.store.presence import Heartbeat, Watch, myself
 from functions.store.progress import Drained
@@ -45,7 +45,8 @@ class _Crowded(Exception):  # noqa: N818 - not an error: the unit goes on in sma
 class StepModule(Protocol):
     """A fan-out step. One that later steps can do without units of also has `abandon(run, unit)`, which
     leaves what stands in for a unit in quarantine; one whose units are kept in the middle also has
-    `reached(run, unit)`, which differs whenever a unit got further."""
+    `reached(run, unit)`, which differs whenever a unit got further; one whose units go better side by side
+    also has `at_once(run)`, so many."""
 
     def units(self, run: Run) -> list[str]:
         """Names of the units."""
@@ -64,7 +65,7 @@ class Account:
     voxels: float = 0.0
     seconds: float = 0.0
     kept: int = 0
-    quarantined: list[str] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
     crowded: tuple[int, int] | None = None
     """Units at once that an accelerator had no memory for, and those that it had."""
 
@@ -80,7 +81,7 @@ class Account:
         self.voxels = sum(other.voxels for other in others)
         self.seconds = sum(other.seconds for other in others) / max(len(others), 1)
         self.kept = sum(other.kept for other in others)
-        self.quarantined = [unit for other in others for unit in other.quarantined]
+        self.quarantined = [found for other in others for found in other.quarantined]
 
     @property
     def mean_seconds(self) -> float:
@@ -95,7 +96,7 @@ class Worker:
         self,
         manifest: ShardManifest,
         shard: int,
-        module: Any,
+        module: StepModule,
         *,
         stopping: Stopping,
         run: Run,
@@ -108,7 +109,9 @@ class Worker:
         self._manifest, self._shard = manifest, shard
         self._seat, self._seats = seat, seats
         self._module, self._stopping = module, stopping
-        self.expendable = hasattr(module, "abandon")
+        self._abandon: Callable[[Run, str], None] | None = getattr(module, "abandon", None)
+        self._reached: Callable[[Run, str], str] = getattr(module, "reached", lambda *_: "")
+        self.expendable = self._abandon is not None
         self._board = run.board(manifest.step)
         self._ledger = self._board.ledger
         self._owner = myself()
@@ -216,7 +219,7 @@ class Worker:
         if following is not None and not self._may_read_ahead(claim, unit, following):
             following = None
         while True:
-            reached = self._module.reached(self.run, unit) if hasattr(self._module, "reached") else ""
+            reached = self._reached(self.run, unit)
             at_most = claim.standing(unit).company_at_most(reached=reached)
             company = self._company.enter(at_most, stop=self._full)
             if not company:
@@ -269,8 +272,7 @@ class Worker:
         def compute() -> UnitReport:
             if self._lane is not None:
                 return self._lane.take(unit, following=following)
-            report: UnitReport = self._module.compute(self.run, unit)
-            return report
+            return self._module.compute(self.run, unit)
 
         if self.step in OWN_CELLS:
             return self.run.cell(self.step, unit).run_unit(unit, compute)
@@ -302,11 +304,12 @@ class Worker:
 
     def _quarantine(self, claim: Claim, unit: str) -> None:
         """Leave a unit alone: what stands in for it first, then why, then the record."""
-        if self.expendable:
-            self._module.abandon(self.run, unit)
-        self._ledger.tell_quarantine(claim.standing(unit).given_up(unit))
+        if self._abandon is not None:
+            self._abandon(self.run, unit)
+        found = claim.standing(unit).given_up(unit, memory_gib=self.run.spec.memory_gib)
+        self._ledger.tell_quarantine(found)
         claim.quarantine(unit)
-        self.account.quarantined.append(unit)
+        self.account.quarantined.append(found)
 
     @staticmethod
     def _quietly(record: Callable[[], None]) -> None:

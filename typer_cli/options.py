@@ -127,3 +127,10 @@ Outbox = Annotated[
         help="Where documents wait to be moved; the instrument collection must show it. Default: home.",
     ),
 ]
+BoxText = Annotated[
+    str | None,
+    typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box, half-open; one range for all."),
+]
+Background = Annotated[
+    bool, typer.Option("--background/--no-background", help="Whether voxels of the truth's 0 count.")
+]

@@ -71,10 +71,12 @@ def request_of(
     gpus: tuple[int, ...],
     gpus_per_node: int,
     agglomerate: bool | None = None,
+    occupied: float | None = None,
 ) -> Plan:
     """The plan asked for. That of a run's own volume is kept beside the run, whatever is shown.
 
-    `agglomerate`: whether pairs of objects are flooded again; None: as the run's parameters say.
+    `agglomerate`: whether pairs of objects are flooded again; None: as the run's parameters say. `occupied`:
+    share of subvolumes that hold tissue, where no run's mask tells.
 
     Raises:
         TaskError: the rate does not parse.
@@ -100,6 +102,8 @@ def request_of(
             pairing=pairing,
         )
         skipped = found if extent is None and (tiling or overlap_factor) is None else None
+        if skipped is not None and occupied is not None:
+            raise typer.BadParameter("the run's own mask tells", param_hint="--occupied")
         store(_calibrated(own, measured.calibration), measured)
         extent = extent or own_extent
         tiling = tiling if tiling or overlap_factor else own_tiling
@@ -112,6 +116,7 @@ def request_of(
         tiling=tiling,
         overlap_factor=overlap_factor or 1.0,
         skipped=skipped,
+        occupied=occupied or 1.0,
         pairing=pairing,
     )
     return _calibrated(plan, measured.calibration if measured else None)
@@ -146,7 +151,7 @@ def store(plan: Plan, measured: Measured) -> None:
     """Keep the plan beside the run, for `run show` to set it against what the run takes."""
     from datetime import UTC, datetime
 
-    from functions.store.plans import PlannedFigure, StoredPlan, write_plan
+    from functions.store.plans import StoredPlan, write_plan
 
     calibration = measured.calibration
     write_plan(
@@ -156,7 +161,7 @@ def store(plan: Plan, measured: Measured) -> None:
             rate=plan.rate,
             gpus=measured.gpus,
             samples=len(calibration.samples) if calibration else 0,
-            figures=tuple(PlannedFigure(**asdict(figure)) for figure in plan.figures()),
+            figures=plan.figures(),
         ),
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from flows.errors import ActionError, FlowsError
 from flows.local.actions import ActionStatus, Json
-from flows.local.engines import Engine, explained
+from flows.local.engines import Engine, explained, lost
 from flows.local.registered import RegisteredFunction, pack_task
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -154,7 +154,7 @@ class ComputeProvider:
     def _recover(self, action: _Action, reason: str) -> None:
         """A worker of a pool was killed (out of memory, say), which ends all: go on in a new engine."""
         if not self._may_go_on(action, ALL):
-            action.cause = f"a worker process died twice ({reason}); give each worker more memory"
+            action.cause = lost(2, reason)
             return
         self.close()
         self._submit_again(action, [i for i, output in enumerate(action.outputs) if output is None])

@@ -37,6 +37,8 @@ from flows.site import ENGINES_OF_PARSL, Site
 SELF_EXPLAINING = ("StepFailed", "RuntimeError", "WorkerLost", "ManagerLost")
 """Errors whose message is what a person needs; the name of any other one stands before its message."""
 
+_TIMES = {1: "once", 2: "twice"}
+
 
 class Engine(Executor):
     """An executor of functions that travel as source text, with JSON in and out."""
@@ -128,6 +130,13 @@ def explained(outcome: Mapping[str, str]) -> str:
     """What a person is told of an outcome that is an error."""
     message, name = outcome["message"], outcome["error"]
     return message if name in SELF_EXPLAINING else f"{name}: {message}"
+
+
+def lost(times: int, message: str) -> str:
+    """What to say when the worker of a task died so many times."""
+    told = _TIMES.get(times, f"{times} times")
+    remedy = "give each worker more memory, or a --memory-gib to see what takes it"
+    return f"a worker process died {told} ({message}); {remedy}"
 
 
 class PoolEngine(Engine):

@@ -20,11 +20,10 @@ from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
-from flows.local.engines import Engine
+from flows.local.engines import Engine, lost
 
 END_SECONDS = 20.0
 _TRACEBACK = "Traceback (most recent call last):\n"
-_TIMES = {1: "once", 2: "twice"}
 
 
 class InterchangeEngine(Engine):
@@ -141,12 +140,6 @@ def reported(text: str) -> tuple[str, str]:
     if name in ("WorkerLost", "ManagerLost"):
         message = lost(text.count("Traceback from attempt: ") or 1, message)
     return name, message
-
-
-def lost(times: int, message: str) -> str:
-    """What to say when the worker of a task died so many times."""
-    told = _TIMES.get(times, f"{times} times")
-    return f"a worker process died {told} ({message}); give each worker more memory"
 
 
 def _take_lease(path: Path) -> Any:

@@ -18,7 +18,8 @@ from typing import Any
 
 from flows.errors import SiteError
 from flows.local.engine_config import local_config, read_config
-from flows.local.interchange import InterchangeEngine, lost
+from flows.local.engines import lost
+from flows.local.interchange import InterchangeEngine
 from flows.local.worker import run_packed
 
 TYPES = ("GlobusComputeEngine", "HighThroughputExecutor")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
+from pydantic import ConfigDict
+
+from functions.model.base import Document
 from functions.model.errors import TaskError
 
 HOURS_PER_YEAR = 8766.0
@@ -27,6 +31,9 @@ class Figure:
     formula: str
     low: float | None = None
     high: float | None = None
+
+    __pydantic_config__: ClassVar[ConfigDict] = Document.model_config
+    """A stored one is as strict as the document that it is in."""
 
 
 def parse_volume(text: str) -> float:

@@ -9,6 +9,9 @@ from pydantic import Field
 from functions.model.base import Document
 from functions.model.geometry import ZYX, Box
 
+MOST_VOXELS = 2**28
+"""Of a box that is held in memory whole: comparing two of them takes about 50 bytes a voxel."""
+
 
 class VolumeRef(Document):
     """Where an array lies and what it is. `path` is relative to the work root."""

@@ -188,7 +188,7 @@ def _left_out(run: Run) -> Iterator[UnitNote]:
             unit=found.unit,
             code="quarantined",
             subject=f"left without labels of its own after {found.attempts} attempts",
-            remedy="petavoxel run rerun RUN --retry-quarantined",
+            remedy=found.remedy,
         )
 
 

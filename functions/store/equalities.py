@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import UpstreamError, VolumeError, is_of_the_site
+from functions.model.errors import UpstreamError
 from functions.model.geometry import ZYX
 from functions.model.subvolumes import Neighbours, Subvolume
 from functions.store.cells import Cell
-from functions.store.files import atomic_path, write_json
+from functions.store.files import atomic_path, reading_arrays, write_json
 from functions.store.labels import grid_of
 from functions.store.run import Run
 from functions.store.spread import spread
@@ -94,20 +94,11 @@ def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
     Raises:
         VolumeError: the file is missing, damaged or of another kind.
     """
-    try:
-        with open(path, "rb") as handle:
-            records: Records = np.lib.format.read_array(handle, allow_pickle=False)
+    with reading_arrays(path), open(path, "rb") as handle:
+        records: Records = np.lib.format.read_array(handle, allow_pickle=False)
         if records.dtype != kind or records.ndim != 1:
             raise ValueError(f"{records.dtype} is not {kind}")
-        note_read(stored=path.stat().st_size, raw=records.nbytes)
-    except FileNotFoundError:
-        raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
-    except (OSError, ValueError, EOFError) as error:
-        if is_of_the_site(error):
-            raise
-        raise VolumeError(
-            f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
-        ) from None
+    note_read(stored=path.stat().st_size, raw=records.nbytes)
     return records
 
 

@@ -7,12 +7,26 @@ import json
 import os
 import shutil
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from functions.model.errors import VolumeError, is_of_the_site
 from functions.store.traffic import note_read
 
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    AttributeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise on an array or archive with wrong bytes, and on one without an array."""
 FINGERPRINT_LENGTH = 16
 
 
@@ -43,6 +57,25 @@ def atomic_path(path: Path, *, keep_older: bool = False) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading_arrays(
+    path: Path, *, remedy: str = "remove its cell, and run the step that writes it"
+) -> Iterator[None]:
+    """Around reading a file of arrays: turns all that damaged bytes raise into one error.
+
+    Raises:
+        VolumeError: the file, or an array of it, is missing or damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
+    except DAMAGE as error:
+        if is_of_the_site(error):
+            raise
+        raise VolumeError(f"{path}: damaged ({error})", remedy=remedy) from None
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from functions.model.errors import VolumeError
 from functions.model.geometry import Box
+from functions.model.volume import MOST_VOXELS
 
 LABEL_NAMES = ("labels", "segmentation", "seg", "stack", "main", "data", "truth", "gt")
 IMAGE_NAMES = ("raw", "image", "data", "volume")
-MOST_VOXELS = 2**28
-"""Read at once."""
 LABEL_FOLDERS = ("volume.zarr/labels/segmentation", "labels/segmentation")
 IMAGE_FOLDERS = ("volume.zarr",)
 """Where a published volume keeps them."""

@@ -6,9 +6,7 @@ All are .npz without objects, written whole; equal content means equal bytes (nu
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,11 +14,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import UpstreamError, VolumeError, is_of_the_site
+from functions.model.errors import UpstreamError, VolumeError
 from functions.model.geometry import Box
 from functions.model.subvolumes import Subvolume, SubvolumeGrid
 from functions.model.volume import VolumeRef
-from functions.store.files import atomic_path
+from functions.store.files import atomic_path, reading_arrays
 from functions.store.mending import computed_again
 from functions.store.run import Run
 from functions.store.spread import spread
@@ -120,7 +118,7 @@ def read_local(run: Run, subvolume: Subvolume, box: Box | None = None) -> Labels
 def _read_local(run: Run, subvolume: Subvolume, box: Box | None) -> Labels:
     path, wanted = local_path(run, subvolume), (box or subvolume.read).relative_to(subvolume.read)
     part: Labels = np.empty(wanted.shape_zyx, np.uint32)
-    with _reading(path), zipfile.ZipFile(path) as archive, archive.open("labels.npy") as member:
+    with reading_arrays(path), zipfile.ZipFile(path) as archive, archive.open("labels.npy") as member:
         shape, dtype = _header_of(member)
         if 0 in shape:  # without tissue
             return np.zeros(wanted.shape_zyx, np.uint32)
@@ -170,22 +168,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Array]:
     Raises:
         VolumeError: the file or one of the arrays is missing or damaged.
     """
-    with _reading(path), open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+    with reading_arrays(path), open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in names}
     note_read(stored=path.stat().st_size, raw=sum(array.nbytes for array in arrays.values()))
     return arrays
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what damaged bytes raise into one error."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise VolumeError(f"{path}: no such file", remedy="run the step that writes it") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if is_of_the_site(error):
-            raise
-        raise VolumeError(
-            f"{path}: damaged ({error})", remedy="remove its cell, and run the step that writes it"
-        ) from None

@@ -130,9 +130,11 @@ class Standing:
         """What was held against it counts no longer."""
         self.tries, self.company, self.at_most = 0, 0, None
 
-    def given_up(self, unit: str) -> Quarantined:
-        """What is told of a unit that is left alone."""
-        return Quarantined(unit=unit, attempts=self.tries, failures=tuple(self.failures))
+    def given_up(self, unit: str, *, memory_gib: float | None = None) -> Quarantined:
+        """What is told of a unit that is left alone, after attempts that might fill so much memory."""
+        return Quarantined(
+            unit=unit, attempts=self.tries, failures=tuple(self.failures), memory_gib=memory_gib
+        )
 
 
 def read_records(epochs: Iterable[bytes]) -> Iterator[Record]:

@@ -51,6 +51,8 @@ class Quarantined(Document):
     attempts: int
     failures: tuple[Attempt, ...]
     """Fewer than `attempts`: the others ended their process, which could say nothing."""
+    memory_gib: float | None = None
+    """What it might fill, if that was limited."""
 
     @property
     def reason(self) -> str:
@@ -58,3 +60,11 @@ class Quarantined(Document):
         if not self.failures:
             return f"it ended its worker {self.attempts} times, alone there (out of memory, or killed)"
         return self.failures[-1].error
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it. Without a limit the kernel ends a process that takes too much memory; within
+        one, the unit itself says that it is too large."""
+        if not self.failures and self.memory_gib is None:
+            return "likely memory: rerun with --memory-gib and --retry-quarantined"
+        return "rerun with --retry-quarantined when it is mended"

@@ -8,19 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from functions.model.base import Document
+from functions.model.quantities import Figure
 from functions.store.files import write_json
 from functions.store.run import Run
-
-
-class PlannedFigure(Document):
-    """One figure of the plan, with its interval where its rate was measured."""
-
-    name: str
-    value: float
-    unit: str
-    formula: str
-    low: float | None = None
-    high: float | None = None
 
 
 class StoredPlan(Document):
@@ -32,9 +22,9 @@ class StoredPlan(Document):
     """Voxels per GPU (worker) and hour."""
     gpus: int
     samples: int = 0
-    figures: tuple[PlannedFigure, ...]
+    figures: tuple[Figure, ...]
 
-    def figure(self, name: str) -> PlannedFigure | None:
+    def figure(self, name: str) -> Figure | None:
         """The figure of that name, if there is one."""
         return next((figure for figure in self.figures if figure.name == name), None)
 

@@ -1,12 +1,12 @@
 """Units in progress: what a long unit has reached so far, beside its cell's results until it is done.
 
-<work>/segment/<key>/progress/3fa/<unit>.npz     written whole every few minutes, removed when done
+<work>/segment/<key>/progress/3fa/<unit>.npz          written whole every few minutes, removed when done
+                                 <unit>.npz.damaged   could not be read: the unit was begun anew
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.model.errors import VolumeError, is_of_the_site
+from functions.model.errors import VolumeError
 from functions.store.cells import Cell
-from functions.store.files import atomic_path
+from functions.store.files import atomic_path, reading_arrays
 from functions.store.spread import spread
 
 Array = NDArray[np.generic]
@@ -57,26 +57,35 @@ class ProgressFile:
         Raises:
             VolumeError: the file is damaged.
         """
-        try:
-            with open(self.path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        with reading_arrays(self.path, remedy="remove it"):
+            try:
+                handle = open(self.path, "rb")  # noqa: SIM115 - closed below
+            except FileNotFoundError:
+                return None
+            with handle, np.load(handle, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except FileNotFoundError:
-            return None
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            AttributeError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            if is_of_the_site(error):
-                raise
-            raise VolumeError(f"{self.path}: damaged ({error})", remedy="remove it") from None
+
+    def put_aside(self) -> None:
+        """Have a damaged file out of the way, so that the unit is begun anew: once. Who is put away each time
+        before it is done, and can never go on with that, would begin anew for ever.
+
+        Raises:
+            VolumeError: it is the second time.
+        """
+        if self._damaged.exists():
+            raise VolumeError(
+                f"{self.path}: damaged, like the one before it",
+                remedy=f"look at scratch, then remove it and {self._damaged.name}",
+            )
+        os.replace(self.path, self._damaged)
+
+    @property
+    def _damaged(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.damaged")
 
     def remove(self) -> None:
         """Forget what was reached, and what a killed process left of writing it."""
         self.path.unlink(missing_ok=True)
+        self._damaged.unlink(missing_ok=True)
         for left in self.path.parent.glob(f".{self.path.name}.*.partial"):
             left.unlink(missing_ok=True)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions.model.base import Document
-from functions.model.errors import VolumeError, is_of_the_site
+from functions.model.errors import VolumeError
 from functions.model.geometry import Box
 from functions.model.regions import Regions
 from functions.model.transform import CutSheet, SectionLayout, SectionTransform, Sheet, Warp
 from functions.model.volume import VolumeRef
-from functions.store.files import write_bytes, write_json
+from functions.store.files import reading_arrays, write_bytes, write_json
 from functions.store.run import AlignedVolume, Run
 from functions.store.traffic import note_read, note_written
 from functions.store.volumes import Volume
@@ -65,17 +65,10 @@ def read_arrays(path: Path, *names: str) -> tuple[NDArray[np.generic], ...]:
     Raises:
         VolumeError: the file is missing or damaged, or has no such array.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = tuple(np.asarray(archive[name]) for name in names)
-        note_read(stored=path.stat().st_size, raw=sum(array.nbytes for array in arrays))
-        return arrays
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        if is_of_the_site(error):
-            raise
-        raise VolumeError(
-            f"{path}: cannot be read ({error})", remedy="run the step that writes it again"
-        ) from None
+    with reading_arrays(path), np.load(path, allow_pickle=False) as archive:
+        arrays = tuple(np.asarray(archive[name]) for name in names)
+    note_read(stored=path.stat().st_size, raw=sum(array.nbytes for array in arrays))
+    return arrays
 
 
 def _read_text(path: Path, step: str) -> bytes:

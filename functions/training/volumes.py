@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ffn.config import ConfigError, Triple, require
 from ffn.examples import TrainingVolume
 from functions.model.geometry import Box
+from functions.model.volume import MOST_VOXELS
 from functions.store.label_files import finest_level
 from functions.testing.phantom_training import PhantomVolumes, training_volumes
 from functions.training.cache import BlockCache, Window
@@ -22,8 +23,6 @@ from functions.training.entries import Entry, NpzVolume, StoredVolume, parse_box
 from functions.training.sampling import downsample_image, downsample_labels, split_pieces, whole_blocks
 
 T = TypeVar("T")
-MOST_VOXELS = 2**28
-"""Of a box that is read whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

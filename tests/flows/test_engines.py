@@ -130,7 +130,7 @@ def test_a_task_that_kills_its_worker_twice_fails_readably(provider):
     status = finish(provider, "deadly")
     assert status.status == "FAILED"
     assert status.cause.startswith("a worker process died twice (")
-    assert status.cause.endswith("); give each worker more memory")
+    assert status.cause.endswith("); give each worker more memory, or a --memory-gib to see what takes it")
     provider.start("after", body(DOUBLE, 4))
     assert finish(provider, "after").details["result"] == [{"y": 8}]
 

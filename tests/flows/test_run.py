@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import InputError, RunError
-from flows.inputs import RunRequest, build_input, request_of
+from flows.inputs import RunRequest, build_input, request_of, tags_of
 from flows.local.search import LocalIndex
 from flows.records import FLOW_STEPS, RunStatus, StepStatus
 from flows.run import Runs
@@ -388,6 +388,34 @@ def test_a_site_may_forbid_to_claim_and_a_rerun_follows_the_site_that_carries_it
         tags=(),
     )
     assert request.parameters.fan_out.claiming is False
+
+
+def test_a_rerun_has_the_memory_of_the_site_that_carries_it_out_unless_it_was_given(runs, source):
+    functions = runs._functions()
+
+    def carried_out(request, site):
+        document = build_input(request, site, functions=functions)
+        return document, document["input"]["run"]["memory_gib"]
+
+    small, large, unlimited = (runs.site.model_copy(update={"memory_gib": gib}) for gib in (4.0, 64.0, None))
+    for asked, there, elsewhere, anywhere in ((None, 4.0, 64.0, None), (8.0, 8.0, 8.0, 8.0)):
+        request = ask(source, memory_gib=asked)
+        document, gib = carried_out(request, small)
+        again = request_of(document, small, tags=(*tags_of(request, "acq"), "mine"))
+        assert (gib, again.memory_gib, again.tags) == (there, asked, ("mine",))
+        assert [carried_out(again, site)[1] for site in (small, large, unlimited)] == [
+            there,
+            elsewhere,
+            anywhere,
+        ]
+
+
+def test_a_rerun_keeps_the_memory_that_was_given_until_another_is(runs, source):
+    run = runs.start(ask(source, stop_after="transfer", memory_gib=8.0), wait=True)
+    again = runs.rerun(run.id, wait=True)
+    assert again.input["input"]["run"]["memory_gib"] == 8.0
+    assert runs.rerun_request(again.id).memory_gib == 8.0
+    assert runs.rerun_request(again.id, memory_gib=16.0).memory_gib == 16.0
 
 
 def test_a_stack_that_the_gate_fails_ends_the_run_before_anything_is_computed_on_it(runs, source):

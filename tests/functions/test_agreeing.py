@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from ffn.masks import Masks
 from functions import segment
 from functions.agreeing import AgreeingSegmenter, segmenter_of
+from functions.model.errors import VolumeError
 from functions.segmenters import FfnSegmenter, Flooded
 from functions.store.cells import Cell
 from functions.store.labels import read_local
@@ -83,9 +85,27 @@ def test_what_is_done_is_not_flooded_again(tmp_path: Path) -> None:
         agreeing(tmp_path, first, Dies(second.labels))(np.zeros(SHAPE, np.uint8), Masks())
     result = agreeing(tmp_path, first, second)(np.zeros(SHAPE, np.uint8), Masks())
     assert (first.asked, second.asked, result.fovs) == (1, 1, 20)
-    ProgressFile.of(Cell(tmp_path), "u-0-done").path.write_bytes(b"damaged")
-    assert agreeing(tmp_path, first, second)(np.zeros(SHAPE, np.uint8), Masks()).fovs == 20
-    assert first.asked == 2
+
+
+def other_arrays(path: Path) -> None:
+    np.savez(path, labels=np.zeros((1, 1, 3), np.uint32))
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"nonsense"), other_arrays])
+def test_a_segmentation_that_is_kept_damaged_is_made_again_and_told(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    first, second = merged_and_apart()
+    agreeing(tmp_path, first, second)(np.zeros(SHAPE, np.uint8), Masks())
+    path = ProgressFile.of(Cell(tmp_path), "u-0-done").path
+    spoil(path)
+    again = agreeing(tmp_path, first, second)(np.zeros(SHAPE, np.uint8), Masks())
+    assert (again.fovs, first.asked, second.asked) == (20, 2, 1)
+    assert [problem.code for problem in again.problems] == ["progress_unusable", "same"]
+    assert "u-0-done.npz: damaged" in again.problems[0].subject
+    spoil(path)
+    with pytest.raises(VolumeError, match="damaged, like the one before it"):
+        agreeing(tmp_path, first, second)(np.zeros(SHAPE, np.uint8), Masks())
 
 
 def test_a_run_floods_once_more_in_each_order_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 import sys
@@ -21,10 +22,11 @@ from functions.calibration import Calibration, Sample, calibrate, mean_interval
 from functions.comparison import against_plan
 from functions.model.errors import TaskError
 from functions.model.parameters import SegmentParameters
+from functions.model.quantities import Figure
 from functions.needs import BASE_MIB, geometry_of, needs
 from functions.planning import Extent, Plan
 from functions.segmenters import Flooded, Image
-from functions.store.plans import PlannedFigure, StoredPlan, plan_path, read_plan, write_plan
+from functions.store.plans import StoredPlan, plan_path, read_plan, write_plan
 from functions.store.run import Run
 from tests.functions.aligned_runs import ScrambledTruth, make_run, segment_all, voronoi
 
@@ -204,9 +206,7 @@ def test_a_plan_is_kept_and_set_against_the_marks(run: Run) -> None:
         rate=4 * 16 * 32 * 32 * 100.0,
         gpus=2,
         samples=3,
-        figures=(
-            PlannedFigure(name="gpu_hours", value=0.01, unit="GPU-h", formula="f", low=0.005, high=0.02),
-        ),
+        figures=(Figure(name="gpu_hours", value=0.01, unit="GPU-h", formula="f", low=0.005, high=0.02),),
     )
     write_plan(run, plan)
     assert read_plan(run) == plan
@@ -231,4 +231,16 @@ def test_a_damaged_plan_is_named(run: Run) -> None:
     plan_path(run).parent.mkdir(parents=True)
     plan_path(run).write_text("{")
     with pytest.raises(TaskError, match="figures-"):
+        read_plan(run)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"), [({"hgih": 1.0}, "hgih"), ({"value": float("inf")}, "value"), ({"unit": 3}, "unit")]
+)
+def test_a_damaged_figure_of_a_plan_is_named(run: Run, wrong: dict[str, object], named: str) -> None:
+    figure = {"name": "gpu_hours", "value": 1.0, "unit": "GPU-h", "formula": "f", **wrong}
+    plan = {"made": "2026-01-01T00:00:00+00:00", "rate": 1.0, "gpus": 1, "figures": [figure]}
+    plan_path(run).parent.mkdir(parents=True)
+    plan_path(run).write_text(json.dumps(plan))
+    with pytest.raises(TaskError, match=rf"figures\[0\]\.{named}"):
         read_plan(run)

@@ -64,7 +64,7 @@ def test_a_poison_unit_is_put_aside_and_the_others_go_on(tmp_path: Path) -> None
     manifest = planned(tmp_path, 8, max_attempts=2)
     mine = crew(manifest, ExpendableStep(orders={"u003": fail}), 3)
     assert sorted(mark.unit for mark in mine.work()) == [name for name in names(8) if name != "u003"]
-    assert mine.account.quarantined == ["u003"]
+    assert [found.unit for found in mine.account.quarantined] == ["u003"]
     assert [found.unit for found in ledger_of(manifest).quarantined()] == ["u003"]
 
 

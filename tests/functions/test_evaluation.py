@@ -1,6 +1,5 @@
 """Evaluation: every figure says how unlabelled voxels were treated."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,13 +8,15 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from functions.evaluation import evaluate, evaluate_volumes
-from functions.evaluation_parts import OBJECT_BYTES, SLAB_BYTES, evaluate_parts
+from functions.evaluation import evaluate
+from functions.evaluation_parts import OBJECT_BYTES, SLAB_BYTES, require_whole
 from functions.model.errors import MemoryBudgetError, VolumeError
 from functions.model.geometry import Box
 from functions.model.volume import VolumeRef
+from functions.store.label_files import open_labels
 from functions.store.volumes import Volume
 from tests.functions.aligned_runs import voronoi
+from tests.functions.reference_evaluation import evaluate_whole
 from tests.functions.test_budget import blocks, linux, require_near, taken_mib
 
 NM = (10.0, 10.0, 10.0)
@@ -75,7 +76,7 @@ def test_background_may_be_left_out() -> None:
 
 
 def test_shapes_must_agree_and_leave_something() -> None:
-    with pytest.raises(VolumeError, match="shapes differ"):
+    with pytest.raises(VolumeError, match=r"segmentation \(8, 8, 8\), truth \(7, 8, 8\): shapes differ"):
         evaluate(HALVES, HALVES[1:], voxel_size_zyx_nm=NM)
     with pytest.raises(VolumeError, match="rim_zyx_px"):
         evaluate(HALVES, HALVES, voxel_size_zyx_nm=NM, rim_zyx_px=(4, 4, 4))
@@ -91,13 +92,20 @@ def test_volumes_are_compared_in_a_box(tmp_path: Path) -> None:
     Volume.create(tmp_path, ref).write(ref.box, truth.astype(np.uint32))
     Volume.create(tmp_path, wide).write(wide.box, truth.astype(np.uint64) + np.uint64(2**63))
     box = Box(offset_zyx=(0, 2, 2), shape_zyx=(8, 16, 16))
-    found = evaluate_volumes(tmp_path, wide, ref, box=box)
+    found = evaluate(
+        *(open_labels(tmp_path / stored.path, box=box) for stored in (wide, ref)), voxel_size_zyx_nm=NM
+    )
+    inside = truth[box.slices]
+    assert repr(found) == repr(evaluate_whole(inside, inside, voxel_size_zyx_nm=NM))
     assert found.voxels == box.voxels
-    assert replace(found, erl_um=None).voi_sum_fill == pytest.approx(0, abs=1e-9)
+    assert found.voi_sum_fill == pytest.approx(0, abs=1e-9)
     assert found.labelled_fraction == 1.0
-    vast = ref.model_copy(update={"shape_zyx": (4096, 4096, 4096)})
-    with pytest.raises(VolumeError, match="too many"):
-        evaluate_volumes(tmp_path, vast, vast)
+
+
+def test_what_is_too_large_is_refused_unless_it_is_read_in_parts() -> None:
+    require_whole(2**28, "truth.zarr")
+    with pytest.raises(VolumeError, match=r"truth\.zarr: 268435457 voxels are too many .* --memory-gib"):
+        require_whole(2**28 + 1, "truth.zarr")
 
 
 def crossed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -219,12 +227,12 @@ def test_slab_by_slab_everything_is_equal_to_the_last_bit(
         "excluded": excluded,
     }
     small = np.unique(seen, return_inverse=True)[1].reshape(shape) + int(seen.min() != 0)
-    whole = evaluate(small, truth, **how)  # type: ignore[arg-type]
-    assert repr(evaluate_parts(seen, truth, **how)) == repr(whole)  # type: ignore[arg-type]
+    whole = evaluate_whole(small, truth, **how)  # type: ignore[arg-type]
+    assert repr(evaluate(seen, truth, **how)) == repr(whole)  # type: ignore[arg-type]
     room = planes * SLAB_BYTES * shape[1] * shape[2] / 2**20 + 1e-9
     given = max(room, 0.06)
     try:
-        parts = evaluate_parts(seen, truth, **how, room_mib=given)  # type: ignore[arg-type]
+        parts = evaluate(seen, truth, **how, room_mib=given)  # type: ignore[arg-type]
     except MemoryBudgetError:  # as the next test says
         event("does not fit")
         return
@@ -249,26 +257,17 @@ def test_no_more_is_read_at_once_than_there_is_room_for() -> None:
     seen = np.where(np.indices(truth.shape)[0] % 5 == 0, 0, truth).astype(np.uint32)
     room = 12 * SLAB_BYTES * 24 * 24 / 2**20
     sources = Read(seen), Read(truth)
-    parts = evaluate_parts(*sources, voxel_size_zyx_nm=NM, min_skeleton_voxels=None, room_mib=room)
-    assert repr(parts) == repr(evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None))
+    parts = evaluate(*sources, voxel_size_zyx_nm=NM, min_skeleton_voxels=None, room_mib=room)
+    assert repr(parts) == repr(evaluate_whole(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None))
     assert sources[0].most == 12 * 24 * 24
     assert sources[1].most <= 12 * 24 * 24
     seen[5:25] = 0
     with pytest.raises(
         MemoryBudgetError, match=r"unlabelled voxels lie \d+ planes or more .* and 12 planes of"
     ):
-        evaluate_parts(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None, room_mib=room)
+        evaluate(seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None, room_mib=room)
     with pytest.raises(MemoryBudgetError, match=r"skeleton of true object \d takes .* --no-skeletons"):
-        evaluate_parts(truth, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1, room_mib=0.06)
-
-
-def test_parts_refuse_what_the_whole_refuses() -> None:
-    with pytest.raises(VolumeError, match=r"segmentation \(8, 8, 8\), truth \(7, 8, 8\): shapes differ"):
-        evaluate_parts(HALVES, HALVES[1:], voxel_size_zyx_nm=NM)
-    with pytest.raises(VolumeError, match="rim_zyx_px"):
-        evaluate_parts(HALVES, HALVES, voxel_size_zyx_nm=NM, rim_zyx_px=(4, 4, 4))
-    with pytest.raises(VolumeError, match="no voxel to compare"):
-        evaluate_parts(HALVES, HALVES, voxel_size_zyx_nm=NM, excluded=np.ones(HALVES.shape, bool))
+        evaluate(truth, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=1, room_mib=0.06)
 
 
 @linux
@@ -278,8 +277,8 @@ def test_a_slab_takes_what_is_said_of_it() -> None:
     truth = blocks(shape).astype(np.uint64)
     seen = np.where(np.indices(shape, np.int16).min(axis=0) % 8 < 3, 0, truth)
     for room in (40.0, 90.0):
-        compare = partial(evaluate_parts, seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
+        compare = partial(evaluate, seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
         require_near(room, taken_mib(partial(compare, room_mib=room)))
     solid = np.ones((48, 192, 192), np.uint32)
-    alone = taken_mib(partial(evaluate_parts, solid, solid, voxel_size_zyx_nm=NM, min_skeleton_voxels=1))
+    alone = taken_mib(partial(evaluate, solid, solid, voxel_size_zyx_nm=NM, min_skeleton_voxels=1))
     require_near(OBJECT_BYTES * solid.size / 2**20, alone)

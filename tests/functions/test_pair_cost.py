@@ -93,6 +93,20 @@ def test_what_needs_no_flooding_costs_no_hours() -> None:
     )
 
 
+def test_a_share_without_tissue_costs_no_hours_and_leaves_no_labels() -> None:
+    whole, half = (Plan(extent=EXTENT, rate=1e9, tiling=TILING, occupied=share) for share in (1.0, 0.5))
+    before, found = figures(whole), figures(half)
+    assert (half.subvolumes, half.flooded, found["empty_subvolumes"]) == (64, 32, 32)
+    for name in ("gpu_hours", "node_hours"):
+        assert found[name] == pytest.approx(before[name] / 2)
+    assert found["intermediate"] < before["intermediate"]
+    assert "empty_subvolumes" not in before
+    assert {f.name: f.formula for f in half.figures()}["empty_subvolumes"] == "0.5 of them, as given"
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"occupied: {share}"):
+            Plan(extent=EXTENT, rate=1e9, tiling=TILING, occupied=share)
+
+
 def test_subvolumes_without_tissue_are_counted_by_the_mask_and_by_marks(tmp_path: Path) -> None:
     shape = (20, 40, 64)
     tissue = np.ones(shape, bool)

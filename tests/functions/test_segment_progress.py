@@ -14,11 +14,16 @@ import pytest
 from ffn.checkpoint import save_model
 from functions import segment
 from functions.model.errors import VolumeError
+from functions.plan import perform
+from functions.runtime import read_manifest
 from functions.segmenters import FfnSegmenter
+from functions.stopping import Stopping
 from functions.store.cells import UnitReport
 from functions.store.labels import local_path
 from functions.store.progress import Drained, ProgressFile
 from functions.store.run import Run
+from functions.tasks import PlanTask
+from functions.worker import Worker
 from tests.ffn.test_inference import brightness_model, two_slabs
 from tests.functions.aligned_runs import make_run
 
@@ -178,6 +183,13 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def compressed_otherwise(path: Path) -> None:
+    """A flipped bit in the archive's directory."""
+    text = bytearray(path.read_bytes())
+    text[text.rindex(b"PK\x01\x02") + 10] ^= 0x40
+    path.write_bytes(bytes(text))
+
+
 def pickled(path: Path) -> None:
     np.savez(path, labels=np.array([{"a": 1}], object))
 
@@ -190,23 +202,63 @@ def other_arrays(path: Path) -> None:
     ("spoil", "message"),
     [
         (truncate, "damaged"),
+        (compressed_otherwise, "damaged"),
         (pickled, "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
         (lambda path: path.write_bytes(b"\x93NUMPY nothing"), "damaged"),
         (other_arrays, "format: not petavoxel.ffn-snapshot/1"),
     ],
-    ids=["truncated", "pickled", "empty", "nonsense", "other arrays"],
+    ids=["truncated", "compressed otherwise", "pickled", "empty", "nonsense", "other arrays"],
 )
 def test_what_cannot_be_read_is_told_and_not_used(
     tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     run = slabs_run(tmp_path / "a")
     kill_after(run, 3)
-    spoil(progress_of(run).path)
-    report = flood(run)
+    path = progress_of(run).path
+    spoil(path)
+    spoiled, aside = path.read_bytes(), path.with_name(f"{path.name}.damaged")
+
+    def look() -> None:
+        assert aside.read_bytes() == spoiled
+
+    report = flood(run, watched(run, look))
     assert [p["code"] for p in report.problems] == ["progress_unusable"]
     assert message in report.problems[0]["subject"]
     assert_same(run, report, slabs_run(tmp_path / "b"))
+    assert list(path.parent.iterdir()) == []
+
+
+def drained_round(run: Run) -> None:
+    """A worker that has to go in the middle of the subvolume."""
+    stopping, asked = Stopping(environment={}), list[int]()
+
+    def stop() -> bool:
+        asked.append(1)
+        if len(asked) > 5:
+            stopping.stop()
+        return stopping.asked()
+
+    plan = perform(PlanTask(run=run.spec, step="segment", function_id="f"))
+    manifest = read_manifest(Path(plan.paths["manifest"]))
+    list(Worker(manifest, 0, segment, stopping=stopping, run=Run(run.spec, stop=stop)).work())
+
+
+def test_a_subvolume_whose_progress_is_damaged_each_time_is_not_begun_for_ever(tmp_path: Path) -> None:
+    """Each round puts it away, which the flow takes for getting on: it would never see that it does not."""
+    run = slabs_run(tmp_path, checkpoint_seconds=1e6)
+    ledger = run.cell("segment").ledger
+    rounds = 0
+    while not rounds or ledger.census().open:
+        drained_round(run)
+        if progress_of(run).path.exists():
+            truncate(progress_of(run).path)
+        rounds += 1
+        assert rounds < 10
+    assert rounds == 3
+    (found,) = ledger.quarantined()
+    assert (found.attempts, found.failures[0].worker) == (3, found.failures[2].worker)
+    assert "damaged, like the one before it; look at scratch, then remove it and" in found.reason
 
 
 def test_the_progress_of_another_subvolume_is_told_and_not_used(tmp_path: Path) -> None:

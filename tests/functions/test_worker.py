@@ -12,8 +12,8 @@ import pytest
 
 from functions.claiming import Claims
 from functions.model.errors import ModelError, VolumeError, WorkerError
-from functions.plan import perform
-from functions.runtime import read_manifest
+from functions.plan import perform, told
+from functions.runtime import Answer, read_manifest
 from functions.stopping import Stopping
 from functions.store.cells import CODE_VERSION, UnitReport
 from functions.store.ledger import Ledger
@@ -100,7 +100,8 @@ def test_an_error_of_a_unit_is_tried_again_and_then_put_aside_with_its_traceback
     assert (found.unit, found.attempts, found.reason) == ("u001", 3, "ValueError: no such thing")
     assert all("in fail" in attempt.traceback for attempt in found.failures)
     assert len(found.failures) == 3
-    assert (mine.left(), mine.account.quarantined) == (0, ["u001"])
+    assert (mine.left(), mine.account.quarantined) == (0, [found])
+    assert found.remedy == "rerun with --retry-quarantined when it is mended"
     ledger_of(manifest).void("u001", why="mended")
     module.orders.clear()
     assert [mark.unit for mark in worker(manifest, module).work()] == ["u001"]
@@ -120,19 +121,28 @@ def test_a_unit_that_fails_once_is_computed_in_the_end(tmp_path: Path) -> None:
     assert ledger_of(manifest).quarantined() == []
 
 
-def test_a_unit_that_ends_its_process_is_put_aside_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory_gib", [None, 64.0])
+def test_a_unit_that_ends_its_process_is_put_aside_too(tmp_path: Path, memory_gib: float | None) -> None:
+    """What ends a process without a word is memory, as a rule, unless that was limited."""
+
     def die() -> None:
         raise KeyboardInterrupt
 
     manifest = planned(tmp_path, 3, max_attempts=2)
+    manifest = manifest.model_copy(update={"run": manifest.run.model_copy(update={"memory_gib": memory_gib})})
     module = ExpendableStep(orders={"u001": die})
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             list(worker(manifest, module).work())
-    list(worker(manifest, module).work())
+    mine = worker(manifest, module)
+    list(mine.work())
     (found,) = ledger_of(manifest).quarantined()
     assert (found.unit, found.attempts, found.failures) == ("u001", 2, ())
     assert "ended its worker 2 times" in found.reason
+    (problem,) = Answer("segment").result(mine.account, expendable=True, left=0).problems
+    assert problem.remedy == told(found).remedy
+    assert ("--memory-gib" in problem.remedy) is (memory_gib is None)
+    assert "--retry-quarantined" in problem.remedy
     assert module.computed == ["u000", "u001", "u002", "u001"]  # what nobody has begun comes first
 
 

@@ -64,6 +64,10 @@ def test_a_run_tells_what_is_skipped_and_what_pairs_would_cost() -> None:
     assert "pairs" not in own
     other = petavoxel(*words, "--volume", "1mm3", "--agglomerate", "--device-gib", "16").document
     assert "empty_subvolumes" not in other  # nobody knows of another volume
+    told = petavoxel(*words, "--volume", "1mm3", "--agglomerate", "--occupied", "0.25").document
+    assert told["gpu_hours"] == pytest.approx(other["gpu_hours"] / 4)
+    assert told["empty_subvolumes"] == pytest.approx(told["subvolumes"] * 3 / 4)
+    assert "own mask" in petavoxel(*words, "--occupied", "0.25").err
     assert other["gpu_hours_of_pairs"] > 0
     assert other["node_hours"] == pytest.approx((other["gpu_hours"] + other["gpu_hours_of_pairs"]) / 4)
     figures = {figure["name"]: figure for figure in other["figures"]}

@@ -11,7 +11,7 @@ import typer
 from typer_cli.boundary import ExitCode
 from typer_cli.choosing import choose_thresholds, draw_sweep
 from typer_cli.numbers import box_zyx, sizes_nm, voxels_zyx
-from typer_cli.options import Format, Output
+from typer_cli.options import Background, BoxText, Format, Output
 from typer_cli.output import show, table
 
 
@@ -42,10 +42,6 @@ class Target(StrEnum):
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="`demo`, or a .safetensors file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or xpu.")]
-BoxText = Annotated[
-    str | None,
-    typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box, half-open; one range for all."),
-]
 
 
 def model_path(name: str) -> Path:
@@ -132,10 +128,7 @@ def evaluate(
     voxel_nm: Annotated[
         str | None, typer.Option(metavar="Z,Y,X", help="Voxel size of the box; by default the model's.")
     ] = None,
-    background: Annotated[
-        bool,
-        typer.Option("--background/--no-background", help="Whether voxels of the truth's 0 count."),
-    ] = True,
+    background: Background = True,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="Numbers to compute in.")] = Precision.FP32,
     mode: Annotated[Mode, typer.Option(help="The model's own settings, or fewer moves.")] = Mode.MODEL,

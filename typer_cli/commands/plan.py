@@ -47,6 +47,14 @@ def plan(
     overlap_factor: Annotated[
         float | None, typer.Option(min=1.0, help="Instead of --subvolume and --overlap: their factor.")
     ] = None,
+    occupied: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=1.0,
+            help="Share of the subvolumes that hold tissue, by default all; not with a --run's own.",
+        ),
+    ] = None,
     site: Annotated[
         str | None, typer.Option("--site", help="Profile that tells the GPUs of a node; of --run, too.")
     ] = None,
@@ -146,7 +154,7 @@ def plan(
         from functions.training_plan import Learning, Machine, TrainingPlan
         from typer_cli.training_plan import network_of, show_training
 
-        if shape_zyx is not None or volume is not None or run is not None or simulate:
+        if shape_zyx is not None or volume is not None or run is not None or simulate or occupied:
             raise typer.BadParameter("training is planned without a volume", param_hint="--training")
         machine = Machine(
             flops=tflops * 1e12,
@@ -176,6 +184,7 @@ def plan(
         gpus=tuple(gpus or ((measured.gpus,) if measured else REFERENCE_GPUS)),
         gpus_per_node=planning.gpus_of_node(site, gpus_per_node),
         agglomerate=agglomerate,
+        occupied=occupied,
     )
     gib = planned_device.gib_of_device(site, device_gib)
     device = None if gib is None else planned_device.on_device(gib, measured, network)

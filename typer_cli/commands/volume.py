@@ -9,16 +9,12 @@ import typer
 
 from typer_cli.commands import placing
 from typer_cli.numbers import box_zyx, sizes_nm, voxels_zyx
-from typer_cli.options import Format, Output, SiteName
+from typer_cli.options import Background, BoxText, Format, Output, SiteName
 from typer_cli.output import console, print_json, show, table
 
 MIN_SKELETON_VOXELS = 1000
 """Smaller true objects have no run length."""
 app = typer.Typer(help="Volumes: view, locate, render, evaluate, import.", no_args_is_help=True)
-BoxText = Annotated[
-    str | None,
-    typer.Option("--box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box, half-open; one range for all."),
-]
 
 
 @app.callback()
@@ -61,10 +57,7 @@ def evaluate(
     voxel_nm: Annotated[str, typer.Option(metavar="Z,Y,X", help="Voxel size, for run lengths.")] = "10",
     box: BoxText = None,
     rim: Annotated[str, typer.Option(metavar="Z,Y,X", help="Voxels left out at each face.")] = "0",
-    background: Annotated[
-        bool,
-        typer.Option("--background/--no-background", help="Whether voxels of the truth's 0 count."),
-    ] = True,
+    background: Background = True,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +87,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    from functions.evaluation_parts import evaluate_parts, require_whole, room_of
+    from functions.evaluation import evaluate as evaluated
+    from functions.evaluation_parts import require_whole, room_of
     from functions.store.exclusions import published_artefacts, read_exclusion
     from functions.store.label_files import open_labels
     from functions.store.limits import within
@@ -107,7 +101,7 @@ def evaluate(
     if memory_gib is None:
         require_whole(truth.box.voxels, str(ground_truth))
     with within(memory_gib, subject="volume evaluate"):
-        result = evaluate_parts(
+        result = evaluated(
             labels,
             truth,
             voxel_size_zyx_nm=sizes_nm(voxel_nm, "--voxel-nm"),
