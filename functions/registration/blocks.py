@@ -28,7 +28,7 @@ Sparse = Any
 DIRECT_LIMIT = 2_000
 """So many unknowns are factorised at once. A factor grows with the square of a block's width."""
 BLOCK_UNKNOWNS = 1_500
-TOLERANCE_PX = 3e-3
+TOLERANCE_PX = 1.5e-3
 WORN = 1.5
 """Factors are renewed after a system that took so many times the iterations of the one they are of."""
 
