@@ -42,8 +42,8 @@ MALLINFO = (
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Numbers of mallopt(3)."""
 MAPPED_BYTES = 8 * MIB
-"""Blocks from here on do not come from the heap. What is mapped is filled with zeros first: where all from 1 MiB
-on are mapped, comparing two sections takes three times as long."""
+"""Blocks from here on do not come from the heap. What is mapped is filled with zeros first: where all
+from 1 MiB on are mapped, comparing two sections takes three times as long."""
 BLAS_ROWS = 512
 """A matrix of so many is work for all threads of OpenBLAS."""
 WORDS = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "can't start new thread")
