@@ -43,8 +43,9 @@ BASE_MIB = 300
 CACHE_SHARE = 0.25
 """Of the room, for tiles that are read again soon."""
 LEAST_WINDOW_PX = 256
-WINDOW_MIB, WINDOW_BYTES = 112, 48
-"""Comparing two sections takes so much, and so many bytes for each pixel of a window."""
+WINDOW_MIB, WINDOW_BYTES = 206, 88
+"""Comparing two sections takes so much, and so many bytes for each pixel of a window. About 80 MiB of
+the former are stacks of threads, and what malloc has free and cannot use: the limit counts them."""
 RELABEL_MIB, PAINTED_BYTES, PIECE_BYTES = 16, 16, 8
 """Relabelling takes so much; for each voxel of the global labels, and of what a subvolume says about it."""
 STITCH_MIB, TILE_BYTES, SECTION_BYTES, COPY_BYTES = 72, 16, 2, 6

@@ -106,7 +106,7 @@ def _flat_and_local(image: Tensor, mask: Tensor, fine_px: float, coarse_px: floa
     size = _band_size(coarse_px)
     # against the mean, sums stay small, and so does their rounding
     full = bool(mask.all())
-    mean = image.mean() if full else image[mask].mean()
+    mean = image.mean() if full else image.masked_select(mask).mean()
     flat, local = torch.empty_like(image), torch.empty_like(image)
     halo = halo_px(fine_px=fine_px, coarse_px=coarse_px)
     for rows, wider in strips(image.shape, halo, image.device):

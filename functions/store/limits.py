@@ -3,7 +3,9 @@
 Counted is what is resident, interpreter and libraries with it: what `top` shows as RES and what a batch
 system holds against a job. The kernel does not limit that, but on Linux (4.7 and later) it limits what a
 process may write to (RLIMIT_DATA), whatever address space it reserves. So a unit that begins with `resident`
-MiB may let its data grow by `budget - resident`, less a margin for pages of files that are touched later.
+MiB may let its data grow by `budget - resident`, less a margin for pages of files that are touched later, and
+less what malloc holds free: pages that earlier units filled, and that are filled again without the kernel
+being asked. Stacks of threads and buffers of BLAS, which are reserved and hardly touched, are not counted.
 
 A request beyond is refused at once: the unit fails with a message, and the worker lives on. Elsewhere (macOS)
 nothing is enforced, and peaks are those of the whole process so far.
@@ -32,6 +34,16 @@ RESET_PEAK = "5"
 FILE_MARGIN_MIB = 16
 """Pages of libraries and files that are mapped, and become resident meanwhile."""
 KIB, MIB = 1 << 10, 1 << 20
+MALLINFO = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+    *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+)
+"""Fields of what mallinfo(3) tells."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Numbers of mallopt(3)."""
+MAPPED_BYTES = 8 * MIB
+"""Blocks from here on do not come from the heap. What is mapped is filled with zeros first: where all
+from 1 MiB on are mapped, comparing two sections takes three times as long."""
 BLAS_ROWS = 512
 """A matrix of so many is work for all threads of OpenBLAS."""
 WORDS = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "can't start new thread")
@@ -113,19 +125,32 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _limit_data(memory_gib: float, subject: str, *, hard: int) -> None:
     if not sys.platform.startswith("linux"):
         return
+    _use_one_heap()
     _have_blas_buffers()
     now = process_memory()
     if now is None:
         return
-    room = int(memory_gib * 1024 * MIB) - now.resident - FILE_MARGIN_MIB * MIB
+    taken = now.resident + held_free()
+    room = int(memory_gib * 1024 * MIB) - taken - FILE_MARGIN_MIB * MIB
     if room <= 0:
         raise MemoryBudgetError(
-            f"{subject}: interpreter and libraries take {now.resident // MIB} MiB of the worker's"
+            f"{subject}: interpreter and libraries take {taken // MIB} MiB of the worker's"
             f" {memory_gib * 1024:.0f}",
             remedy="give workers more (--memory-gib)",
         )
     limit = now.data + room
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+
+
+@cache
+def _use_one_heap() -> None:
+    """Have little lie free in malloc, where it counts as taken: by itself glibc has a heap for each thread,
+    of no use to others, and soon takes all below 32 MiB from them, whose holes a larger block cannot use."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_ARENA_MAX, 1)
+        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 * MAPPED_BYTES)  # as glibc has it
 
 
 @cache
@@ -142,6 +167,17 @@ def give_back() -> None:
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def held_free() -> int:
+    """Bytes that malloc has free in its heaps, those of threads too; 0 where it is not glibc's."""
+    libc = ctypes.CDLL(None)
+    for name, number in (("mallinfo2", ctypes.c_size_t), ("mallinfo", ctypes.c_uint)):  # before glibc 2.33
+        if hasattr(libc, name):
+            ask = getattr(libc, name)
+            ask.restype = type(name, (ctypes.Structure,), {"_fields_": [(f, number) for f in MALLINFO]})
+            return int(ask().fordblks)
+    return 0
 
 
 def _start_anew() -> None:

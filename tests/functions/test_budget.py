@@ -23,11 +23,12 @@ from functions.budget import (
 )
 from functions.model.acquisition import Section
 from functions.model.errors import MemoryBudgetError
-from functions.model.parameters import Parameters
+from functions.model.parameters import AlignParameters, Parameters
 from functions.model.scratch import Held
-from functions.needs import BASE_MIB, FINISH_MIB, Geometry, geometry_of, needs
+from functions.needs import BASE_MIB, FINISH_MIB, WINDOW_BYTES, WINDOW_MIB, Geometry, geometry_of, needs
 from functions.registration.overlaps import Matches
 from functions.registration.relax import solve_stack
+from functions.registration.sections import register_sections
 from functions.registration.stack import StackPair, StackSection
 from functions.runtime import StepFailed, execute
 from functions.solve_memory import Solved
@@ -38,6 +39,7 @@ from functions.store.run import Run
 from functions.store.scratch import Scratch
 from functions.store.tiles import CACHE_BYTES
 from functions.tasks import STEPS
+from tests.benchmarks.memory_data import texture
 from tests.functions.aligned_runs import ScrambledTruth, make_run
 from tests.functions.registration_scenes import start, tile
 from tests.functions.worlds import ingested
@@ -193,6 +195,20 @@ def test_solving_takes_what_is_said_of_it(
     assert need_of(geometry, "align_solve") >= solved.mib()
 
 
+@linux
+def test_comparing_two_sections_takes_what_is_said_of_a_window() -> None:
+    """Sections of two windows on each axis, of which one level is held: as much as there is at a time."""
+    window = 768
+    field = texture((2 * window + 16, 2 * window + 16))
+    a, b = field[: 2 * window, : 2 * window], field[16:, 16:]
+    usable = np.ones(a.shape, np.bool_)
+    usable[:64] = False  # a mask with gaps takes more
+    parameters = AlignParameters(window_px=window, stride_px=128)
+    assert register_sections(a, usable, b, usable, parameters).good
+    taken = taken_mib(partial(register_sections, a, usable, b, usable, parameters))
+    require_near(WINDOW_MIB + WINDOW_BYTES * window**2 / MIB, taken)
+
+
 def with_memory(run: Run, gib: float | None) -> Run:
     return Run(run.spec.model_copy(update={"memory_gib": gib}))
 
@@ -200,7 +216,8 @@ def with_memory(run: Run, gib: float | None) -> Run:
 def test_pieces_follow_the_room_and_keys_do_not(tmp_path: Path) -> None:
     run = ingested(tmp_path, (0, 1, 2))
     small, large = with_memory(run, 0.5), with_memory(run, 64.0)
-    assert [window_px(r) for r in (run, large, small)] == [2048, 2048, 1408]
+    assert [window_px(r) for r in (run, large, small)] == [2048, 2048, 256]
+    assert [window_px(with_memory(run, gib)) for gib in (0.6, 0.75, 1.0)] == [1024, 1664, 2048]
     assert [tile_cache_bytes(r) for r in (run, large)] == [CACHE_BYTES, CACHE_BYTES]
     assert tile_cache_bytes(small) == int(0.25 * (512 - BASE_MIB) * MIB)
     assert [holds_equations(r) for r in (run, large, small)] == [True, True, True]

@@ -12,7 +12,7 @@ import torch
 
 from functions.model.errors import MemoryBudgetError
 from functions.store.cells import Cell, UnitReport
-from functions.store.limits import MIB, is_out_of_memory, process_memory, within
+from functions.store.limits import MIB, held_free, is_out_of_memory, process_memory, within
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits need Linux")
 ROOM_MIB = 128
@@ -22,7 +22,20 @@ def budget_gib(room_mib: int = ROOM_MIB) -> float:
     """What this process takes, and so much more."""
     now = process_memory()
     assert now is not None
-    return (now.resident / MIB + room_mib) / 1024
+    return ((now.resident + held_free()) / MIB + room_mib) / 1024
+
+
+def answer_of(script: str, threads: int = 1) -> list[str]:
+    """What a process of its own prints."""
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.split()
 
 
 def test_the_peak_is_that_of_the_block() -> None:
@@ -114,12 +127,47 @@ with within(gib, subject="small"):
     assert np.linalg.solve(square, square[0]).shape == (200,)
 print("done", len(filled))
 """
-    answer = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("done")
+    assert answer_of(script, threads)[0] == "done"
+
+
+def test_what_malloc_keeps_from_earlier_units_counts_as_taken() -> None:
+    """What threads fill and free in their heaps they fill again without the kernel being asked."""
+    script = """
+import threading
+import numpy as np
+from functions.store.limits import MIB, give_back, held_free, process_memory, within
+
+BLOCK, BLOCKS, THREADS = 60_000, 800, 4
+kept, turn = [], threading.Barrier(THREADS + 1)
+
+def work():
+    filled = [b"x" * BLOCK for _ in range(BLOCKS)]
+    kept.append(filled[::64])  # these hold the pages between them
+    del filled
+    turn.wait()  # freed
+    turn.wait()  # the next unit has begun
+    kept.append([b"x" * BLOCK for _ in range(BLOCKS)])
+    turn.wait()
+
+threads = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
+for thread in threads:
+    thread.start()
+turn.wait(60)
+give_back()
+held, resident = held_free() / MIB, process_memory().resident / MIB
+budget = resident + held + 80
+large = []
+with within(budget / 1024, subject="next") as use:
+    try:
+        turn.wait(60)
+        turn.wait(60)
+        while True:
+            large.append(np.ones(MIB, np.uint8))
+    except MemoryError:
+        pass
+print(held, budget, use.peak_mib, len(large))
+"""
+    held, budget, peak, large = (float(v) for v in answer_of(script))
+    assert held > 120
+    assert budget - 60 <= peak <= budget
+    assert large >= 40
