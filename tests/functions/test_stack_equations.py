@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,17 @@ def test_matches_and_equations_in_files_give_the_same_maps(tmp_path: Path, locke
         assert isinstance(one.sheet, Sheet)
         assert isinstance(other.sheet, Sheet)
         np.testing.assert_array_equal(one.sheet.coefficients, other.sheet.coefficients)
+
+
+@pytest.mark.parametrize("placed", [range(3), range(6, 9), (0, 3, 4, 8)])
+def test_locked_sections_make_up_no_group(monkeypatch: pytest.MonkeyPatch, placed: Sequence[int]) -> None:
+    """A section that fills a group by itself, among locked ones: the same maps as in one group."""
+    stack = synthetic_stack(9, apart=(1, 3), shape=(200, 240), grid=6)
+    held = {k: stack.truth[k] for k in placed}
+    found = []
+    for unknowns in (10_000, 30):
+        monkeypatch.setattr(plates, "GROUP_UNKNOWNS", unknowns)
+        found.append(solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX, locked=held).warps)
+    points = stack.sections[0].grid(7)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one.apply(points), other.apply(points), atol=1e-6)
