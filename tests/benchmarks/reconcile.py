@@ -85,7 +85,7 @@ def measure(hierarchy: Hierarchy, tubes: Tubes, folder: Path) -> dict[str, Any]:
         for block, table in reduction.tables():
             tables.write(block.id, {name: getattr(table, name) for name in TABLE})
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        size = sum(path.stat().st_size for path in folder.rglob("*.npz"))
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     wrong, digest = compare(hierarchy, tubes, tables)
     return {
