@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,12 @@ def test_locked_sections_make_up_no_group(monkeypatch: pytest.MonkeyPatch, place
     points = stack.sections[0].grid(7)
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one.apply(points), other.apply(points), atol=1e-6)
+
+
+def test_a_parted_section_has_factors_no_wider_than_a_whole_one() -> None:
+    stack, held = synthetic_stack(4, shape=(200, 240), grid=6), Held()
+    sections = [replace(s, regions=two_regions() if k == 2 else None) for k, s in enumerate(stack.sections)]
+    layout = relax.Layout(step=1, overlap=0)
+    solve_stack(sections, stack.pairs, spacing_px=SPACING_PX, layout=layout, scratch=held)
+    bands = [held.read(f"factors/{k}", ("bands",))["bands"] for k in range(5)]
+    assert len({factor.shape for factor in bands}) == 1
