@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -176,6 +176,7 @@ def _write(
 def _pairs(run: Run, *, held: bool) -> list[Pair]:
     """The pairs that registered, their matches in memory or read whenever they are asked for."""
     index = {s.section.id: k for k, s in enumerate(run.sections)}
+    read = lru_cache(maxsize=1)(partial(_matches, run))  # all of a pair is asked for, piece after piece
     out: list[Pair] = []
     for unit, (a, b) in run.pairs.items():
         matches = _matches(run, unit)
@@ -185,7 +186,7 @@ def _pairs(run: Run, *, held: bool) -> list[Pair]:
         if held:
             out.append(StackPair(a=ends[0], b=ends[1], matches=matches))
         else:
-            out.append(StoredPair(a=ends[0], b=ends[1], read=partial(_matches, run, unit)))
+            out.append(StoredPair(a=ends[0], b=ends[1], read=partial(read, unit)))
     return out
 
 

@@ -29,6 +29,7 @@ SITE_ERRORS = {
     errno.ENFILE: "raise the node's limit of open files",
     errno.ESTALE: "have scratch mounted anew on this node",
     errno.ENOTCONN: "have scratch mounted anew on this node",
+    errno.ESHUTDOWN: "have scratch mounted anew on this node",
 }
 """What the operating system says of a site whose files may all be whole, and what to do about it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from scipy.sparse import csgraph
 
 Floats = NDArray[np.float64]
 Sparse = Any
+LIFT = 1e-10
+"""Share by which the diagonal is raised where rounding alone makes a matrix indefinite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,9 @@ class BandedFactor:
 
         Knots come row by row, which is the best order for a single sheet; several that are coupled are put
         in that of Cuthill and McKee ("Reducing the bandwidth of sparse symmetric matrices", 1969).
+
+        Raises:
+            LinAlgError: the matrix is not positive definite, by more than rounding.
         """
         coupled = matrix.tocoo()
         orders = [
@@ -39,16 +45,24 @@ class BandedFactor:
         place = _places(order)
         row, column = place[coupled.row], place[coupled.col]
         lower = row >= column
-        bands = np.zeros((min(widths) + 1, matrix.shape[0]), order="F")
-        bands[(row - column)[lower], column[lower]] = coupled.data[lower]
-        factor = linalg.cholesky_banded(bands, lower=True, overwrite_ab=True, check_finite=False)
-        return cls(order=order, bands=factor)
+        for lift in (0.0, LIFT):  # a factor that is a little off still serves iteration
+            bands = np.zeros((min(widths) + 1, matrix.shape[0]), order="F")
+            bands[(row - column)[lower], column[lower]] = coupled.data[lower]
+            bands[0] *= 1.0 + lift
+            with suppress(np.linalg.LinAlgError):
+                return cls(order=order, bands=_cholesky(bands))
+        raise np.linalg.LinAlgError(f"a matrix of {matrix.shape[0]} unknowns is not positive definite")
 
     def solve(self, right: Floats) -> Floats:
         """Solve for K right sides (P, K)."""
         out = np.empty_like(right)
         out[self.order] = linalg.cho_solve_banded((self.bands, True), right[self.order], check_finite=False)
         return out
+
+
+def _cholesky(bands: Floats) -> Floats:
+    factor: Floats = linalg.cholesky_banded(bands, lower=True, overwrite_ab=True, check_finite=False)
+    return factor
 
 
 def _places(order: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -35,8 +35,9 @@ WORN = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Sections that a block owns (None: as many as `BLOCK_UNKNOWNS` allow), and that it shares with the next
-    one on either side. A layout that is not automatic never solves the whole at once."""
+    """Sections (of a parted one, each region) that a block owns, None: as many as `BLOCK_UNKNOWNS` allow; and
+    that it shares with the next one on either side. A layout that is not automatic never solves the whole at
+    once."""
 
     step: int | None = None
     overlap: int = 1
@@ -52,7 +53,8 @@ class BlockSolver:
     long as they do that well. They are kept in the scratch store, and read one by one.
 
     Args:
-        bounds: where the unknowns of each section begin, and their number at the end.
+        bounds: where the unknowns of each section, or of each of its regions, begin, and their number at the
+            end.
         shared: unknowns that are coupled with all of a section, which would make factors dense: they are in
             no block, but each is a coarse mode.
         coarse: modes (P, Q) that span what moves sections as a whole.

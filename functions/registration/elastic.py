@@ -67,7 +67,10 @@ def bend_sections(
     factor = np.full(len(plates.owner), stiffness)
     lay = partial(lay_prior, plates, rigid, frame=frame, locked=locked, locked_stiffness=stiffness)
     equations = StackEquations(former, lay(factor), scratch)
-    solver = BlockSolver(plates.bounds, plates.offset, coarse_modes(plates), scratch, layout)
+    # plates of one section are tied weakly: factors of two take a quarter of the memory of one of both
+    solver = BlockSolver(
+        np.append(plates.start, plates.size), plates.offset, coarse_modes(plates), scratch, layout
+    )
     unknowns = np.zeros((plates.size, 2))
     for attempt in range(MAX_STIFFENINGS + 1):
         unknowns = reweighted(

@@ -109,9 +109,11 @@ def coarse_modes(plates: Plates) -> Sparse:
 
 
 def _groups(bounds: Integers, *, alone: Sequence[int]) -> Integers:
+    """Each holds unknowns: a locked section, which has none, never makes up a group by itself."""
     out = [0]
     for section in range(1, len(bounds) - 1):
-        if section in alone or bounds[section + 1] - bounds[out[-1]] > GROUP_UNKNOWNS:
+        full = bounds[section + 1] - bounds[out[-1]] > GROUP_UNKNOWNS
+        if (full or section in alone) and bounds[out[-1]] < bounds[section] < bounds[section + 1]:
             out.append(section)
     return np.array([*out, len(bounds) - 1], dtype=np.int64)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,13 +15,16 @@ import numpy as np
 from numpy.lib import format as npy
 
 from functions.model.scratch import Array
+from functions.store.files import reading_arrays
 from functions.store.spread import spread
 from functions.store.traffic import note_read, note_written
 
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Files of a folder that is emptied first and removed last (see `functions.model.scratch`).
+    """Files of a folder under `path` (see `functions.model.scratch`), removed last. What is there is removed
+    first: a killed process left it. One that still computes the same then misses its files, and fails: two
+    never read each other's.
 
     They are not flushed to the disk: a computation that was interrupted begins anew. Each holds the names of
     its arrays and then these, one .npy after the other: the checksums of an archive would take longer to
@@ -27,13 +32,16 @@ class Scratch:
     """
 
     path: Path
+    _own: str = field(default_factory=lambda: uuid.uuid4().hex[:8], init=False, repr=False)
 
     def __enter__(self) -> Scratch:
         shutil.rmtree(self.path, ignore_errors=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self.path / self._own, ignore_errors=True)
+        with suppress(OSError):  # a later process has its own there
+            self.path.rmdir()
 
     def write(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Keep arrays under a name."""
@@ -45,9 +53,14 @@ class Scratch:
             note_written(stored=handle.tell(), raw=sum(array.nbytes for array in arrays.values()))
 
     def read(self, name: str, names: tuple[str, ...]) -> dict[str, Array]:
-        """Some arrays of those kept under a name."""
+        """Some arrays of those kept under a name.
+
+        Raises:
+            VolumeError: they are missing or damaged: another process computes the same, for instance.
+        """
         found: dict[str, Array] = {}
-        with open(self._file(name), "rb") as handle:
+        path = self._file(name)
+        with reading_arrays(path, remedy="run the step again"), open(path, "rb") as handle:
             for kept in npy.read_array(handle, allow_pickle=False):
                 if kept in names:
                     found[str(kept)] = npy.read_array(handle, allow_pickle=False)
@@ -59,7 +72,7 @@ class Scratch:
 
     def _file(self, name: str) -> Path:
         group, _, last = name.rpartition("/")
-        return spread(self.path / group, last)
+        return spread(self.path / self._own / group, last)
 
 
 def _skip(handle: BinaryIO) -> None:

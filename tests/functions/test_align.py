@@ -13,10 +13,11 @@ from functions.model.acquisition import Section
 from functions.model.errors import UpstreamError
 from functions.model.parameters import AlignParameters, Parameters
 from functions.model.transform import Sheet, Warp
+from functions.registration import match_rows
 from functions.registration.warp import dense_coordinates, sample
 from functions.store.images import write_tile
 from functions.store.run import Run
-from functions.store.transforms import aligned_volume_ref, load_transform
+from functions.store.transforms import aligned_volume_ref, load_transform, read_arrays
 from functions.store.volumes import Volume
 from tests.functions.registration_scenes import scene, start, tile
 
@@ -152,17 +153,22 @@ def test_order_of_units_and_reruns_do_not_matter(tmp_path: Path) -> None:
 def test_transforms_do_not_depend_on_what_is_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And matches are read a few times, however many pieces they are worked on in."""
     sections, _ = write_stack(tmp_path / "acq", [0, 1, 2])
-    transforms = []
+    monkeypatch.setattr(match_rows, "PIECE_MATCHES", 50)
+    transforms, reads = [], list[int]()
     for held in (True, False):
         run = start(tmp_path / str(held), tmp_path / "acq", sections)
         monkeypatch.setattr(align_solve, "holds_equations", lambda run, held=held: held)
-        align(run)
+        with monkeypatch.context() as patch:
+            patch.setattr(align_solve, "read_arrays", lambda *a: reads.append(1) or read_arrays(*a))
+            align(run)
         cell = run.cell("align_solve").path
         transforms.append({p.name: p.read_bytes() for p in (cell / "transforms").iterdir()})
         assert not (cell / "scratch").exists()
     assert transforms[0] == transforms[1]
     assert len(transforms[0]) >= 3
+    assert len(reads) <= 8 * len(run.pairs)
 
 
 def test_solving_needs_all_pairs(tmp_path: Path) -> None:

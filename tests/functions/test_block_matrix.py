@@ -98,3 +98,9 @@ def test_the_order_of_unknowns_keeps_a_factor_narrow() -> None:
 def test_what_is_not_definite_has_no_factor() -> None:
     with pytest.raises(np.linalg.LinAlgError):
         BandedFactor.of(sparse.csr_matrix(np.array([[1.0, 2.0], [2.0, 1.0]])))
+
+
+def test_what_is_definite_but_for_rounding_has_a_factor() -> None:
+    """1 - 1e-20 is 1: rounding makes the second pivot 0."""
+    matrix = sparse.csr_matrix(np.array([[1.0, 1.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(matrix @ BandedFactor.of(matrix).solve(np.ones((2, 1))), 1.0, rtol=1e-6)

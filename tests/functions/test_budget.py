@@ -158,10 +158,11 @@ def test_a_section_of_an_aligned_stack_takes_what_is_said_of_it(tmp_path: Path) 
 
 @linux
 @pytest.mark.parametrize(
-    ("sections", "side", "stride", "held"), [(8, 1536, 48, True), (24, 2400, 100, False)]
+    ("sections", "side", "stride", "held", "far"),
+    [(8, 1536, 64, True, (3, 5)), (12, 2400, 120, False, (6,))],
 )
 def test_solving_takes_what_is_said_of_it(
-    tmp_path: Path, sections: int, side: int, stride: int, held: bool
+    tmp_path: Path, sections: int, side: int, stride: int, held: bool, far: tuple[int, ...]
 ) -> None:
     """Without the comparison of sections that the gate makes afterwards."""
     random = np.random.default_rng(0)
@@ -170,7 +171,7 @@ def test_solving_takes_what_is_said_of_it(
     pairs = [
         StackPair(
             a=k,
-            b=k + 1,
+            b=k + apart,
             matches=Matches(
                 a_yx=patches,
                 b_yx=patches + random.normal(0.0, 0.3, patches.shape),
@@ -178,7 +179,8 @@ def test_solving_takes_what_is_said_of_it(
                 ratio=np.full(len(patches), 0.5),
             ),
         )
-        for k in range(sections - 1)
+        for apart in (1, *far)
+        for k in range(sections - apart)
     ]
     stack = [
         StackSection(z=k, shape_yx=(side, side), stage_origin_yx_px=(0.0, 0.0), regions=None)
@@ -189,7 +191,7 @@ def test_solving_takes_what_is_said_of_it(
         with Scratch(tmp_path / "scratch") as scratch:
             solve_stack(stack, pairs, spacing_px=80.0, scratch=Held() if held else scratch)
 
-    geometry = of((sections, side, side), align={"neighbours": 1, "far_neighbours": (), "stride_px": stride})
+    geometry = of((sections, side, side), align={"neighbours": 1, "far_neighbours": far, "stride_px": stride})
     solved = Solved.of(geometry.shape_zyx, geometry.parameters.align)
     require_near(solved.mib(held=held), taken_mib(solve))
     assert need_of(geometry, "align_solve") >= solved.mib()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from functions.model.errors import VolumeError
 from functions.model.scratch import Held
 from functions.model.scratch import Scratch as Kept
 from functions.store.scratch import Scratch
@@ -49,8 +50,33 @@ def test_a_folder_is_emptied_first_and_removed_last(tmp_path: Path) -> None:
     path = tmp_path / "scratch"
     Scratch(path).write("old", {"x": np.ones(1)})
     with Scratch(path) as kept:
-        with pytest.raises(FileNotFoundError):
+        assert not path.exists()
+        with pytest.raises(VolumeError, match="no such file"):
             kept.read("old", ("x",))
         kept.write("new", {"x": np.ones(1)})
         assert path.is_dir()
     assert not path.exists()
+
+
+def test_who_computes_the_same_reads_nothing_of_another(tmp_path: Path) -> None:
+    """The later one goes on, whatever the earlier one does; that one fails, and leaves nothing behind."""
+    path = tmp_path / "scratch"
+    with Scratch(path) as earlier:
+        earlier.write("group/round", {"x": np.array([8])})
+        with Scratch(path) as later:
+            later.write("group/round", {"x": np.array([1])})
+            with pytest.raises(VolumeError, match="no such file"):
+                earlier.read("group/round", ("x",))
+            earlier.write("group/round", {"x": np.array([9])})
+            earlier.__exit__()
+            assert later.read("group/round", ("x",))["x"].tolist() == [1]
+    assert not path.exists()
+
+
+def test_a_damaged_file_is_told_of(tmp_path: Path) -> None:
+    with Scratch(tmp_path / "scratch") as kept:
+        kept.write("some", {"x": np.arange(100)})
+        (written,) = (path for path in tmp_path.rglob("some"))
+        written.write_bytes(written.read_bytes()[:-1])
+        with pytest.raises(VolumeError, match="run the step again"):
+            kept.read("some", ("x",))

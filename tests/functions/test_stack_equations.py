@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,10 +173,33 @@ def test_matches_and_equations_in_files_give_the_same_maps(tmp_path: Path, locke
             layout=layout,
             scratch=scratch,
         )
-        assert {path.name for path in (tmp_path / "scratch").iterdir()} == {"factors", "normal", "rows"}
+        assert {path.name for path in (tmp_path / "scratch").glob("*/*")} == {"factors", "normal", "rows"}
     assert set(reads) == {p.a for p in stack.pairs}
     for one, other in zip(first.warps, second.warps, strict=True):
         np.testing.assert_array_equal(one.affine, other.affine)
         assert isinstance(one.sheet, Sheet)
         assert isinstance(other.sheet, Sheet)
         np.testing.assert_array_equal(one.sheet.coefficients, other.sheet.coefficients)
+
+
+@pytest.mark.parametrize("placed", [range(3), range(6, 9), (0, 3, 4, 8)])
+def test_locked_sections_make_up_no_group(monkeypatch: pytest.MonkeyPatch, placed: Sequence[int]) -> None:
+    """A section that fills a group by itself, among locked ones: the same maps as in one group."""
+    stack = synthetic_stack(9, apart=(1, 3), shape=(200, 240), grid=6)
+    held = {k: stack.truth[k] for k in placed}
+    found = []
+    for unknowns in (10_000, 30):
+        monkeypatch.setattr(plates, "GROUP_UNKNOWNS", unknowns)
+        found.append(solve_stack(stack.sections, stack.pairs, spacing_px=SPACING_PX, locked=held).warps)
+    points = stack.sections[0].grid(7)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one.apply(points), other.apply(points), atol=1e-6)
+
+
+def test_a_parted_section_has_factors_no_wider_than_a_whole_one() -> None:
+    stack, held = synthetic_stack(4, shape=(200, 240), grid=6), Held()
+    sections = [replace(s, regions=two_regions() if k == 2 else None) for k, s in enumerate(stack.sections)]
+    layout = relax.Layout(step=1, overlap=0)
+    solve_stack(sections, stack.pairs, spacing_px=SPACING_PX, layout=layout, scratch=held)
+    bands = [held.read(f"factors/{k}", ("bands",))["bands"] for k in range(5)]
+    assert len({factor.shape for factor in bands}) == 1
