@@ -260,6 +260,14 @@ def _report(layouts: list[SectionLayout], stack: Stack, problems: list[dict[str,
         }
         for k in stack.bent
     ]
+    if not stack.settled:
+        problems.append(
+            {
+                "code": "solve_unsettled",
+                "subject": "the elastic solve was ended before sections came to rest",
+                "remedy": "look at the gate's figures; a larger align.mesh_spacing_px settles sooner",
+            }
+        )
     figures = {
         "sections": float(len(layouts)),
         "sections_interpolated": float(len(loose)),

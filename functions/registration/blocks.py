@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from functions.model.scratch import Scratch
 from functions.registration.banded import BandedFactor
 from functions.registration.block_matrix import BlockMatrix
-from functions.registration.robust import conjugate_gradients, factorised
+from functions.registration.robust import MAX_ITERATIONS, conjugate_gradients, factorised
 
 Floats = NDArray[np.float64]
 Sparse = Any
@@ -74,6 +74,8 @@ class BlockSolver:
         self._ranges = self._blocks(bounds)
         self._factorised = False
         self._fresh_iterations: int | None = None
+        self.settled = True
+        """Whether the last system's iteration came to its end."""
 
     def __call__(self, normal: BlockMatrix, right: Floats, start: Floats | None) -> Floats:
         """Solve for K right sides (P, K), from a start that may be close."""
@@ -92,7 +94,10 @@ class BlockSolver:
                 out[rows] += self._factor(index).solve(residual[rows])
             return out
 
-        solution, iterations = conjugate_gradients(normal, right, correct, start, tolerance_px=TOLERANCE_PX)
+        solution, iterations = conjugate_gradients(
+            normal, right, correct, start, tolerance_px=TOLERANCE_PX, most=MAX_ITERATIONS
+        )
+        self.settled = iterations < MAX_ITERATIONS
         if fresh:
             self._fresh_iterations = iterations
         elif self._fresh_iterations is not None and iterations > WORN * self._fresh_iterations:

@@ -47,8 +47,9 @@ def bend_sections(
     locked: Mapping[int, Warp],
     layout: Layout,
     scratch: Scratch,
-) -> tuple[list[Warp], tuple[int, ...]]:
-    """Warps of all sections, locked ones as they are; and the sections that stay too unevenly bent.
+) -> tuple[list[Warp], tuple[int, ...], bool]:
+    """Warps of all sections, locked ones as they are; the sections that stay too unevenly bent; and whether
+    the iteration came to its end.
 
     At least one pair holds a section that is not locked.
     """
@@ -88,7 +89,7 @@ def bend_sections(
             break
         factor[np.isin(plates.owner, folded)] *= STIFFENING
         equations.prior = lay(factor)
-    return warps, tuple(folded)
+    return warps, tuple(folded), solver.settled
 
 
 def shrinks(warp: Warp, section: StackSection) -> bool:

@@ -66,8 +66,9 @@ def solve_stack(
         rigid = place_rigidly(sections, pairs, label, locked)
     warps = [locked.get(k, Warp(affine=affine)) for k, affine in enumerate(rigid)]
     bent: tuple[int, ...] = ()
+    settled = True
     if any(p.a not in locked or p.b not in locked for p in pairs):
-        warps, bent = bend_sections(
+        warps, bent, settled = bend_sections(
             sections,
             pairs,
             rigid,
@@ -87,7 +88,9 @@ def solve_stack(
         np.linalg.norm(warps[p.a].apply(p.matches.a_yx) - warps[p.b].apply(p.matches.b_yx), axis=1)
         for p in told
     )
-    return Stack(warps=tuple(warps), held=held, residuals_px=residuals, bent=bent, refused=refused)
+    return Stack(
+        warps=tuple(warps), held=held, residuals_px=residuals, bent=bent, refused=refused, settled=settled
+    )
 
 
 def _contradicting(

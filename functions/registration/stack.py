@@ -69,6 +69,7 @@ class Stack:
 
     `bent`: sections whose map is so uneven, even after stiffening, that tissue may overlap itself.
     `refused`: pairs that contradict all others, and were left out.
+    `settled`: whether the iteration came to its end, or was ended where it was.
     """
 
     warps: tuple[Warp, ...]
@@ -76,3 +77,4 @@ class Stack:
     residuals_px: tuple[Floats, ...]
     bent: tuple[int, ...] = ()
     refused: tuple[int, ...] = ()
+    settled: bool = True

@@ -13,7 +13,7 @@ from functions.model.acquisition import Section
 from functions.model.errors import UpstreamError
 from functions.model.parameters import AlignParameters, Parameters
 from functions.model.transform import Sheet, Warp
-from functions.registration import match_rows
+from functions.registration import blocks, match_rows
 from functions.registration.warp import dense_coordinates, sample
 from functions.store.images import write_tile
 from functions.store.run import Run
@@ -169,6 +169,14 @@ def test_transforms_do_not_depend_on_what_is_held_in_memory(
     assert transforms[0] == transforms[1]
     assert len(transforms[0]) >= 3
     assert len(reads) <= 8 * len(run.pairs)
+
+
+def test_a_solve_that_was_ended_early_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sections, _ = write_stack(tmp_path / "acq", [0, 1, 2])
+    run = start(tmp_path / "work", tmp_path / "acq", sections)
+    monkeypatch.setattr(blocks, "DIRECT_LIMIT", 0)
+    monkeypatch.setattr(blocks, "MAX_ITERATIONS", 2)
+    assert align(run).count("solve_unsettled") == 1
 
 
 def test_solving_needs_all_pairs(tmp_path: Path) -> None:
