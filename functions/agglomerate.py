@@ -6,25 +6,22 @@ ids that relabel gave them; one that is merged takes the lowest of its object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.agglomeration.decisions import Agglomeration, Decision, DecisionParameters, agglomerate, tally
+from functions.agglomeration.decisions import VERDICTS, Decision, DecisionParameters, decide
+from functions.agglomeration.settling import NOBODY, Judged, settle
 from functions.model.errors import ModelError, UpstreamError
 from functions.store.cells import UnitReport, result_of_unit
-from functions.store.edge_list import Edge, write_edges
+from functions.store.edge_list import EDGE_ROW, edge_of, write_edges
 from functions.store.edges import (
     AGGLOMERATE_UNIT,
-    EVIDENCE,
     SIZE,
     batches_of,
     blocks_of,
     edges_path,
-    evidence_path,
+    read_evidence,
     sizes_path,
-    unpack_evidence,
     write_mapping,
 )
 from functions.store.equalities import Records, note_user, read_records
@@ -32,8 +29,6 @@ from functions.store.files import sha256_file
 from functions.store.run import Run
 from functions.store.thresholds import read_thresholds
 from functions.tasks import StepResult
-
-Place = tuple[int, int, int, int, int]
 
 
 def perform(run: Run) -> StepResult:
@@ -50,22 +45,27 @@ def perform(run: Run) -> StepResult:
 
 
 def compute(run: Run) -> UnitReport:
-    """Read all evidence, decide, and write edge list and mapping."""
+    """Read all evidence, batch by batch, decide, and write edge list and mapping."""
     require_flooded(run)
     note_user(run, "agglomerate")
-    points, records = read_pairs(run)
+    parameters = decision_parameters(run)
+    rows, moves = judge_all(run, parameters)
     ids, voxels = sizes_of_all(run)
-    evidence = unpack_evidence(records)
-    found = agglomerate(evidence, segments=ids, voxels=voxels, parameters=decision_parameters(run))
-    write_edges(edges_path(run), edges_of(found, points))
+    found = settle(
+        judged_rows(rows), segments=ids, voxels=voxels, min_bridge_voxels=parameters.min_bridge_voxels
+    )
+    rows["verdict"][found.lost != NOBODY] = VERDICTS.index("unknown")
+    rows["verdict"][found.crumb != NOBODY] = VERDICTS.index("bridge")
+    write_edges(edges_path(run), (edge_of(rows[k], VERDICTS) for k in found.order))
     write_mapping(run, found.segments, found.representative)
-    verdicts = {f"verdict_{name}": float(n) for name, n in tally(found.decisions).items() if n}
+    counts = np.bincount(rows["verdict"], minlength=len(VERDICTS))
+    verdicts = {f"verdict_{name}": float(n) for name, n in zip(VERDICTS, counts, strict=True) if n}
     return UnitReport(
         figures={
-            "pairs": len(evidence),
-            "fovs": sum(e.moves for e in evidence),
+            "pairs": rows.size,
+            "fovs": moves,
             "objects_before": int(ids.size),
-            "objects": found.objects,
+            "objects": int(np.unique(found.representative).size),
             **verdicts,
         }
     )
@@ -91,13 +91,28 @@ def require_flooded(run: Run) -> None:
         )
 
 
-def read_pairs(run: Run) -> tuple[Records, Records]:
-    """Candidates and their evidence, row by row."""
-    batches = list(batches_of(run))
-    evidence = [read_records(evidence_path(run, unit), EVIDENCE) for unit, _ in batches]
-    if not batches:
-        return np.zeros(0, np.dtype([])), np.zeros(0, EVIDENCE)
-    return np.concatenate([points for _, points in batches]), np.concatenate(evidence)
+def judge_all(run: Run, parameters: DecisionParameters) -> tuple[Records, int]:
+    """Every pair by itself, one row each (`EDGE_ROW`); and how often the network moved for them."""
+    parts, moves = [np.zeros(0, EDGE_ROW)], 0
+    for unit, points in batches_of(run):
+        rows = np.zeros(points.size, EDGE_ROW)
+        for row, e, point in zip(rows, read_evidence(run, unit, points), points, strict=True):
+            _fill(row, decide(e, parameters=parameters), point)
+            moves += e.moves
+        parts.append(rows)
+    return np.concatenate(parts), moves
+
+
+def judged_rows(rows: Records) -> Judged:
+    """What of the rows decides which merges are taken."""
+    return Judged(
+        first=rows["first_id"],
+        second=rows["second_id"],
+        point_zyx=np.stack([rows[axis] for axis in "zyx"], axis=1),
+        score=rows["score"],
+        speculative=rows["speculative"],
+        merge=rows["verdict"] == VERDICTS.index("merge"),
+    )
 
 
 def sizes_of_all(run: Run) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -138,43 +153,19 @@ def decision_parameters(run: Run) -> DecisionParameters:
     return defaults if score is None else defaults.at_score(score)
 
 
-def edges_of(found: Agglomeration, points: Records) -> Iterator[Edge]:
-    """The decisions in the order in which they were taken, each with what was known of the contact."""
-    contact = {_place(p): p for p in points}
-    for decision in found.decisions:
-        e = decision.evidence
-        p = contact[(e.first, e.second, *e.point_zyx)]
-        yield edge_of(decision, p)
-
-
-def edge_of(decision: Decision, point: np.void) -> Edge:
-    """One row of the edge list."""
+def _fill(row: np.void, decision: Decision, point: np.void) -> None:
+    """One row of the edge list: a decision, and what was known of the contact."""
     e = decision.evidence
     sides = [s for s in (e.from_first, e.from_second) if s is not None]
-    both = len(sides) == 2
-    z, y, x = e.point_zyx
-    return Edge(
-        first_id=e.first,
-        second_id=e.second,
-        z=z,
-        y=y,
-        x=x,
-        verdict=decision.verdict,
-        score=decision.score,
-        agreement=decision.agreement,
-        speculative=decision.speculative,
-        recovered=min(min(s.recovered_first, s.recovered_second) for s in sides) if both else 0.0,
-        deleted=min((s.deletion_fraction for s in sides), default=0.0),
-        foreign=max((s.foreign_fraction for s in sides), default=0.0),
-        voxels_first=e.voxels_first,
-        voxels_second=e.voxels_second,
-        contact_faces=int(point["faces"]),
-        contact_share=float(point["share"]),
-        contact_grey=None if np.isnan(point["grey"]) else float(point["grey"]),
-        refused_overlap=float(point["overlap"]),
-    )
-
-
-def _place(point: np.void) -> Place:
-    first, second, z, y, x = (int(point[name]) for name in ("first", "second", "z", "y", "x"))
-    return first, second, z, y, x
+    row["first_id"], row["second_id"] = e.first, e.second
+    row["z"], row["y"], row["x"] = e.point_zyx
+    row["verdict"] = VERDICTS.index(decision.verdict)
+    for name in ("score", "agreement", "speculative"):
+        row[name] = getattr(decision, name)
+    if len(sides) == 2:
+        row["recovered"] = min(min(s.recovered_first, s.recovered_second) for s in sides)
+    row["deleted"] = min((s.deletion_fraction for s in sides), default=0.0)
+    row["foreign"] = max((s.foreign_fraction for s in sides), default=0.0)
+    row["voxels_first"], row["voxels_second"] = e.voxels_first, e.voxels_second
+    row["contact_faces"], row["contact_share"] = point["faces"], point["share"]
+    row["contact_grey"], row["refused_overlap"] = point["grey"], point["overlap"]

@@ -21,7 +21,7 @@ that are grown at a time."""
 SHOWN_MIB, READ_BYTES, PAIR_BYTES, DEPTH_BYTES = 48, 16, 30, 64
 """Flooding pairs again takes so much, the network's own work with it; for each voxel that is read at a time;
 for each voxel of the cube of a pair in progress; and while seeds are found in one of them."""
-DECIDE_MIB, EDGE_BYTES, OBJECT_BYTES = 16, 2400, 256
+DECIDE_MIB, EDGE_BYTES, OBJECT_BYTES = 16, 400, 110
 """Deciding takes so much; for each pair; for each object of each block."""
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ffn.config import require
 from ffn.evidence import PairEvidence
-from functions.agglomeration.union_find import components
+from functions.agglomeration.settling import NOBODY, Judged, Settled, settle
 
 Ids = NDArray[np.uint64]
 Integers = NDArray[np.int64]
@@ -155,19 +155,28 @@ def agglomerate(
         ValueError: `segments` holds an id twice or 0, or `voxels` has another length.
     """
     settings = parameters or DecisionParameters()
-    if segments.ndim != 1 or segments.shape != voxels.shape:
-        raise ValueError(f"voxels: shape {voxels.shape} must equal that of segments, {segments.shape}")
-    order = np.argsort(segments)
-    known, sizes = segments[order].astype(np.uint64), voxels[order]
-    if known.size and (known[0] == 0 or (np.diff(known) == 0).any()):
-        raise ValueError("segments: hold 0 or an id twice; give each segment once")
-    decisions = sorted((decide(e, parameters=settings) for e in evidence), key=_strength)
-    taken, edges = _take(decisions, _Nodes(known, sizes), settings)
-    pairs = np.array(edges, np.int64).reshape(-1, 2)
+    decisions = [decide(e, parameters=settings) for e in evidence]
+    found = settle(
+        judged(decisions), segments=segments, voxels=voxels, min_bridge_voxels=settings.min_bridge_voxels
+    )
+    sizes = voxels[np.argsort(segments)]
     return Agglomeration(
-        segments=known,
-        representative=known[components(known.size, pairs[:, 0], pairs[:, 1])],
-        decisions=tuple(taken),
+        segments=found.segments,
+        representative=found.representative,
+        decisions=tuple(_after_guards(decisions[k], k, found, sizes) for k in found.order),
+    )
+
+
+def judged(decisions: Sequence[Decision]) -> Judged:
+    """Verdicts on pairs as columns."""
+    e = [d.evidence for d in decisions]
+    return Judged(
+        first=np.array([x.first for x in e], np.uint64),
+        second=np.array([x.second for x in e], np.uint64),
+        point_zyx=np.array([x.point_zyx for x in e], np.int64).reshape(-1, 3),
+        score=np.array([d.score for d in decisions], np.float64),
+        speculative=np.array([d.speculative for d in decisions], np.float64),
+        merge=np.array([d.verdict == "merge" for d in decisions], np.bool_),
     )
 
 
@@ -203,60 +212,13 @@ def _judge(e: PairEvidence, settings: DecisionParameters) -> tuple[Verdict, str]
     return "merge", f"Jaccard index {e.iou:.3f}, recovered {recovered:.3f}, took back {deleted:.3f}"
 
 
-def _strength(decision: Decision) -> tuple[bool, float, float, int, int, tuple[int, int, int]]:
-    """Merges first, the strongest first; what is equal by ids and place."""
-    e = decision.evidence
-    refused = decision.verdict != "merge"
-    return refused, -decision.score, -decision.speculative, e.first, e.second, e.point_zyx
-
-
-class _Nodes:
-    """Segments as nodes of a growing forest."""
-
-    def __init__(self, segments: Ids, voxels: Integers) -> None:
-        self.index = {int(s): i for i, s in enumerate(segments.tolist())}
-        self.voxels: list[int] = voxels.tolist()
-        self.joins = [0] * len(self.voxels)
-        self._parent = list(range(len(self.voxels)))
-
-    def root(self, node: int) -> int:
-        while self._parent[node] != node:
-            self._parent[node] = self._parent[self._parent[node]]
-            node = self._parent[node]
-        return node
-
-    def join(self, a: int, b: int) -> None:
-        low, high = sorted((self.root(a), self.root(b)))
-        self._parent[high] = low
-        self.joins[a] += 1
-        self.joins[b] += 1
-
-
-def _take(
-    decisions: list[Decision], nodes: _Nodes, settings: DecisionParameters
-) -> tuple[list[Decision], list[tuple[int, int]]]:
-    """The decisions after the guards that look at several of them, and the edges of the merges."""
-    taken: list[Decision] = []
-    edges: list[tuple[int, int]] = []
-    for decision in decisions:
-        if decision.verdict != "merge":
-            taken.append(decision)
-            continue
-        lost = [s for s in decision.pair if s not in nodes.index]
-        if lost:
-            taken.append(
-                replace(decision, verdict="unknown", reason=f"segment {lost[0]} is not there any more")
-            )
-            continue
-        a, b = (nodes.index[s] for s in decision.pair)
-        if nodes.root(a) != nodes.root(b):
-            crumbs = [n for n in (a, b) if nodes.joins[n] and nodes.voxels[n] < settings.min_bridge_voxels]
-            if crumbs:
-                size = nodes.voxels[crumbs[0]]
-                reason = f"would bridge by a segment of {size} voxels that has joined a better partner"
-                taken.append(replace(decision, verdict="bridge", reason=reason))
-                continue
-            nodes.join(a, b)
-            edges.append((a, b))
-        taken.append(decision)
-    return taken, edges
+def _after_guards(decision: Decision, index: int, found: Settled, voxels: Integers) -> Decision:
+    """A decision with the verdict of the guard that refused it, if one did."""
+    if found.lost[index] != NOBODY:
+        reason = f"segment {decision.pair[found.lost[index]]} is not there any more"
+        return replace(decision, verdict="unknown", reason=reason)
+    if found.crumb[index] != NOBODY:
+        size = int(voxels[found.crumb[index]])
+        reason = f"would bridge by a segment of {size} voxels that has joined a better partner"
+        return replace(decision, verdict="bridge", reason=reason)
+    return decision

@@ -6,9 +6,12 @@ Columns are documented in docs/formats.md; they are written and read here alone.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from functions.model.base import Document
@@ -37,6 +40,27 @@ class Edge(Document):
     contact_share: float
     contact_grey: float | None
     refused_overlap: float
+
+
+EDGE_ROW = np.dtype(
+    [
+        ("first_id", "<u8"), ("second_id", "<u8"), ("z", "<i4"), ("y", "<i4"), ("x", "<i4"),
+        ("verdict", "u1"), ("score", "<f8"), ("agreement", "<f8"), ("speculative", "<f8"),
+        ("recovered", "<f8"), ("deleted", "<f8"), ("foreign", "<f8"),
+        ("voxels_first", "<u4"), ("voxels_second", "<u4"), ("contact_faces", "<u4"),
+        ("contact_share", "<f8"), ("contact_grey", "<f8"), ("refused_overlap", "<f8"),
+    ]
+)  # fmt: skip
+"""An edge as a record, of which millions fit into memory: verdicts by number, NaN where there is no grey."""
+
+
+def edge_of(row: np.void, verdicts: Sequence[str]) -> Edge:
+    """The edge of a record."""
+    values: dict[str, Any] = dict(zip(EDGE_ROW.names or (), row.item(), strict=True))
+    grey = values["contact_grey"]
+    return Edge(
+        **{**values, "verdict": verdicts[values["verdict"]], "contact_grey": None if isnan(grey) else grey}
+    )
 
 
 def write_edges(path: Path, edges: Iterable[Edge]) -> None:

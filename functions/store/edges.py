@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ffn.candidates import Contact, DecisionPoint
 from ffn.evidence import PairEvidence, Reflooding
-from functions.model.errors import UpstreamError
+from functions.model.errors import UpstreamError, VolumeError
 from functions.model.geometry import Box, cut_box, find_box
 from functions.store.equalities import Records, read_records, write_records
 from functions.store.run import Run
@@ -166,31 +166,48 @@ def pack_evidence(evidence: Sequence[PairEvidence]) -> Records:
     return records
 
 
-def unpack_evidence(records: Records) -> list[PairEvidence]:
-    """The evidence of records, equal to what was packed."""
-    return [
-        PairEvidence(
-            first=int(r["first"]),
-            second=int(r["second"]),
-            point_zyx=(int(r["z"]), int(r["y"]), int(r["x"])),
-            voxels_first=int(r["voxels_first"]),
-            voxels_second=int(r["voxels_second"]),
-            max_edt_first_nm=float(r["max_edt_first_nm"]),
-            max_edt_second_nm=float(r["max_edt_second_nm"]),
-            from_first=_unpack_side(r["from_first"]),
-            from_second=_unpack_side(r["from_second"]),
-            iou=float(r["iou"]),
-        )
-        for r in records
-    ]
-
-
 def _unpack_side(r: np.void) -> Reflooding | None:
     if not r["flooded"]:
         return None
     numbers = {name: int(r[name]) if name in _WHOLE else float(r[name]) for name in _SIDE_FIELDS}
     seed = (int(r["seed_z"]), int(r["seed_y"]), int(r["seed_x"]))
     return Reflooding(seed_zyx=seed, **numbers)  # type: ignore[arg-type]
+
+
+def read_evidence(run: Run, unit: str, points: Records) -> Iterator[PairEvidence]:
+    """The evidence of a batch of candidates, in their order, one after the other.
+
+    Raises:
+        VolumeError: it is missing, damaged, or of other candidates.
+    """
+    path = evidence_path(run, unit)
+    records = read_records(path, EVIDENCE)
+    place = [name for name, _ in _PLACE]
+    if records.size != points.size or any((records[name] != points[name]).any() for name in place):
+        raise VolumeError(
+            f"{path}: evidence of other candidates", remedy="remove its cell, and start the run at resegment"
+        )
+    return unpack_evidence(records)
+
+
+def unpack_evidence(records: Records) -> Iterator[PairEvidence]:
+    """The evidence of records, equal to what was packed, one after the other: it is 2 KB each."""
+    return map(_unpack, records)
+
+
+def _unpack(r: np.void) -> PairEvidence:
+    return PairEvidence(
+        first=int(r["first"]),
+        second=int(r["second"]),
+        point_zyx=(int(r["z"]), int(r["y"]), int(r["x"])),
+        voxels_first=int(r["voxels_first"]),
+        voxels_second=int(r["voxels_second"]),
+        max_edt_first_nm=float(r["max_edt_first_nm"]),
+        max_edt_second_nm=float(r["max_edt_second_nm"]),
+        from_first=_unpack_side(r["from_first"]),
+        from_second=_unpack_side(r["from_second"]),
+        iou=float(r["iou"]),
+    )
 
 
 def edges_path(run: Run) -> Path:

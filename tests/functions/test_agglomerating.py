@@ -34,7 +34,7 @@ from functions.store.edges import (
     read_mapping,
     unpack_evidence,
 )
-from functions.store.equalities import read_records
+from functions.store.equalities import read_records, write_records
 from functions.store.files import sha256_file
 from functions.store.run import Run
 from functions.store.thresholds import Thresholds, write_thresholds
@@ -138,8 +138,21 @@ def test_a_decision_point_in_the_rim_is_flooded_by_the_mirror_image(tmp_path: Pa
     assert row.verdict == "merge"
     assert row.x >= 57
     unit = resegment.units(thin)[0]
-    stored = unpack_evidence(read_records(evidence_path(thin, unit), EVIDENCE))
+    stored = list(unpack_evidence(read_records(evidence_path(thin, unit), EVIDENCE)))
     assert all(0 <= c < n for e in stored for c, n in zip(e.point_zyx, image.shape, strict=True))
+
+
+def test_evidence_of_other_candidates_is_refused(tmp_path: Path) -> None:
+    run = labelled(tmp_path)
+    agglomerated(run)
+    unit = next(u for u in resegment.units(run) if read_records(evidence_path(run, u), EVIDENCE).size)
+    whole = read_records(evidence_path(run, unit), EVIDENCE)
+    moved = whole.copy()
+    moved["x"][0] += 1
+    for other in (whole[:-1], moved):
+        write_records(evidence_path(run, unit), other)
+        with pytest.raises(VolumeError, match=r"evidence of other candidates"):
+            agglomerate.compute(run)
 
 
 def test_another_threshold_floods_nothing_again(tmp_path: Path) -> None:
@@ -316,7 +329,7 @@ def test_evidence_survives_its_file() -> None:
     one_sided = evidence(3, 2**32 - 1, from_second=None, iou=0.0)
     odd = evidence(1, 2, iou=1 / 3, from_first=dataclasses.replace(GOOD, seed_zyx=(-3, 4, 5)))
     found: list[PairEvidence] = [one_sided, odd, evidence(4, 5, from_first=None, from_second=None)]
-    assert unpack_evidence(pack_evidence(found)) == found
+    assert list(unpack_evidence(pack_evidence(found))) == found
 
 
 def test_an_edge_list_that_does_not_parse_is_named(tmp_path: Path) -> None:
