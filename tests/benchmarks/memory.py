@@ -46,6 +46,8 @@ PARAMETERS = Parameters.model_validate(
         "segment": {"subvolume_zyx_px": [64, 256, 256], "overlap_zyx_px": [4, 16, 16], "device": "cpu"},
         "candidates": {
             "sources": ["refused", "contact"],
+            "min_voxels": 50_000,
+            "refused_share": 0.9,
             "contact_share": 0.9,
             "large_voxels": 1_000_000,
             "block_zyx_px": [64, 256, 256],
