@@ -52,8 +52,10 @@ class Scene:
         field = texture((self.shape_yx[0] + 2 * MARGIN_PX, self.shape_yx[1] + 2 * MARGIN_PX))
         random = np.random.default_rng(1)
         rows: list[tuple[object, ...]] = []
-        for z in range(self.sections):
-            y, x = (0, 0) if self.tile_px is None else random.integers(-MARGIN_PX, MARGIN_PX + 1, 2)
+        # none lies as another does: the same images twice are a fault of the microscope, and left out
+        places = random.choice((2 * MARGIN_PX + 1) ** 2, self.sections, replace=False)
+        for z, place in enumerate(places.tolist()):
+            y, x = (0, 0) if self.tile_px is None else np.array(divmod(place, 2 * MARGIN_PX + 1)) - MARGIN_PX
             top, left = MARGIN_PX + int(y), MARGIN_PX + int(x)
             section = field[top : top + self.shape_yx[0], left : left + self.shape_yx[1]]
             for row, column, corner, pixels in self._cut(section):
