@@ -16,7 +16,7 @@ from functions.model.transform import Warp
 from functions.registration.common import FrameSheet, distortion
 from functions.registration.plates import Plates
 from functions.registration.robust import Sparse
-from functions.registration.sheets import bending, membrane
+from functions.registration.sheets import FORMS_KEPT, bending, membrane
 
 Floats = NDArray[np.float64]
 PAIR_SIGMA_PX = 1.0
@@ -26,7 +26,6 @@ STRETCH_SIGMA_PX = 12.0
 SHEET_SIGMA_PX = 100.0
 FRAME_SIGMA_PX = 1e4
 """Of the frame's sheet where it lies on no section."""
-FORMS_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
