@@ -63,6 +63,7 @@ class Lane(Generic[Result]):
         self._last.set()
         self._begun: dict[str, Future[tuple[Result, Traffic]]] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="unit")
+        _start(self._threads)
 
     def __enter__(self) -> Lane[Result]:
         return self
@@ -98,3 +99,15 @@ class Lane(Generic[Result]):
                 return self._carry_out(unit), traffic
         finally:
             turn.passed.set()  # also of a unit that had nothing to compute
+
+
+def _start(threads: ThreadPoolExecutor) -> None:
+    """Have both threads of a lane: a unit whose thread is refused later leaves its neighbour waiting."""
+    met = threading.Barrier(AT_ONCE)
+    try:
+        for waiting in [threads.submit(met.wait) for _ in range(AT_ONCE)]:
+            waiting.result()
+    except BaseException:
+        met.abort()
+        threads.shutdown(wait=False)
+        raise

@@ -5,7 +5,8 @@ system holds against a job. The kernel does not limit that, but on Linux (4.7 an
 process may write to (RLIMIT_DATA), whatever address space it reserves. So a unit that begins with `resident`
 MiB may let its data grow by `budget - resident`, less a margin for pages of files that are touched later, and
 less what malloc holds free: pages that earlier units filled, and that are filled again without the kernel
-being asked. Stacks of threads and buffers of BLAS, which are reserved and hardly touched, are not counted.
+being asked. Stacks of threads and buffers of BLAS, which are reserved and hardly touched, are not counted
+where they are there before; stacks of later threads are, and are made small.
 
 A request beyond is refused at once: the unit fails with a message, and the worker lives on. Elsewhere (macOS)
 nothing is enforced, and peaks are those of the whole process so far.
@@ -17,6 +18,7 @@ import ctypes
 import errno
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import zarr
 from scipy.linalg import blas
 
 from functions.model.errors import MemoryBudgetError
@@ -44,6 +47,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MAPPED_BYTES = 8 * MIB
 """Blocks from here on do not come from the heap. What is mapped is filled with zeros first: where all
 from 1 MiB on are mapped, comparing two sections takes three times as long."""
+STACK_BYTES = 2 * MIB
+"""Of a thread that is started under a limit, which counts all of it: glibc's are of 8 MiB, of which tens of
+KiB are used. Elsewhere half a MiB is the rule (macOS), or less."""
 BLAS_ROWS = 512
 """A matrix of so many is work for all threads of OpenBLAS."""
 WORDS = ("can't allocate memory", "cannot allocate memory", "bad_alloc", "can't start new thread")
@@ -126,7 +132,9 @@ def _limit_data(memory_gib: float, subject: str, *, hard: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     _use_one_heap()
+    _use_small_stacks()
     _have_blas_buffers()
+    _have_chunk_threads()
     now = process_memory()
     if now is None:
         return
@@ -160,6 +168,18 @@ def _have_blas_buffers() -> None:
     square = np.eye(BLAS_ROWS)
     np.linalg.solve(square, square)  # numpy and scipy bring one each
     blas.dtrsv(blas.dgemm(1.0, square, square), square[0])
+
+
+@cache
+def _use_small_stacks() -> None:
+    threading.stack_size(STACK_BYTES)
+
+
+@cache
+def _have_chunk_threads() -> None:
+    """Let zarr have its event loop and the threads that it reads and writes chunks by before anything is
+    refused: once the loop's thread could not be started, it waits for an answer for ever."""
+    zarr.create_array({}, shape=(64,), chunks=(1,), dtype="u1")[:] = 1
 
 
 def give_back() -> None:

@@ -130,6 +130,32 @@ print("done", len(filled))
     assert answer_of(script, threads)[0] == "done"
 
 
+def test_chunks_are_read_where_memory_is_short() -> None:
+    """zarr waits for ever for a loop whose thread was refused; a stack is not worth 8 MiB of a budget."""
+    script = """
+import threading
+import numpy as np
+import zarr
+from functions.store.limits import FILE_MARGIN_MIB, MIB, held_free, process_memory, within
+
+ROOM, THREADS = 12, 4
+with within(64, subject="large"):
+    pass  # what there is before any limit
+taken = (process_memory().resident + held_free()) / MIB
+met = threading.Barrier(THREADS + 1)
+with within((taken + FILE_MARGIN_MIB + ROOM) / 1024, subject="small"):
+    array = zarr.create_array({}, shape=(8, 1000), chunks=(1, 1000), dtype="u1")
+    array[:] = 7
+    assert np.all(array[:] == 7)
+    threads = [threading.Thread(target=met.wait, args=(30,)) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    met.wait(30)
+print("done")
+"""
+    assert answer_of(script) == ["done"]
+
+
 def test_what_malloc_keeps_from_earlier_units_counts_as_taken() -> None:
     """What threads fill and free in their heaps they fill again without the kernel being asked."""
     script = """

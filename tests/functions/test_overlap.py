@@ -120,7 +120,25 @@ def test_what_was_begun_ahead_and_is_not_wanted_has_ended_with_the_lane() -> Non
 
     with Lane(one) as lane:
         lane.take("1", following="2")
-    assert ended == ["1", "2"]
+    assert sorted(ended) == ["1", "2"]
+
+
+def test_a_lane_whose_threads_are_refused_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def first_alone(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", first_alone)
+    with pytest.raises(RuntimeError, match="start new thread"):
+        Lane(str)
+    started[0].join(30)  # it waited for the other
+    monkeypatch.undo()
+    with Lane(str) as lane:
+        assert all_of(lane, NAMES) == NAMES
 
 
 def test_bytes_that_are_read_ahead_count_for_the_unit_they_belong_to() -> None:
