@@ -104,16 +104,17 @@ class Heartbeat:
         self._told = {**self._told, **figures}
 
     def beat(self) -> None:
-        """Renew it now; a file system that refuses for a moment is asked again by the next one."""
+        """Renew it now; a file system that refuses for a moment, or memory that a unit has taken, is asked
+        again by the next one."""
         self._count += 1
-        line = {
-            "count": self._count,
-            "host": self.owner.host,
-            "pid": self.owner.pid,
-            "elapsed": round(time.monotonic() - self._begun, 3),
-            **self._told,
-        }
-        with suppress(OSError):
+        with suppress(OSError, MemoryError):
+            line = {
+                "count": self._count,
+                "host": self.owner.host,
+                "pid": self.owner.pid,
+                "elapsed": round(time.monotonic() - self._begun, 3),
+                **self._told,
+            }
             self._files.overwrite(self._path, (json.dumps(line) + "\n").encode())
 
     def _go_on(self) -> None:

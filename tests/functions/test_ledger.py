@@ -412,6 +412,23 @@ def test_an_observer_that_was_suspended_looks_before_it_judges(tmp_path: Path) -
     assert not watch.vanished(other, claim="0.0")
 
 
+def test_a_worker_short_of_memory_goes_on_beating(tmp_path: Path) -> None:
+    class Short(LedgerFiles):
+        refused = 0
+
+        def overwrite(self, path: Path, data: bytes) -> None:
+            if self.refused < 3:
+                self.refused += 1
+                raise MemoryError
+            super().overwrite(path, data)
+
+    with Heartbeat(tmp_path, owner("far"), lease_seconds=0.04, files=Short()):
+        until = time.monotonic() + 30
+        while not beat_path(tmp_path, "far").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert beat_path(tmp_path, "far").exists()
+
+
 def test_an_owner_that_never_wrote_its_name_vanishes_too(tmp_path: Path) -> None:
     now = [0.0]
     watch = Watch(tmp_path, lease_seconds=60, clock=lambda: now[0])

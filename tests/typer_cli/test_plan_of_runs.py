@@ -127,8 +127,9 @@ def test_a_run_keeps_the_memory_it_was_given_and_shows_bytes_and_peaks() -> None
     assert 0 < figures["peak_mib"] <= 1536
     assert figures["read_bytes_per_voxel"] > 0
     assert figures["written_bytes_per_voxel"] > 0
-    refused = petavoxel("run", "rerun", "last", "--memory-gib", "0.4", "--set", "segment.batch=2", "--wait")
-    assert refused.code == ExitCode.DONE, refused.err  # these subvolumes are small
+    # these subvolumes are small; interpreter and libraries take .3 GiB, or more where pages are larger
+    little = petavoxel("run", "rerun", "last", "--memory-gib", "0.5", "--set", "segment.batch=2", "--wait")
+    assert little.code == ExitCode.DONE, little.err
 
 
 def test_memory_of_a_worker_is_planned() -> None:
