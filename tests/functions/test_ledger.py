@@ -416,11 +416,11 @@ def test_a_worker_short_of_memory_goes_on_beating(tmp_path: Path) -> None:
     class Short(LedgerFiles):
         refused = 0
 
-        def overwrite(self, path: Path, data: bytes) -> None:
+        def overwrite(self, path: Path, line: bytes) -> None:
             if self.refused < 3:
                 self.refused += 1
                 raise MemoryError
-            super().overwrite(path, data)
+            super().overwrite(path, line)
 
     with Heartbeat(tmp_path, owner("far"), lease_seconds=0.04, files=Short()):
         until = time.monotonic() + 30
