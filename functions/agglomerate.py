@@ -1,21 +1,31 @@
 """Agglomerate: evidence of all pairs -> decisions with their scores -> the edge list, and a mapping of ids.
 
+    evidence, batch by batch -> judged rows -> in order, strongest merges first -> guarded, one by one -> files
+
+In memory are a few bytes an object; rows are put in order in files where they do not fit.
+
 No network runs here and no voxel is read: another threshold is this step and finish again. Objects keep the
 ids that relabel gave them; one that is merged takes the lowest of its object.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from functions.agglomeration.decisions import VERDICTS, Decision, DecisionParameters, decide
-from functions.agglomeration.settling import NOBODY, Judged, settle
-from functions.model.errors import ModelError, UpstreamError
+from functions.agglomeration.decisions import VERDICTS, Decision, DecisionParameters, Verdict, decide
+from functions.agglomeration.ordering import Ordering
+from functions.agglomeration.settling import NOBODY, Settling
+from functions.budget import edges_at_once
+from functions.model.errors import ModelError, UpstreamError, VolumeError
 from functions.store.cells import UnitReport, result_of_unit
-from functions.store.edge_list import EDGE_ROW, edge_of, write_edges
+from functions.store.edge_list import EDGE_ROW, Edge, edge_of, write_edges
 from functions.store.edges import (
     AGGLOMERATE_UNIT,
+    MAPPED,
     SIZE,
     batches_of,
     blocks_of,
@@ -24,11 +34,15 @@ from functions.store.edges import (
     sizes_path,
     write_mapping,
 )
-from functions.store.equalities import Records, note_user, read_records
+from functions.store.equalities import Records, highest_object, note_user, read_records
 from functions.store.files import sha256_file
 from functions.store.run import Run
+from functions.store.scratch import Scratch
 from functions.store.thresholds import read_thresholds
 from functions.tasks import StepResult
+
+Sizes = NDArray[np.uint32]
+IDS_AT_ONCE = 1 << 18
 
 
 def perform(run: Run) -> StepResult:
@@ -45,28 +59,26 @@ def perform(run: Run) -> StepResult:
 
 
 def compute(run: Run) -> UnitReport:
-    """Read all evidence, batch by batch, decide, and write edge list and mapping."""
+    """Decide on all pairs, batch by batch, take the merges in the order of their scores, and write the edge
+    list in that order, and the mapping."""
     require_flooded(run)
     note_user(run, "agglomerate")
-    parameters = decision_parameters(run)
-    rows, moves = judge_all(run, parameters)
-    ids, voxels = sizes_of_all(run)
-    found = settle(
-        judged_rows(rows), segments=ids, voxels=voxels, min_bridge_voxels=parameters.min_bridge_voxels
-    )
-    rows["verdict"][found.lost != NOBODY] = VERDICTS.index("unknown")
-    rows["verdict"][found.crumb != NOBODY] = VERDICTS.index("bridge")
-    write_edges(edges_path(run), (edge_of(rows[k], VERDICTS) for k in found.order))
-    write_mapping(run, found.segments, found.representative)
-    counts = np.bincount(rows["verdict"], minlength=len(VERDICTS))
-    verdicts = {f"verdict_{name}": float(n) for name, n in zip(VERDICTS, counts, strict=True) if n}
+    parameters, voxels = decision_parameters(run), sizes_of_all(run)
+    settling = Settling(voxels, min_bridge_voxels=parameters.min_bridge_voxels)
+    verdicts = dict.fromkeys(VERDICTS, 0)
+    with Scratch(run.cell("agglomerate").file("scratch")) as scratch:
+        rows = Ordering(EDGE_ROW, strongest_first, scratch=scratch, at_once=edges_at_once(run, voxels.size))
+        moves = judge_all(run, parameters, rows)
+        write_edges(edges_path(run), settled(rows.in_order(), settling, voxels, verdicts))
+    write_mapping(run, settling.joins, changed_ids(settling, voxels.size))
+    before = int(np.count_nonzero(voxels))
     return UnitReport(
         figures={
-            "pairs": rows.size,
+            "pairs": sum(verdicts.values()),
             "fovs": moves,
-            "objects_before": int(ids.size),
-            "objects": int(np.unique(found.representative).size),
-            **verdicts,
+            "objects_before": before,
+            "objects": before - settling.joins,
+            **{f"verdict_{name}": float(n) for name, n in verdicts.items() if n},
         }
     )
 
@@ -91,38 +103,69 @@ def require_flooded(run: Run) -> None:
         )
 
 
-def judge_all(run: Run, parameters: DecisionParameters) -> tuple[Records, int]:
-    """Every pair by itself, one row each (`EDGE_ROW`); and how often the network moved for them."""
-    parts, moves = [np.zeros(0, EDGE_ROW)], 0
+def judge_all(run: Run, parameters: DecisionParameters, rows: Ordering) -> int:
+    """Give every pair's row (`EDGE_ROW`), each judged by itself; how often the network moved for them."""
+    moves = 0
     for unit, points in batches_of(run):
-        rows = np.zeros(points.size, EDGE_ROW)
-        for row, e, point in zip(rows, read_evidence(run, unit, points), points, strict=True):
+        judged = np.zeros(points.size, EDGE_ROW)
+        for row, e, point in zip(judged, read_evidence(run, unit, points), points, strict=True):
             _fill(row, decide(e, parameters=parameters), point)
             moves += e.moves
-        parts.append(rows)
-    return np.concatenate(parts), moves
+        rows.add(judged)
+    return moves
 
 
-def judged_rows(rows: Records) -> Judged:
-    """What of the rows decides which merges are taken."""
-    return Judged(
-        first=rows["first_id"],
-        second=rows["second_id"],
-        point_zyx=np.stack([rows[axis] for axis in "zyx"], axis=1),
-        score=rows["score"],
-        speculative=rows["speculative"],
-        merge=rows["verdict"] == VERDICTS.index("merge"),
-    )
+def strongest_first(rows: Records) -> tuple[NDArray[Any], ...]:
+    """What the order of edges follows, as in `decisions.agglomerate`: merges first, the strongest first."""
+    worse = rows["verdict"] != VERDICTS.index("merge")
+    names = ("first_id", "second_id", "z", "y", "x")
+    return worse, -rows["score"], -rows["speculative"], *(rows[name] for name in names)
 
 
-def sizes_of_all(run: Run) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """All objects, ascending, and their voxels in the whole volume."""
-    rows = [read_records(sizes_path(run, block.id), SIZE) for block in blocks_of(run)]
-    records = np.concatenate(rows)
-    ids, index = np.unique(records["id"], return_inverse=True)
-    voxels = np.zeros(ids.size, np.int64)
-    np.add.at(voxels, index, records["voxels"].astype(np.int64))
-    return ids.astype(np.uint64), voxels
+def settled(
+    rows: Iterable[np.void], settling: Settling, voxels: Sizes, verdicts: dict[Verdict, int]
+) -> Iterator[Edge]:
+    """Edges of rows in order, with the verdict of the guard that refused a merge, if one did; counts them."""
+    for row in rows:
+        verdict = VERDICTS[row["verdict"]]
+        if verdict == "merge":
+            first, second = (_segment(int(row[name]), voxels) for name in ("first_id", "second_id"))
+            refusal = settling.take(first, second)
+            verdict = verdict if refusal is None else refusal.verdict
+        verdicts[verdict] += 1
+        yield edge_of(row, verdict)
+
+
+def sizes_of_all(run: Run) -> Sizes:
+    """Voxels of each id in the whole volume, at most 2**32 - 1; 0 for an id that is not there.
+
+    Raises:
+        VolumeError: the sizes of a block are missing, damaged, or of other labels.
+    """
+    voxels = np.zeros(1 + highest_object(run), np.uint32)
+    for block in blocks_of(run):
+        path = sizes_path(run, block.id)
+        records = read_records(path, SIZE)  # each id once
+        if records["id"].max(initial=0) >= voxels.size:
+            raise VolumeError(f"{path}: objects of other labels", remedy="start the run at candidates")
+        sums = voxels[records["id"]] + records["voxels"]
+        voxels[records["id"]] = np.minimum(sums, np.iinfo(np.uint32).max)
+    return voxels
+
+
+def changed_ids(settling: Settling, ids: int) -> Iterator[Records]:
+    """Which ids belong to another object, ascending, some at a time."""
+    for start in range(0, ids, IDS_AT_ONCE):
+        objects = settling.objects(start, start + IDS_AT_ONCE)
+        own = np.arange(start, start + objects.size, dtype=np.uint32)
+        other = objects != own
+        records = np.zeros(np.count_nonzero(other), MAPPED)
+        records["id"], records["object"] = own[other], objects[other]
+        yield records
+
+
+def _segment(segment: int, voxels: Sizes) -> int:
+    return segment if segment < voxels.size and voxels[segment] else NOBODY
 
 
 def decision_parameters(run: Run) -> DecisionParameters:

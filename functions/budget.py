@@ -14,7 +14,8 @@ their unit takes, which follows from its geometry (`functions.needs`).
 | relabel | parts of a box |
 | candidates | planes that are grown at a time |
 | resegment | pairs that are read, and flooded, at once |
-| ingest, match, agglomerate, finish | none |
+| agglomerate | edges that are held at once |
+| ingest, match, finish | none |
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from functions.needs import (
     relabel_bytes,
 )
 from functions.networks import count_at_once
-from functions.pair_memory import Reflooded, Searched
+from functions.pair_memory import MOST_EDGES, Reflooded, Searched, held_edges
 from functions.solve_memory import Solved
+from functions.store.equalities import highest_object
 from functions.store.run import Run
 from functions.store.tiles import CACHE_BYTES
 
@@ -135,10 +137,10 @@ def reflooding_pieces(run: Run, fov_zyx: ZYX) -> tuple[int | None, int]:
     return pairs, min(READ_VOXELS, voxels)
 
 
-def counted_pairs(run: Run) -> tuple[float, float]:
-    """Pairs that candidates have found, and the objects of their blocks, as their marks tell."""
-    figures = [mark.figures for mark in run.cell("candidates").marks()]
-    return sum(f["candidates"] for f in figures), sum(f["objects"] for f in figures)
+def edges_at_once(run: Run, objects: int) -> int:
+    """How many edges are put in order in memory, beside so many objects."""
+    room = room_mib(run)
+    return MOST_EDGES if room is None else held_edges(room, objects)
 
 
 def require_room(run: Run, step: str) -> None:
@@ -152,8 +154,7 @@ def require_room(run: Run, step: str) -> None:
         return
     geometry = geometry_of(run)
     if step == "agglomerate" and run.agglomerates:
-        pairs, objects = counted_pairs(run)
-        geometry = replace(geometry, pairs=pairs, objects=objects)
+        geometry = replace(geometry, objects=highest_object(run))
     need = need_of(geometry, step)
     if need is not None and need.worker_gib > gib:
         raise MemoryBudgetError(

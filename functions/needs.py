@@ -12,7 +12,7 @@
 | relabel | a chunk |
 | candidates | a block, of which a few planes are grown at a time |
 | resegment | one pair, in its cube |
-| agglomerate | all pairs and all objects at once |
+| agglomerate | all objects at once |
 | finish | one shard of the bundle |
 
 Steps that can work in larger pieces do so where there is room (`functions.budget`). Bytes a voxel, pixel or
@@ -67,8 +67,8 @@ LABEL_BYTES = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
     """What decides how large units are. Without `tile_yx_px` nothing is said of tiles; `tile_bytes` are those
-    of one of its pixels. Without `fov_zyx` nothing is said of pairs that are flooded again, without `pairs`
-    and `objects` (those of each block) nothing of deciding on them."""
+    of one of its pixels. Without `fov_zyx` nothing is said of pairs that are flooded again, without `objects`
+    nothing of deciding on them."""
 
     shape_zyx: ZYX
     parameters: Parameters
@@ -77,7 +77,6 @@ class Geometry:
     tile_bytes: int = 1
     voxel_size_zyx_nm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     fov_zyx: ZYX | None = None
-    pairs: float | None = None
     objects: float | None = None
 
     @property
@@ -265,13 +264,13 @@ def _of_pairs(geometry: Geometry) -> list[Need]:
                 remedy="a network with a smaller field of view",
             )
         )
-    if geometry.pairs is not None and geometry.objects is not None:
+    if geometry.objects is not None:
         found.append(
             Need(
                 step="agglomerate",
-                mib=deciding_mib(geometry.pairs, geometry.objects),
-                of=f"{geometry.pairs:,.0f} pairs of {geometry.objects:,.0f} objects",
-                remedy="fewer pairs: larger candidates.contact_share, refused_share or min_voxels",
+                mib=deciding_mib(geometry.objects),
+                of=f"a table of {geometry.objects:,.0f} objects",
+                remedy="fewer objects: larger reconcile.min_object_voxels",
             )
         )
     return found

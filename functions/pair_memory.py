@@ -21,8 +21,10 @@ that are grown at a time."""
 SHOWN_MIB, READ_BYTES, PAIR_BYTES, DEPTH_BYTES = 48, 16, 30, 64
 """Flooding pairs again takes so much, the network's own work with it; for each voxel that is read at a time;
 for each voxel of the cube of a pair in progress; and while seeds are found in one of them."""
-DECIDE_MIB, EDGE_BYTES, OBJECT_BYTES = 16, 400, 110
-"""Deciding takes so much; for each pair; for each object of each block."""
+DECIDE_MIB, OBJECT_BYTES, EDGE_BYTES = 16, 10, 210
+"""Deciding takes so much; for each object; and for each edge that is held at a time, of which there are at
+least, and at most, so many:"""
+LEAST_EDGES, MOST_EDGES = 1 << 12, 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,12 @@ class Reflooded:
         return pairs, self.read + int(max(0.0, left / 2) / READ_BYTES)
 
 
-def deciding_mib(pairs: float, objects: float) -> float:
-    """What deciding on so many pairs of so many objects takes; both count once in each block."""
-    return DECIDE_MIB + (EDGE_BYTES * pairs + OBJECT_BYTES * objects) / MIB
+def deciding_mib(objects: float, edges: float = LEAST_EDGES) -> float:
+    """What deciding takes with so many objects, and edges that are held at a time."""
+    return DECIDE_MIB + (OBJECT_BYTES * objects + EDGE_BYTES * edges) / MIB
+
+
+def held_edges(room_mib: float, objects: float) -> int:
+    """How many edges can be held at a time in so much memory; `LEAST_EDGES` where fewer can."""
+    left = (room_mib - deciding_mib(objects, 0)) * MIB
+    return max(LEAST_EDGES, min(MOST_EDGES, int(left / EDGE_BYTES)))

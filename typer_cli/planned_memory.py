@@ -47,10 +47,8 @@ def needs_of(plan: Plan, measured: Measured | None) -> list[Need]:
         geometry = replace(own, parameters=parameters, shape_zyx=shape or own.shape_zyx)
         shape = geometry.shape_zyx
     if plan.pairing:
-        pairs, objects = (
-            plan.extent.voxels * n for n in (plan.pairing.pairs_per_voxel, plan.pairing.objects_per_voxel)
-        )
-        geometry = replace(geometry, pairs=pairs, objects=objects, fov_zyx=geometry.fov_zyx or FOV_ZYX)
+        objects = plan.extent.voxels * plan.pairing.objects_per_voxel
+        geometry = replace(geometry, objects=objects, fov_zyx=geometry.fov_zyx or FOV_ZYX)
     found = needs(geometry)
     return found if shape else [n for n in found if n.step in OF_BLOCKS]
 

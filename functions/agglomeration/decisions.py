@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ffn.config import require
 from ffn.evidence import PairEvidence
-from functions.agglomeration.settling import NOBODY, Judged, Settled, settle
+from functions.agglomeration.settling import NOBODY, Refusal, Settling
 
 Ids = NDArray[np.uint64]
 Integers = NDArray[np.int64]
@@ -155,29 +155,19 @@ def agglomerate(
         ValueError: `segments` holds an id twice or 0, or `voxels` has another length.
     """
     settings = parameters or DecisionParameters()
-    decisions = [decide(e, parameters=settings) for e in evidence]
-    found = settle(
-        judged(decisions), segments=segments, voxels=voxels, min_bridge_voxels=settings.min_bridge_voxels
-    )
-    sizes = voxels[np.argsort(segments)]
-    return Agglomeration(
-        segments=found.segments,
-        representative=found.representative,
-        decisions=tuple(_after_guards(decisions[k], k, found, sizes) for k in found.order),
-    )
-
-
-def judged(decisions: Sequence[Decision]) -> Judged:
-    """Verdicts on pairs as columns."""
-    e = [d.evidence for d in decisions]
-    return Judged(
-        first=np.array([x.first for x in e], np.uint64),
-        second=np.array([x.second for x in e], np.uint64),
-        point_zyx=np.array([x.point_zyx for x in e], np.int64).reshape(-1, 3),
-        score=np.array([d.score for d in decisions], np.float64),
-        speculative=np.array([d.speculative for d in decisions], np.float64),
-        merge=np.array([d.verdict == "merge" for d in decisions], np.bool_),
-    )
+    known, sizes = _sorted(segments, voxels)
+    places = {segment: place for place, segment in enumerate(known.tolist())}
+    settling = Settling(sizes, min_bridge_voxels=settings.min_bridge_voxels)
+    decisions = []
+    for decision in sorted((decide(e, parameters=settings) for e in evidence), key=_order):
+        if decision.verdict == "merge":
+            first, second = (places.get(segment, NOBODY) for segment in decision.pair)
+            refusal = settling.take(first, second)
+            if refusal is not None:
+                decision = _refused(decision, refusal, sizes, (first, second))
+        decisions.append(decision)
+    objects = known[settling.objects()]
+    return Agglomeration(segments=known, representative=objects, decisions=tuple(decisions))
 
 
 def tally(decisions: Sequence[Decision]) -> Mapping[Verdict, int]:
@@ -212,13 +202,26 @@ def _judge(e: PairEvidence, settings: DecisionParameters) -> tuple[Verdict, str]
     return "merge", f"Jaccard index {e.iou:.3f}, recovered {recovered:.3f}, took back {deleted:.3f}"
 
 
-def _after_guards(decision: Decision, index: int, found: Settled, voxels: Integers) -> Decision:
-    """A decision with the verdict of the guard that refused it, if one did."""
-    if found.lost[index] != NOBODY:
-        reason = f"segment {decision.pair[found.lost[index]]} is not there any more"
-        return replace(decision, verdict="unknown", reason=reason)
-    if found.crumb[index] != NOBODY:
-        size = int(voxels[found.crumb[index]])
+def _order(d: Decision) -> tuple[float, ...]:
+    """Merges first, the strongest first; what is equal by ids and place."""
+    return d.verdict != "merge", -d.score, -d.speculative, *d.pair, *d.evidence.point_zyx
+
+
+def _refused(d: Decision, refusal: Refusal, sizes: Integers, places: tuple[int, int]) -> Decision:
+    """A merge that a guard refused, and why."""
+    if refusal.verdict == "unknown":
+        reason = f"segment {d.pair[refusal.which]} is not there any more"
+    else:
+        size = int(sizes[places[refusal.which]])
         reason = f"would bridge by a segment of {size} voxels that has joined a better partner"
-        return replace(decision, verdict="bridge", reason=reason)
-    return decision
+    return replace(d, verdict=refusal.verdict, reason=reason)
+
+
+def _sorted(segments: Ids, voxels: Integers) -> tuple[Ids, Integers]:
+    if segments.ndim != 1 or segments.shape != voxels.shape:
+        raise ValueError(f"voxels: shape {voxels.shape} must equal that of segments, {segments.shape}")
+    order = np.argsort(segments)
+    known, sizes = segments[order].astype(np.uint64), voxels[order]
+    if known.size and (known[0] == 0 or (np.diff(known) == 0).any()):
+        raise ValueError("segments: hold 0 or an id twice; give each segment once")
+    return known, sizes

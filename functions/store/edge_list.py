@@ -6,7 +6,7 @@ Columns are documented in docs/formats.md; they are written and read here alone.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,11 @@ EDGE_ROW = np.dtype(
 """An edge as a record, of which millions fit into memory: verdicts by number, NaN where there is no grey."""
 
 
-def edge_of(row: np.void, verdicts: Sequence[str]) -> Edge:
-    """The edge of a record."""
+def edge_of(row: np.void, verdict: str) -> Edge:
+    """The edge of a record, with the verdict of that number, or of who knows better."""
     values: dict[str, Any] = dict(zip(EDGE_ROW.names or (), row.item(), strict=True))
     grey = values["contact_grey"]
-    return Edge(
-        **{**values, "verdict": verdicts[values["verdict"]], "contact_grey": None if isnan(grey) else grey}
-    )
+    return Edge(**{**values, "verdict": verdict, "contact_grey": None if isnan(grey) else grey})
 
 
 def write_edges(path: Path, edges: Iterable[Edge]) -> None:

@@ -11,7 +11,7 @@ Ids are those of the global labels that relabel writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from ffn.candidates import Contact, DecisionPoint
 from ffn.evidence import PairEvidence, Reflooding
 from functions.model.errors import UpstreamError, VolumeError
 from functions.model.geometry import Box, cut_box, find_box
-from functions.store.equalities import Records, read_records, write_records
+from functions.store.equalities import Records, read_records
+from functions.store.files import atomic_path
 from functions.store.run import Run
 from functions.store.spread import spread
+from functions.store.traffic import note_written
 
 AGGLOMERATE_UNIT = "all"
 """The one unit of agglomerate."""
@@ -215,12 +217,14 @@ def edges_path(run: Run) -> Path:
     return run.cell("agglomerate").file("edges.csv")
 
 
-def write_mapping(run: Run, ids: NDArray[np.uint64], objects: NDArray[np.uint64]) -> None:
-    """Write the object of each id (ascending) that is not its own."""
-    other = ids != objects
-    records = np.zeros(int(other.sum()), MAPPED)
-    records["id"], records["object"] = ids[other], objects[other]
-    write_records(run.cell("agglomerate").file("mapping.npy"), records)
+def write_mapping(run: Run, count: int, parts: Iterable[Records]) -> None:
+    """Write `count` ids that are not their own object, ascending, with that; atomically, part by part."""
+    with atomic_path(run.cell("agglomerate").file("mapping.npy")) as partial, open(partial, "wb") as handle:
+        header = {"descr": np.lib.format.dtype_to_descr(MAPPED), "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(handle, header)
+        for part in parts:
+            handle.write(part.tobytes())
+        note_written(stored=handle.tell(), raw=count * MAPPED.itemsize)
 
 
 def read_mapping(run: Run) -> Mapping:

@@ -102,6 +102,18 @@ def read_records(path: Path, kind: np.dtype[np.void]) -> Records:
     return records
 
 
+def highest_object(run: Run) -> int:
+    """The highest id of an object: they are counted from 1.
+
+    Raises:
+        UpstreamError: reconcile has not run.
+    """
+    cell = run.cell("reconcile")
+    if not cell.is_done(RECONCILE_UNIT):
+        raise UpstreamError(f"{cell.path}: no global ids", remedy="start the run at reconcile")
+    return int(cell.mark(RECONCILE_UNIT).figures["objects"])
+
+
 def write_leaf_zyx(run: Run, leaf_zyx: ZYX) -> None:
     """Say how many subvolumes each table holds along each axis."""
     write_json(tables_path(run) / "blocks.json", {"leaf_zyx": list(leaf_zyx)})

@@ -16,6 +16,7 @@ from ffn.masks import Masks
 from flows.scratch import reusable
 from functions import agglomerate, candidates, resegment, segment
 from functions.agglomerate import decision_parameters
+from functions.agglomeration import decisions
 from functions.agglomeration.decisions import DecisionParameters
 from functions.model.errors import ModelError, TaskError, UpstreamError, VolumeError
 from functions.model.parameters import Parameters
@@ -26,18 +27,24 @@ from functions.store.edges import (
     EVIDENCE,
     MAPPED,
     POINT,
+    SIZE,
     Mapping,
+    batches_of,
     edges_path,
     evidence_path,
     pack_evidence,
     points_path,
+    read_evidence,
     read_mapping,
+    sizes_path,
     unpack_evidence,
 )
 from functions.store.equalities import read_records, write_records
 from functions.store.files import sha256_file
+from functions.store.labels import labels_ref
 from functions.store.run import Run
 from functions.store.thresholds import Thresholds, write_thresholds
+from functions.store.volumes import Volume
 from tests.ffn.test_resegmentation import brightness_model, neurites
 from tests.functions.aligned_runs import make_run, segment_all
 from tests.functions.test_decisions import GOOD, evidence
@@ -166,6 +173,42 @@ def test_another_threshold_floods_nothing_again(tmp_path: Path) -> None:
     assert result.figures["objects"] == 3
     assert run.cell("resegment").attempts() == dict.fromkeys(resegment.units(run), 1)
     assert agglomerate.perform(strict).reused == 1
+
+
+def test_edges_and_objects_are_those_of_all_pairs_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = labelled(tmp_path, candidates=ON | {"min_voxels": 0}, resegment={"pairs_per_unit": 1})
+    agglomerated(run)
+    found = [e for unit, points in batches_of(run) for e in read_evidence(run, unit, points)]
+    ids, voxels = np.unique(
+        Volume.open(run.work, labels_ref(run)).read(labels_ref(run).box), return_counts=True
+    )
+    expected = decisions.agglomerate(
+        found, segments=ids[1:].astype(np.uint64), voxels=voxels[1:], parameters=decision_parameters(run)
+    )
+    names = [(e.first_id, e.second_id, e.verdict) for e in read_edges(edges_path(run))]
+    assert names == [(*d.pair, d.verdict) for d in expected.decisions]
+    assert len(names) > 2
+    assert read_mapping(run).apply(ids.astype(np.uint32)[None])[0, 1:].tolist() == (
+        expected.representative.tolist()
+    )
+    files = [edges_path(run), edges_path(run).with_name("mapping.npy")]
+    before = [path.read_bytes() for path in files]
+    monkeypatch.setattr(agglomerate, "edges_at_once", lambda *_: 1)
+    agglomerate.compute(run)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_sizes_of_other_labels_are_refused(tmp_path: Path) -> None:
+    run = labelled(tmp_path)
+    agglomerated(run)
+    block = candidates.units(run)[0]
+    sizes = read_records(sizes_path(run, block), SIZE)
+    sizes["id"][-1] = 4000
+    write_records(sizes_path(run, block), sizes)
+    with pytest.raises(VolumeError, match=r"sizes.*: objects of other labels; start the run at candidates"):
+        agglomerate.compute(run)
 
 
 def test_blocks_share_the_search_and_a_batch_holds_so_many_pairs(tmp_path: Path) -> None:

@@ -12,21 +12,22 @@ import pytest
 
 from ffn.checkpoint import save_model
 from functions import agglomerate, candidates, resegment
-from functions.budget import counted_pairs, reflooding_pieces, require_room, search_planes
+from functions.budget import edges_at_once, reflooding_pieces, require_room, search_planes
 from functions.model.errors import MemoryBudgetError, ModelError
 from functions.needs import BASE_MIB, geometry_of, needs
-from functions.pair_memory import LEAST_PLANES, deciding_mib
+from functions.pair_memory import LEAST_EDGES, LEAST_PLANES, MOST_EDGES, deciding_mib
 from functions.store.cells import UnitReport
 from functions.store.edges import (
     EVIDENCE,
     POINT,
     SIZE,
+    batches_of,
     evidence_path,
     pack_evidence,
     points_path,
     sizes_path,
 )
-from functions.store.equalities import read_records, write_records
+from functions.store.equalities import RECONCILE_UNIT, read_records, write_records
 from functions.store.labels import labels_ref
 from functions.store.limits import MIB, process_memory, within
 from functions.store.run import Run
@@ -158,40 +159,45 @@ def test_what_a_pair_is_shown_does_not_depend_on_those_read_with_it(tmp_path: Pa
 def decided(root: Path, pairs: int, objects: int) -> Run:
     """A run whose pairs are flooded, all of it made up."""
     save_model(root / "model.safetensors", bright_model((9, 9, 9)))
-    run = make_run(root, np.zeros((8, 8, 8), np.uint8), candidates=ON, resegment={"pairs_per_unit": pairs})
+    run = make_run(root, np.zeros((8, 8, 8), np.uint8), candidates=ON, resegment={"pairs_per_unit": 1000})
+    run.cell("reconcile").run_unit(RECONCILE_UNIT, lambda: UnitReport(figures={"objects": float(objects)}))
     (block,) = candidates.units(run)
     random = np.random.default_rng(0)
     points = np.zeros(pairs, POINT)
     points["first"] = random.integers(1, objects, pairs)
     points["second"] = points["first"] + 1
     points["y"], points["x"] = np.divmod(np.arange(pairs), 4096)
-    records = np.repeat(pack_evidence([evidence(1, 2)]), pairs)
-    for name in ("first", "second", "z", "y", "x"):
-        records[name] = points[name]
-    for side in ("from_first", "from_second"):
-        for name in ("recovered_first", "recovered_second", "foreign_fraction", "max_edt_nm"):
-            records[side][name] = random.random(pairs)
-    sizes = np.zeros(objects, SIZE)
-    sizes["id"], sizes["voxels"] = np.arange(1, objects + 1), 5000
+    sizes = np.zeros(min(objects, 5000), SIZE)  # of those that a block has
+    sizes["id"], sizes["voxels"] = np.arange(1, sizes.size + 1), 5000
     write_records(points_path(run, block), points)
     write_records(sizes_path(run, block), sizes)
-    counts = {"candidates": float(pairs), "objects": float(objects)}
-    run.cell("candidates").run_unit(block, lambda: UnitReport(figures=counts))
-    (unit,) = resegment.units(run)
-    write_records(evidence_path(run, unit), records)
-    run.cell("resegment").run_unit(unit, UnitReport)
+    run.cell("candidates").run_unit(block, UnitReport)
+    for unit, batch in batches_of(run):
+        records = np.repeat(pack_evidence([evidence(1, 2)]), batch.size)
+        for name in ("first", "second", "z", "y", "x"):
+            records[name] = batch[name]
+        for side in ("from_first", "from_second"):
+            for name in ("recovered_first", "recovered_second", "foreign_fraction", "max_edt_nm"):
+                records[side][name] = random.random(batch.size)
+        write_records(evidence_path(run, unit), records)
+        run.cell("resegment").run_unit(unit, UnitReport)
     return run
 
 
-def taken_by_deciding(root: Path, pairs: int, objects: int) -> float:
+def deciding_gib(objects: int, edges: int) -> float:
+    """Memory of a worker in which so many edges are held at a time."""
+    return (BASE_MIB + deciding_mib(objects, edges)) / 1024
+
+
+def taken_by_deciding(root: Path, pairs: int, objects: int, held: int) -> float:
     """What deciding takes in a fresh process: objects of Python are not given back."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_taken_by_deciding, (root, pairs, objects))
+        return pool.apply(_taken_by_deciding, (root, pairs, objects, held))
 
 
-def _taken_by_deciding(root: Path, pairs: int, objects: int) -> float:
+def _taken_by_deciding(root: Path, pairs: int, objects: int, held: int) -> float:
     agglomerate.compute(decided(root / "few", 9, 9))  # what is loaded on first need
-    run = decided(root / "many", pairs, objects)
+    run = with_memory(decided(root / "many", pairs, objects), deciding_gib(objects, held))
     with within(None, subject="measured") as use:
         before = process_memory()
         agglomerate.compute(run)
@@ -200,26 +206,40 @@ def _taken_by_deciding(root: Path, pairs: int, objects: int) -> float:
 
 
 @linux
-@pytest.mark.parametrize(("pairs", "objects"), [(20_000, 1_000), (1_000, 200_000)])
-def test_deciding_takes_what_is_said_of_it(tmp_path: Path, pairs: int, objects: int) -> None:
-    require_near(deciding_mib(pairs, objects), taken_by_deciding(tmp_path, pairs, objects))
+@pytest.mark.parametrize(
+    ("pairs", "objects", "held"),
+    [(20_000, 1_000, LEAST_EDGES), (40_000, 1_000, 150_000), (1_000, 4_000_000, LEAST_EDGES)],
+)
+def test_deciding_takes_what_is_said_of_it(tmp_path: Path, pairs: int, objects: int, held: int) -> None:
+    taken = taken_by_deciding(tmp_path, pairs, objects, held)
+    require_near(deciding_mib(objects, min(held, pairs)), taken)
 
 
-def test_deciding_is_refused_by_the_pairs_that_were_found(tmp_path: Path) -> None:
-    run = decided(tmp_path, 5000, 300)
-    assert counted_pairs(run) == (5000, 300)
-    mib = deciding_mib(5000, 300)
-    require_room(with_memory(run, (BASE_MIB + mib + 1) / 1024), "agglomerate")
-    told = r"agglomerate: 5,000 pairs of 300 objects takes about 0\.\d+ GiB.*candidates.contact_share"
+def test_as_many_edges_are_held_as_there_is_room_for(tmp_path: Path) -> None:
+    run = decided(tmp_path, 50, 300)
+    assert edges_at_once(run, 300) == MOST_EDGES
+    assert edges_at_once(with_memory(run, deciding_gib(300, 9000)), 300) == pytest.approx(9000, rel=1e-3)
+    assert edges_at_once(with_memory(run, deciding_gib(300, 0)), 300) == LEAST_EDGES
+
+
+def test_deciding_is_refused_by_the_objects_that_there_are(tmp_path: Path) -> None:
+    objects = 50_000_000
+    run = decided(tmp_path, 50, 300)
+    require_room(with_memory(run, deciding_gib(300, LEAST_EDGES) + 1e-3), "agglomerate")
+    run.cell("reconcile").forget(RECONCILE_UNIT)
+    run.cell("reconcile").run_unit(RECONCILE_UNIT, lambda: UnitReport(figures={"objects": float(objects)}))
+    gib = deciding_gib(objects, LEAST_EDGES)
+    require_room(with_memory(run, gib + 1e-3), "agglomerate")
+    told = r"agglomerate: a table of 50,000,000 objects takes about 0\.\d+ GiB.*reconcile.min_object_voxels"
     with pytest.raises(MemoryBudgetError, match=told):
-        require_room(with_memory(run, (BASE_MIB + mib - 1) / 1024), "agglomerate")
+        require_room(with_memory(run, gib - 1e-3), "agglomerate")
 
 
 def test_needs_of_pairs_are_told_where_they_are_looked_at(tmp_path: Path) -> None:
     run, _ = cut_neurite(tmp_path, (40, 40, 40), 1)
     geometry = geometry_of(run)
     assert geometry.fov_zyx == (FOV, FOV, FOV)
-    steps = [need.step for need in needs(replace(geometry, pairs=10.0, objects=10.0))]
+    steps = [need.step for need in needs(replace(geometry, objects=10.0))]
     assert [s for s in steps if s in ("candidates", "resegment", "agglomerate")] == [
         "candidates",
         "resegment",

@@ -1,4 +1,4 @@
-"""Merges that are taken from columns of numbers are those of one decision after the other."""
+"""Merges that are taken one after the other, by numbers, are those of sets of segments."""
 
 from __future__ import annotations
 
@@ -6,104 +6,72 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.agglomeration.settling import NOBODY, Judged, Settled, settle
+from functions.agglomeration.settling import NOBODY, Refusal, Settling
 
 SEGMENTS = 9
+Pair = tuple[int, int]
 
 
-def judged(pairs: list[tuple[int, int, float, bool]]) -> Judged:
-    return Judged(
-        first=np.array([p[0] for p in pairs], np.uint32),
-        second=np.array([p[1] for p in pairs], np.uint32),
-        point_zyx=np.array([(0, k, 2 * k) for k in range(len(pairs))], np.int32).reshape(-1, 3),
-        score=np.array([p[2] for p in pairs]),
-        speculative=np.array([p[2] / 2 for p in pairs]),
-        merge=np.array([p[3] for p in pairs], np.bool_),
-    )
-
-
-def one_by_one(
-    pairs: list[tuple[int, int, float, bool]], sizes: dict[int, int], bridge: int
-) -> dict[int, str]:
-    """What becomes of each pair, by sets of segments."""
-    groups = {s: {s} for s in sizes}
-    joins = dict.fromkeys(sizes, 0)
-    out = {}
-    for k in sorted(range(len(pairs)), key=lambda k: (not pairs[k][3], -pairs[k][2], *pairs[k][:2], k)):
-        a, b, _, merge = pairs[k]
-        if not merge:
-            out[k] = "refused"
-        elif a not in sizes or b not in sizes:
-            out[k] = "lost"
-        elif groups[a] is groups[b]:
-            out[k] = "one already"
+def by_sets(pairs: list[Pair], sizes: list[int], bridge: int) -> tuple[list[str], list[frozenset[int]]]:
+    """What becomes of each pair, and the object of each segment."""
+    groups = [frozenset([s]) for s in range(len(sizes))]
+    joins = [0] * len(sizes)
+    told = []
+    for a, b in pairs:
+        if NOBODY in (a, b):
+            told.append("unknown")
+        elif groups[a] == groups[b]:
+            told.append("one already")
         elif any(joins[s] and sizes[s] < bridge for s in (a, b)):
-            out[k] = "crumb"
+            told.append("bridge")
         else:
-            out[k] = "joined"
+            told.append("joined")
             both = groups[a] | groups[b]
-            groups.update(dict.fromkeys(both, both))
+            groups = [both if s in both else group for s, group in enumerate(groups)]
             joins[a] += 1
             joins[b] += 1
-    return out
+    return told, groups
 
 
 pairs = st.lists(
-    st.tuples(
-        st.integers(1, SEGMENTS + 2),
-        st.integers(1, SEGMENTS + 2),
-        st.sampled_from([0.6, 0.8, 0.9]),
-        st.booleans(),
-    ).filter(lambda p: p[0] < p[1]),
-    max_size=25,
+    st.tuples(st.integers(NOBODY, SEGMENTS - 1), st.integers(NOBODY, SEGMENTS - 1)).filter(
+        lambda p: p[0] != p[1]
+    ),
+    max_size=30,
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(pairs, st.sampled_from([0, 350, 10_000]))
-def test_columns_are_settled_as_one_pair_after_the_other(
-    found: list[tuple[int, int, float, bool]], bridge: int
-) -> None:
-    sizes = {s: 100 * s for s in range(1, SEGMENTS + 1)}
-    segments = np.array(list(sizes)[::-1], np.uint64)
-    voxels = np.array(list(sizes.values())[::-1], np.int64)
-    result = settle(judged(found), segments=segments, voxels=voxels, min_bridge_voxels=bridge)
-    expected = one_by_one(found, sizes, bridge)
-    assert result.order.tolist() == list(expected)
-    for k, verdict in expected.items():
-        assert (result.lost[k] != NOBODY) == (verdict == "lost"), k
-        assert (result.crumb[k] != NOBODY) == (verdict == "crumb"), k
-    assert objects(result) == groups_of([found[k][:2] for k, v in expected.items() if v == "joined"], sizes)
+@settings(max_examples=200, deadline=None)
+@given(pairs, st.sampled_from([0, 350, 10_000]), st.integers(1, SEGMENTS))
+def test_pairs_are_settled_as_sets_are(found: list[Pair], bridge: int, part: int) -> None:
+    sizes = [100 * (s + 1) for s in range(SEGMENTS)]
+    settling = Settling(np.array(sizes, np.uint32), min_bridge_voxels=bridge)
+    refused = [settling.take(*pair) for pair in found]
+    told, groups = by_sets(found, sizes, bridge)
+    assert [r.verdict if r else None for r in refused] == [
+        v if v in ("unknown", "bridge") else None for v in told
+    ]
+    assert settling.joins == told.count("joined")
+    assert settling.objects().tolist() == [min(group) for group in groups]
+    parts = [settling.objects(start, start + part) for start in range(0, SEGMENTS, part)]
+    assert np.concatenate(parts).tolist() == settling.objects().tolist()
 
 
-def objects(result: Settled) -> set[frozenset[int]]:
-    """Segments of each object; each is called by its lowest."""
-    members: dict[int, set[int]] = {}
-    for segment, name in zip(result.segments.tolist(), result.representative.tolist(), strict=True):
-        members.setdefault(name, set()).add(segment)
-    assert all(name == min(group) for name, group in members.items())
-    return {frozenset(group) for group in members.values()}
+def test_who_is_the_reason_is_named() -> None:
+    settling = Settling(np.array([9000, 9000, 5], np.int64), min_bridge_voxels=100)
+    assert settling.take(NOBODY, 1) == Refusal("unknown", 0)
+    assert settling.take(1, NOBODY) == Refusal("unknown", 1)
+    assert settling.take(0, 2) is None
+    assert settling.take(2, 1) == Refusal("bridge", 0)
+    assert settling.take(1, 2) == Refusal("bridge", 1)
+    assert settling.objects().tolist() == [0, 1, 0]
 
 
-def groups_of(joined: list[tuple[int, int]], sizes: dict[int, int]) -> set[frozenset[int]]:
-    group = {s: frozenset([s]) for s in sizes}
-    for a, b in joined:
-        both = group[a] | group[b]
-        group.update(dict.fromkeys(both, both))
-    return set(group.values())
-
-
-def test_the_one_that_is_not_there_is_named() -> None:
-    found = [(1, 7, 0.9, True), (0, 2, 0.8, True)]
-    result = settle(
-        judged(found),
-        segments=np.array([1, 2], np.uint64),
-        voxels=np.array([5, 5], np.int64),
-        min_bridge_voxels=0,
-    )
-    assert result.lost.tolist() == [1, 0]
-    nothing = settle(
-        judged(found), segments=np.zeros(0, np.uint64), voxels=np.zeros(0, np.int64), min_bridge_voxels=0
-    )
-    assert nothing.lost.tolist() == [0, 0]
-    assert nothing.representative.size == 0
+def test_a_long_chain_ends_at_its_lowest() -> None:
+    count = 5000
+    settling = Settling(np.full(count, 10), min_bridge_voxels=0)
+    for segment in reversed(range(count - 1)):
+        assert settling.take(segment, segment + 1) is None
+    assert not settling.objects().any()
+    assert settling.joins == count - 1
+    assert Settling(np.zeros(0, np.int64), min_bridge_voxels=5).objects().size == 0

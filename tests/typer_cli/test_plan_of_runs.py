@@ -147,7 +147,7 @@ def test_memory_of_a_worker_is_planned() -> None:
     pairs = petavoxel(*words, "1024", "--agglomerate").document["memory"]["steps"]
     told = {step["step"]: step for step in pairs}
     assert list(told)[-4:] == ["candidates", "resegment", "agglomerate", "finish"]
-    assert told["agglomerate"]["unit"].endswith(" pairs of 1,752,046 objects")
+    assert told["agglomerate"]["unit"] == "a table of 1,752,046 objects"
     assert told["candidates"]["unit"] == "a block of 128 x 512 x 512"
 
 
