@@ -1,6 +1,6 @@
 """Agglomerate: evidence of all pairs -> decisions with their scores -> the edge list, and a mapping of ids.
 
-    evidence, batch by batch -> judged rows -> in order, strongest merges first -> guarded, one by one -> files
+    evidence, batch by batch -> judged rows -> in order, strongest merge first -> guarded, one by one -> files
 
 In memory are a few bytes an object; rows are put in order in files where they do not fit.
 

@@ -17,7 +17,7 @@ from functions.store.label_files import open_labels
 from functions.store.volumes import Volume
 from tests.functions.aligned_runs import voronoi
 from tests.functions.reference_evaluation import evaluate_whole
-from tests.functions.test_budget import blocks, linux, require_near, taken_mib
+from tests.functions.test_budget import blocks, in_fresh_process, linux, require_near, taken_mib
 
 NM = (10.0, 10.0, 10.0)
 HALVES = np.repeat([[[1, 1, 1, 1, 2, 2, 2, 2]]], 8, axis=1).repeat(8, axis=0)
@@ -273,12 +273,20 @@ def test_no_more_is_read_at_once_than_there_is_room_for() -> None:
 @linux
 def test_a_slab_takes_what_is_said_of_it() -> None:
     """Ids of 64 bits, a third of the voxels without one, and skeletons of all objects."""
+    for room in (40.0, 90.0):
+        require_near(room, in_fresh_process(_taken_by_a_slab, room))
+    solid = (48, 192, 192)
+    require_near(OBJECT_BYTES * np.prod(solid) / 2**20, in_fresh_process(_taken_by_an_object, solid))
+
+
+def _taken_by_a_slab(room: float) -> float:
     shape = (64, 192, 192)
     truth = blocks(shape).astype(np.uint64)
     seen = np.where(np.indices(shape, np.int16).min(axis=0) % 8 < 3, 0, truth)
-    for room in (40.0, 90.0):
-        compare = partial(evaluate, seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
-        require_near(room, taken_mib(partial(compare, room_mib=room)))
-    solid = np.ones((48, 192, 192), np.uint32)
-    alone = taken_mib(partial(evaluate, solid, solid, voxel_size_zyx_nm=NM, min_skeleton_voxels=1))
-    require_near(OBJECT_BYTES * solid.size / 2**20, alone)
+    compare = partial(evaluate, seen, truth, voxel_size_zyx_nm=NM, min_skeleton_voxels=None)
+    return taken_mib(partial(compare, room_mib=room))
+
+
+def _taken_by_an_object(shape: tuple[int, int, int]) -> float:
+    solid = np.ones(shape, np.uint32)
+    return taken_mib(partial(evaluate, solid, solid, voxel_size_zyx_nm=NM, min_skeleton_voxels=1))

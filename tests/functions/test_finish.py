@@ -20,7 +20,7 @@ from functions.model.parameters import CandidatesParameters, FinishParameters
 from functions.publication import bundle, neuroglancer
 from functions.publication.sections import SectionsDocument
 from functions.store.edge_list import Edge, write_edges
-from functions.store.edges import edges_path, write_mapping
+from functions.store.edges import MAPPED, edges_path, write_mapping
 from functions.store.marks import Attempt, Quarantined
 from functions.store.run import Run
 from functions.thresholding import read_agglomerated
@@ -64,8 +64,7 @@ def test_agglomerated_objects_are_published_with_what_they_are_made_of(tmp_path:
     labels, _ = truth()
     labels[3] = 0
     first, second = np.unique(labels[labels > 0])[:2].tolist()
-    ids = np.array([first, second], np.uint64)
-    write_mapping(run, ids, np.array([first, first], np.uint64))
+    write_mapping(run, 1, [np.array([(second, first)], MAPPED)])
     row = Edge(
         first_id=first,
         second_id=second,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,15 @@ from functions.store.transforms import aligned_volume_ref
 from functions.store.volumes import Volume
 from tests.benchmarks.memory_data import bright_model
 from tests.functions.aligned_runs import make_run
-from tests.functions.test_budget import blocks, linux, need_of, require_near, taken_mib, with_memory
+from tests.functions.test_budget import (
+    blocks,
+    in_fresh_process,
+    linux,
+    need_of,
+    require_near,
+    taken_mib,
+    with_memory,
+)
 from tests.functions.test_decisions import evidence
 
 ON = {"sources": ["contact"], "contact_share": 0.0, "min_voxels": 100}
@@ -189,12 +196,6 @@ def deciding_gib(objects: int, edges: int) -> float:
     return (BASE_MIB + deciding_mib(objects, edges)) / 1024
 
 
-def taken_by_deciding(root: Path, pairs: int, objects: int, held: int) -> float:
-    """What deciding takes in a fresh process: objects of Python are not given back."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_taken_by_deciding, (root, pairs, objects, held))
-
-
 def _taken_by_deciding(root: Path, pairs: int, objects: int, held: int) -> float:
     agglomerate.compute(decided(root / "few", 9, 9))  # what is loaded on first need
     run = with_memory(decided(root / "many", pairs, objects), deciding_gib(objects, held))
@@ -211,7 +212,7 @@ def _taken_by_deciding(root: Path, pairs: int, objects: int, held: int) -> float
     [(20_000, 1_000, LEAST_EDGES), (40_000, 1_000, 150_000), (1_000, 4_000_000, LEAST_EDGES)],
 )
 def test_deciding_takes_what_is_said_of_it(tmp_path: Path, pairs: int, objects: int, held: int) -> None:
-    taken = taken_by_deciding(tmp_path, pairs, objects, held)
+    taken = in_fresh_process(_taken_by_deciding, tmp_path, pairs, objects, held)
     require_near(deciding_mib(objects, min(held, pairs)), taken)
 
 
