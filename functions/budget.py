@@ -41,6 +41,7 @@ from functions.needs import (
 from functions.networks import count_at_once
 from functions.pair_memory import MOST_EDGES, Reflooded, Searched, held_edges
 from functions.solve_memory import Solved
+from functions.store.edges import count_mapped
 from functions.store.equalities import highest_object
 from functions.store.run import Run
 from functions.store.tiles import CACHE_BYTES
@@ -155,6 +156,8 @@ def require_room(run: Run, step: str) -> None:
     geometry = geometry_of(run)
     if step == "agglomerate" and run.agglomerates:
         geometry = replace(geometry, objects=highest_object(run))
+    if step == "finish":
+        geometry = replace(geometry, mapped=count_mapped(run))
     need = need_of(geometry, step)
     if need is not None and need.worker_gib > gib:
         raise MemoryBudgetError(

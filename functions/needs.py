@@ -61,14 +61,15 @@ MATCH_MIB, MATCH_BYTES = 14, 10
 FINISH_MIB, FINISH_BYTES = 100, 2.2
 """Writing a shard of labels takes so much, and for each of its bytes. Most of the former are stacks and
 buffers of the threads that pack chunks, filled or not: the limit counts them (`functions.store.limits`)."""
-LABEL_BYTES = 4
+LABEL_BYTES, MAPPED_BYTES = 4, 16
+"""A label; and the object of an id, as it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
     """What decides how large units are. Without `tile_yx_px` nothing is said of tiles; `tile_bytes` are those
     of one of its pixels. Without `fov_zyx` nothing is said of pairs that are flooded again, without `objects`
-    nothing of deciding on them."""
+    nothing of deciding on them. `mapped`: ids that belong to another object."""
 
     shape_zyx: ZYX
     parameters: Parameters
@@ -78,6 +79,7 @@ class Geometry:
     voxel_size_zyx_nm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     fov_zyx: ZYX | None = None
     objects: float | None = None
+    mapped: int = 0
 
     @property
     def agglomerates(self) -> bool:
@@ -282,7 +284,7 @@ def _of_finish(geometry: Geometry) -> Need:
     ]
     return Need(
         step="finish",
-        mib=FINISH_MIB + FINISH_BYTES * LABEL_BYTES * prod(shard) / MIB,
+        mib=FINISH_MIB + (FINISH_BYTES * LABEL_BYTES * prod(shard) + MAPPED_BYTES * geometry.mapped) / MIB,
         of=f"a shard of {' x '.join(map(str, shard))} labels",
         remedy="smaller finish.shard_zyx_px",
     )

@@ -56,16 +56,22 @@ _WHOLE = ("attempts", "moves", "voxels", "deleted_voxels")
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Which ids belong to another object; all others are their own."""
+    """Which `ids` (ascending) belong to another of `objects`; all others are their own."""
 
-    records: Records
+    ids: NDArray[np.uint32]
+    objects: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, records: Records) -> Mapping:
+        """The columns of records, each by itself: to search one of records is to copy it first."""
+        return cls(ids=records["id"].copy(), objects=records["object"].copy())
 
     def apply(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """The same labels (Z, Y, X), in which every id was replaced by its object: in place, plane by plane,
         since there is no room for a shard's labels once more, nor for 8 bytes of each of its voxels."""
-        for plane in labels if self.records.size else ():
-            at = np.minimum(np.searchsorted(self.records["id"], plane), self.records.size - 1)
-            np.copyto(plane, self.records["object"][at], where=self.records["id"][at] == plane)
+        for plane in labels if self.ids.size else ():
+            at = np.minimum(np.searchsorted(self.ids, plane), self.ids.size - 1)
+            np.copyto(plane, self.objects[at], where=self.ids[at] == plane)
         return labels
 
 
@@ -236,9 +242,18 @@ def read_mapping(run: Run) -> Mapping:
     """
     cell = run.cell("agglomerate") if run.agglomerates else None
     if cell is None:
-        return Mapping(np.zeros(0, MAPPED))
+        return Mapping.of(np.zeros(0, MAPPED))
     if not cell.is_done(AGGLOMERATE_UNIT):
         raise UpstreamError(
             f"{cell.path}: objects are not agglomerated", remedy="start the run at candidates"
         )
-    return Mapping(read_records(cell.file("mapping.npy"), MAPPED))
+    return Mapping.of(read_records(cell.file("mapping.npy"), MAPPED))
+
+
+def count_mapped(run: Run) -> int:
+    """How many ids belong to another object: 0 where agglomeration is off, or has not run."""
+    cell = run.cell("agglomerate") if run.agglomerates else None
+    if cell is None or not cell.is_done(AGGLOMERATE_UNIT):
+        return 0
+    figures = cell.mark(AGGLOMERATE_UNIT).figures
+    return int(figures["objects_before"] - figures["objects"])

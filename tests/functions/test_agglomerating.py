@@ -387,7 +387,7 @@ def test_an_edge_list_that_does_not_parse_is_named(tmp_path: Path) -> None:
 def test_a_mapping_leaves_other_ids_alone() -> None:
     records = np.array([(5, 2), (9, 2)], MAPPED)
     labels = np.array([[0, 2, 5], [9, 10, 2**32 - 1]], np.uint32)
-    assert Mapping(records).apply(labels).tolist() == [[0, 2, 2], [2, 10, 2**32 - 1]]
+    assert Mapping.of(records).apply(labels).tolist() == [[0, 2, 2], [2, 10, 2**32 - 1]]
     many = np.resize(np.array([5, 9, 2, 0, 7], np.uint32), (3, 50, 60))[:, :, ::-1]
     wanted = np.where(np.isin(many, (5, 9)), 2, many)
-    assert np.array_equal(Mapping(records).apply(many), wanted)
+    assert np.array_equal(Mapping.of(records).apply(many), wanted)

@@ -18,12 +18,15 @@ from functions.pair_memory import LEAST_EDGES, LEAST_PLANES, MOST_EDGES, decidin
 from functions.store.cells import UnitReport
 from functions.store.edges import (
     EVIDENCE,
+    MAPPED,
     POINT,
     SIZE,
     batches_of,
+    count_mapped,
     evidence_path,
     pack_evidence,
     points_path,
+    read_mapping,
     sizes_path,
 )
 from functions.store.equalities import RECONCILE_UNIT, read_records, write_records
@@ -234,6 +237,23 @@ def test_deciding_is_refused_by_the_objects_that_there_are(tmp_path: Path) -> No
     told = r"agglomerate: a table of 50,000,000 objects takes about 0\.\d+ GiB.*reconcile.min_object_voxels"
     with pytest.raises(MemoryBudgetError, match=told):
         require_room(with_memory(run, gib - 1e-3), "agglomerate")
+
+
+def test_finish_needs_room_for_the_objects_of_all_ids(tmp_path: Path) -> None:
+    run = decided(tmp_path, 50, 300)
+    assert count_mapped(run) == 0  # not agglomerated
+    alone = need_of(geometry_of(run), "finish")
+    figures = {"objects_before": 5e6, "objects": 1e6}
+    run.cell("agglomerate").run_unit("all", lambda: UnitReport(figures=figures))
+    assert count_mapped(run) == 4_000_000
+    mib = BASE_MIB + alone + 16 * 4_000_000 / MIB
+    require_room(with_memory(run, (mib + 1) / 1024), "finish")
+    with pytest.raises(MemoryBudgetError, match="finish: a shard of"):
+        require_room(with_memory(run, (mib - 1) / 1024), "finish")
+    records = np.zeros(4_000_000, MAPPED)
+    write_records(run.cell("agglomerate").file("mapping.npy"), records)
+    del records
+    require_near(16 * 4_000_000 / MIB, taken_mib(partial(read_mapping, run)))
 
 
 def test_needs_of_pairs_are_told_where_they_are_looked_at(tmp_path: Path) -> None:
