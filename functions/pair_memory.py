@@ -1,8 +1,8 @@
 """Memory of agglomeration's steps: searching a block for pairs, flooding them again, deciding on all of them.
 
-Pure arithmetic. The first two work in pieces that follow from the room, with the same results: planes of a
-block are grown some at a time (`ffn.candidates`), and as many pairs are read and flooded at once as there is
-room for. Bytes are measured, as those of `functions.needs`.
+Pure arithmetic. They work in pieces that follow from the room, with the same results: planes of a block are
+grown some at a time (`ffn.candidates`), as many pairs are read and flooded at once, and as many edges held
+while they are put in order, as there is room for. Bytes are measured, as those of `functions.needs`.
 """
 
 from __future__ import annotations

@@ -58,13 +58,16 @@ class Settling:
         return None
 
     def objects(self, start: int = 0, stop: int | None = None) -> Places:
-        """The lowest segment of the object of each segment from `start` up to `stop`."""
-        found = self._above[start:stop]
+        """The lowest segment of the object of each segment from `start` up to `stop`.
+
+        Whoever asks for all, part by part, asks in ascending order: what lies below is then one step away.
+        """
+        part = self._above[start:stop]
         while True:
-            above = self._above[found]
-            if np.array_equal(above, found):
+            found: Places = self._above[part]
+            if np.array_equal(found, part):
                 return found
-            found = above
+            part[:] = found  # chains of segments become half as long
 
     def _lowest(self, segment: int) -> int:
         above = self._above

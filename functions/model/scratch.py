@@ -20,6 +20,9 @@ class Scratch(Protocol):
     def read(self, name: str, names: tuple[str, ...]) -> dict[str, Array]:
         """Some arrays of those kept under a name. They are not to be changed."""
 
+    def remove(self, name: str) -> None:
+        """Keep nothing under a name any more."""
+
 
 class Held:
     """Keeps arrays in memory, where there is enough."""
@@ -37,3 +40,7 @@ class Held:
         """Some arrays of those kept under a name."""
         kept = self._kept[name]
         return {wanted: kept[wanted] for wanted in names}
+
+    def remove(self, name: str) -> None:
+        """Forget what is kept under a name."""
+        del self._kept[name]

@@ -31,6 +31,8 @@ from scipy.linalg import blas
 
 from functions.model.errors import MemoryBudgetError
 
+zarr.config.set({"threading.max_workers": 4, "async.concurrency": 4})
+"""A worker has one thread of arithmetic; chunks in flight and stacks of threads would count as its memory."""
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """Written to `CLEAR_REFS`: the peak begins anew (proc(5))."""

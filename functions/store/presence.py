@@ -118,7 +118,12 @@ class Heartbeat:
             self._files.overwrite(self._path, (json.dumps(line) + "\n").encode())
 
     def _go_on(self) -> None:
-        while not self._end.wait(self._pause):
+        while True:
+            try:
+                if self._end.wait(self._pause):
+                    return
+            except (MemoryError, RuntimeError):  # not even for its lock: a unit has taken all
+                time.sleep(self._pause)
             self.beat()
 
 

@@ -70,6 +70,10 @@ class Scratch:
         note_read(stored=size, raw=size)
         return {wanted: found[wanted] for wanted in names}
 
+    def remove(self, name: str) -> None:
+        """Remove the arrays of a name: what is written once and read once would else lie there to the end."""
+        self._file(name).unlink(missing_ok=True)
+
     def _file(self, name: str) -> Path:
         group, _, last = name.rpartition("/")
         return spread(self.path / self._own / group, last)

@@ -22,8 +22,6 @@ from functions.store.limits import is_out_of_memory
 from functions.store.traffic import note_read, note_written
 
 AnyArray = NDArray[np.generic]
-zarr.config.set({"threading.max_workers": 4, "async.concurrency": 4})
-"""A worker has one thread of arithmetic; chunks in flight and stacks of threads would count as its memory."""
 
 
 class Volume:

@@ -412,7 +412,7 @@ def test_an_observer_that_was_suspended_looks_before_it_judges(tmp_path: Path) -
     assert not watch.vanished(other, claim="0.0")
 
 
-def test_a_worker_short_of_memory_goes_on_beating(tmp_path: Path) -> None:
+def test_a_worker_short_of_memory_goes_on_beating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Short(LedgerFiles):
         refused = 0
 
@@ -422,7 +422,17 @@ def test_a_worker_short_of_memory_goes_on_beating(tmp_path: Path) -> None:
                 raise MemoryError
             super().overwrite(path, line)
 
-    with Heartbeat(tmp_path, owner("far"), lease_seconds=0.04, files=Short()):
+    beat = Heartbeat(tmp_path, owner("far"), lease_seconds=0.04, files=Short())
+    wait, refused = beat._end.wait, list[float]()
+
+    def waiting(seconds: float) -> bool:
+        if len(refused) < 2:
+            refused.append(seconds)
+            raise MemoryError
+        return wait(seconds)
+
+    monkeypatch.setattr(beat._end, "wait", waiting)
+    with beat:
         until = time.monotonic() + 30
         while not beat_path(tmp_path, "far").exists() and time.monotonic() < until:
             time.sleep(0.01)

@@ -135,7 +135,8 @@ def test_a_lane_whose_threads_are_refused_keeps_nobody_waiting(monkeypatch: pyte
     monkeypatch.setattr(threading.Thread, "start", first_alone)
     with pytest.raises(RuntimeError, match="start new thread"):
         Lane(str)
-    started[0].join(30)  # it waited for the other
+    started[0].join(20)  # it waited for the other
+    assert not started[0].is_alive()
     monkeypatch.undo()
     with Lane(str) as lane:
         assert all_of(lane, NAMES) == NAMES
