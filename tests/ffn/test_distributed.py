@@ -98,10 +98,14 @@ def test_rank_0_alone_writes(pair: Path) -> None:
     )
 
 
-def test_a_state_of_two_processes_goes_on_in_one(tmp_path: Path, alone: dict[str, torch.Tensor]) -> None:
+def test_a_state_of_two_processes_goes_on_in_one(
+    tmp_path: Path, alone: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
     codes = start_pair(tmp_path, "--steps", str(STEPS), "--die-at", "17")
-    assert codes[1] == -9
-    assert codes[0] > 0
+    assert codes[1] == -signal.SIGKILL
+    # its exception ends it; at times gloo aborts afterwards, over connections that it was still using
+    assert codes[0] > 0 or codes[0] == -signal.SIGABRT
+    assert "RuntimeError: " in capsys.readouterr().err
     assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [5, 10, 15]
     network = train(
         recipe(steps=STEPS), [walls()], folder=tmp_path, log_every=5, save_every=10, validate=figures
