@@ -61,7 +61,7 @@ MATCH_MIB, MATCH_BYTES = 14, 10
 FINISH_MIB, FINISH_BYTES = 100, 2.2
 """Writing a shard of labels takes so much, and for each of its bytes. Most of the former are stacks and
 buffers of the threads that pack chunks, filled or not: the limit counts them (`functions.store.limits`)."""
-LABEL_BYTES, MAPPED_BYTES = 4, 16
+LABEL_BYTES, MAPPING_BYTES = 4, 16
 """A label; and the object of an id, as it is read."""
 
 
@@ -284,7 +284,7 @@ def _of_finish(geometry: Geometry) -> Need:
     ]
     return Need(
         step="finish",
-        mib=FINISH_MIB + (FINISH_BYTES * LABEL_BYTES * prod(shard) + MAPPED_BYTES * geometry.mapped) / MIB,
+        mib=FINISH_MIB + (FINISH_BYTES * LABEL_BYTES * prod(shard) + MAPPING_BYTES * geometry.mapped) / MIB,
         of=f"a shard of {' x '.join(map(str, shard))} labels",
         remedy="smaller finish.shard_zyx_px",
     )
